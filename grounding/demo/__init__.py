@@ -1,0 +1,1 @@
+"""Synthetic scenes and the small models trained on them."""

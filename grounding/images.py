@@ -1,0 +1,203 @@
+"""The one way in for every picture: an uploaded file, bytes, or an address on the internet.
+
+Whatever comes in leaves as the same thing: a plain 8-bit RGB picture, upright, on white, without
+metadata, no longer than `MAX_SIDE`. Whatever cannot is a `ValueError` with a sentence to show to
+the user as it is. A file is what its first bytes say, never what its name or its server say.
+"""
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from grounding.fetch import PORTS, Allow, Resolve, fetch_bytes, is_public, resolve_host
+
+MAX_BYTES = 20 * 1024 * 1024
+MAX_PIXELS = 100_000_000
+MAX_SIDE = 2048
+# As in libtiff. Each scan of a progressive JPEG walks over all pixels again and needs no more than
+# 150 bytes: 20 MB of them would keep the decoder busy for two hours at 100 million pixels.
+MAX_SCANS = 100
+
+FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF")
+_HTML = "an HTML page"
+
+# What the first bytes say, first match wins. HEIC and AVIF share a container, hence their order.
+_SIGNATURES = (
+    ("JPEG", rb"\xff\xd8\xff"),
+    ("PNG", rb"\x89PNG\r\n\x1a\n"),
+    ("WebP", rb"RIFF.{4}WEBP"),
+    ("GIF", rb"GIF8[79]a"),
+    ("BMP", rb"BM.{12}[\x0c-\x7c]\0\0\0"),
+    ("TIFF", rb"II[*+]\0|MM\0[*+]"),
+    ("AVIF", rb".{4}ftyp(?:.{4}){0,16}?avi[fs]"),
+    ("a HEIC photo", rb".{4}ftyp(?:hei|hev|mif1|msf1)"),
+    ("a JPEG XL picture", rb"\xff\x0a|\0\0\0\x0cJXL "),
+    ("a JPEG 2000 picture", rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "),
+    ("a Photoshop file", rb"8BPS"),
+    ("an icon file", rb"\0\0[\x01\x02]\0"),
+    ("a video", rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI "),
+    ("a PDF document", rb"%PDF"),
+    ("a ZIP archive or an Office document", rb"PK\x03\x04|PK\x05\x06"),
+    ("a compressed archive", rb"\x1f\x8b|7z\xbc\xaf|Rar!|BZh"),
+    (_HTML, rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body)\b"),
+    ("an SVG drawing", rb"(?i)(?:\xef\xbb\xbf)?\s*<(?:.*?<)?svg\b"),
+    ("an empty file", rb"\Z"),
+    ("a text file", rb"[^\x00-\x08\x0e-\x1f]+\Z"),
+    ("an unknown kind of file", rb""),
+)
+
+# How to turn a picture upright; the key is the EXIF tag Orientation (CIPA DC-008, 4.6.4).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Open a picture file, as `decode_image` does with bytes.
+
+    Raises:
+        ValueError: with a sentence for the user.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ValueError("This file could not be read. Please upload the picture again.") from error
+    return decode_image(data)
+
+
+def fetch_image(
+    url: str,
+    *,
+    ports: frozenset[int] = PORTS,
+    resolve: Resolve = resolve_host,
+    allow: Allow = is_public,
+) -> Image.Image:
+    """Fetch a picture from the public internet; see `fetch_bytes` for the rules and arguments.
+
+    Raises:
+        ValueError: with a sentence for the user.
+    """
+    data = fetch_bytes(url, MAX_BYTES, ports=ports, resolve=resolve, allow=allow)
+    if _kind(data) == _HTML:
+        raise ValueError(
+            "This address is a web page, not a picture. "
+            "Right-click the picture on that page and copy its image address."
+        )
+    return decode_image(data)
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decode the bytes of a picture file into the form that the whole app works on.
+
+    Args:
+        data: at most `MAX_BYTES` bytes in one of the `FORMATS`; of an animation or of
+            several pages the first picture is taken.
+
+    Returns:
+        A picture of mode RGB, longest side at most `MAX_SIDE` pixels: turned upright, transparent
+        parts white, 16-bit grey divided by 256, floats and 32-bit integers stretched from
+        smallest to largest. Without metadata.
+
+    Raises:
+        ValueError: with a sentence for the user.
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"This file is larger than {MAX_BYTES // 2**20} MB, which is the limit.")
+    kind = _kind(data)
+    if kind not in FORMATS:
+        raise ValueError(
+            f"This file cannot be opened as a picture: it looks like {kind}. "
+            f"Allowed are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}."
+        )
+    try:
+        return _decode(data, kind)
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise ValueError(
+            f"This picture has too many pixels: the limit is {MAX_PIXELS // 10**6} million. "
+            "Please shrink it first."
+        ) from error
+    except Exception as error:  # on damaged files the decoders raise almost anything
+        raise ValueError(
+            f"This {kind} picture is cut off or damaged. Please save it again or take another one."
+        ) from error
+
+
+def _kind(data: bytes) -> str:
+    """Name what the bytes look like, as it stands in `_SIGNATURES`."""
+    head = data[:1024]
+    return next(kind for kind, start in _SIGNATURES if re.match(start, head, re.DOTALL))
+
+
+def _decode(data: bytes, kind: str) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(data), formats=[kind.upper()])  # header only
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    if kind == "JPEG" and _count_scans(data) > MAX_SCANS:
+        raise ValueError("too many scans")
+    shrink = max(1, max(image.size) // (2 * MAX_SIDE))  # while decoding, which only JPEG can do
+    image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
+    image.load()
+    turn = _turn(image)
+    image = _to_8_bit(image)
+    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    image = _on_white(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _count_scans(data: bytes) -> int:
+    """Count the scans of the first JPEG in the bytes; what follows its end is not looked at."""
+    # A marker with a length (ITU-T T.81, B.1.1): all but padding, stuffing, TEM and restarts.
+    marker = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+    scans, position = 0, 2
+    while (found := marker.search(data, position)) and found[1] != b"\xd9":  # end of image
+        scans += found[1] == b"\xda"  # start of scan
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return scans
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Look up what EXIF asks for. ImageOps.exif_transpose is no help: it fails on damaged EXIF."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the pixels are fine all the same
+        return None
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Convert to L, RGB or RGBA; Pillow's own conversion clips at 255 what has more than 8 bits."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretch(np.array(image, dtype=np.float32)))
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+    """Map floats (H, W), overwritten, from smallest..largest to 0..255; what is not finite to 0."""
+    finite = np.isfinite(values)
+    low = values.min(where=finite, initial=np.inf)
+    high = values.max(where=finite, initial=-np.inf)
+    with np.errstate(all="ignore"):  # one value everywhere, or none finite: all NaN, so all 0
+        values -= low
+        values *= 255 / (high - low)
+    values[~np.isfinite(values)] = 0
+    np.rint(values, out=values)
+    return values.astype(np.uint8)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Copy the pixels, and nothing else, onto a white RGB canvas."""
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image, mask=image if image.mode == "RGBA" else None)
+    return canvas

@@ -1,0 +1,1 @@
+"""A Vision Transformer from scratch: model, training, attention rollout and its page."""

@@ -1,0 +1,93 @@
+"""One safetensors file that holds a trained ViT and all that is needed to use it."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vit.model import ViT, ViTConfig
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Hold what turns RGB in [0, 1] into the model's input: (rgb - mean) / std per channel."""
+
+    mean: Triple = (0.4914, 0.4822, 0.4465)
+    std: Triple = (0.2470, 0.2435, 0.2616)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Hold a model in eval mode with its classes, preprocessing, recipe and metrics."""
+
+    model: ViT
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    recipe: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file so that a crash leaves the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
+    os.replace(partial, path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of `save_tensors`: its tensors and its metadata, parsed from JSON.
+
+    Raises:
+        ValueError: If there is no such file or it is no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return {key: file.get_tensor(key) for key in file.keys()}, {
+                key: json.loads(value) for key, value in metadata.items()
+            }
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of train_vit.py ({error})") from error
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `path` (.safetensors), everything but the weights as JSON metadata."""
+    facts = {
+        "config": asdict(checkpoint.model.config),
+        "classes": checkpoint.classes,
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "recipe": checkpoint.recipe,
+        "metrics": checkpoint.metrics,
+    }
+    metadata = {key: json.dumps(value) for key, value in facts.items()}
+    save_tensors(path, checkpoint.model.state_dict(), metadata)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Build the model a checkpoint describes and load its weights, in eval mode on the CPU.
+
+    Raises:
+        ValueError: If the file is missing, no checkpoint, or its weights do not fit its config.
+    """
+    tensors, facts = load_tensors(path)
+    if missing := {"config", "classes", "preprocessing", "recipe", "metrics"} - facts.keys():
+        raise ValueError(f"{path} is not a checkpoint of train_vit.py: no {sorted(missing)} in it")
+    model = ViT(ViTConfig(**facts["config"]))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the weights do not fit its config: {error}") from error
+    preprocessing = Preprocessing(
+        tuple(facts["preprocessing"]["mean"]), tuple(facts["preprocessing"]["std"])
+    )
+    return Checkpoint(
+        model.eval(), tuple(facts["classes"]), preprocessing, facts["recipe"], facts["metrics"]
+    )

@@ -1,0 +1,72 @@
+"""Muon: momentum whose update is orthogonalised, for the weight matrices of the encoder blocks.
+
+Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/ (coefficients from there).
+The fused qkv weight is three matrices and is orthogonalised as three. torch has its own Muon from
+2.9 on, one matrix at a time and without that split; here equal shapes are stacked and done at once.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Move the singular values of every matrix near 1 by Newton-Schulz iterations.
+
+    Args:
+        matrices: float (K, rows, columns).
+        steps: Number of iterations; five bring the values into about [0.7, 1.2].
+
+    Returns:
+        float (K, rows, columns) with the singular vectors of the input.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445)
+    return x.mT if tall else x
+
+
+class Muon(Optimizer):
+    """Optimise 2-D weights with orthogonalised Nesterov momentum and decoupled weight decay."""
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """Take parameter groups; a group's `split` says how many matrices a weight stacks."""
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "split": 1}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Update every weight that has a gradient."""
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+            for weight in (p for p in group["params"] if p.grad is not None):
+                update = self._momentum(weight, group["momentum"])
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                parts = zip(weight.chunk(group["split"]), update.chunk(group["split"]), strict=True)
+                for part, part_update in parts:
+                    shapes[part.shape].append((part, part_update))
+            for shape, pairs in shapes.items():
+                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                updates = orthogonalize(torch.stack([update for _, update in pairs]))
+                for (part, _), update in zip(pairs, updates, strict=True):
+                    part.sub_(update, alpha=group["lr"] * scale)
+
+    def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
+        state = self.state[weight]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
+        return torch.lerp(weight.grad, buffer, momentum)
