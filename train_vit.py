@@ -53,8 +53,10 @@ def main(argv: list[str] | None = None) -> None:
     fields = [field.name for field in dataclasses.fields(TrainConfig)]
     config = dataclasses.replace(RECIPES[args.recipe], **_given(args, fields))
     sizes = ViTConfig(dropout=config.dropout, **_given(args, list(MODEL_FLAGS)))
-    data = load_image_folder(args.data, sizes.image_size) if args.data else download_cifar10(
-        Path("data")
+    data = (
+        load_image_folder(args.data, sizes.image_size)
+        if args.data
+        else download_cifar10(Path("data"))
     )
     model_config = dataclasses.replace(sizes, num_classes=len(data.classes))
     trainer = Trainer(config, model_config, data, args.out, torch.device(args.device))

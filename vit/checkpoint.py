@@ -1,7 +1,6 @@
 """One safetensors file that holds a trained ViT and all that is needed to use it."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -50,10 +49,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            return {key: file.get_tensor(key) for key in file.keys()}, {
-                key: json.loads(value) for key, value in metadata.items()
-            }
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            return tensors, facts
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a checkpoint of train_vit.py ({error})") from error
 

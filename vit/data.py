@@ -97,7 +97,9 @@ def load_image_folder(path: Path, image_size: int) -> ImageSet:
             found[name.parts[-3]].append((name.parts[-2], _decode(data, image_size)))
     for split in SPLITS:
         if not found[split]:
-            raise ValueError(f"{path} holds no pictures in {split}/<class>/; expected train and test")
+            raise ValueError(
+                f"{path} holds no pictures in {split}/<class>/; expected train and test"
+            )
     names = {split: sorted({name for name, _ in found[split]}) for split in SPLITS}
     if names["train"] != names["test"]:
         raise ValueError(
@@ -150,4 +152,6 @@ def random_crop_flip(images: Tensor, padding: int) -> Tensor:
     flip = torch.rand(b, 1, device=device) < 0.5
     columns = torch.where(flip, columns.flip(1), columns)
     batch = torch.arange(b, device=device)
-    return padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )

@@ -80,7 +80,7 @@ THINGS = (
     Thing("teapot", {"🫖": "red"}, repaint=True),
     # vehicles and buildings
     Thing("car", {"🚗": "red", "🚙": "blue"}, ("automobile",), repaint=True),
-    Thing("bus", {"🚌": "yellow"}, plural="buses", repaint=True),
+    Thing("bus", {"🚌": "yellow"}, plural="buses"),
     Thing("truck", {"🛻": "red"}, ("pickup",), repaint=True),
     Thing("tractor", {"🚜": "green"}, repaint=True),
     Thing("bicycle", {"🚲": "pink"}, ("bike",)),

@@ -1,0 +1,102 @@
+"""The app: one page, two tabs. `python app.py --help` lists the flags."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+try:  # On ZeroGPU Spaces this import must come before torch's.
+    import spaces
+except ImportError:
+    spaces = None
+
+import gradio as gr
+
+from grounding.images import open_image
+from grounding.pipeline import ModelStore, choose_device
+from grounding.tab import build_tab as build_segmentation_tab
+from grounding.weights import MODES, Weights
+from vit.tab import build_tab as build_vit_tab
+
+CHECKPOINT = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
+INTRO = """# ViT attention & text-prompted segmentation
+Classify small pictures with a Vision Transformer and see where it looks, or outline anything you
+can name in a picture."""
+CSS = """
+.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+#seg-status p { margin: .2em 0; }
+"""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description="A ViT with its attention maps, and segmentation by text prompts.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    on_spaces = "SPACE_ID" in os.environ
+    parser.add_argument("--share", action="store_true", help="also open a public gradio.live link")
+    parser.add_argument(
+        "--host", default="0.0.0.0" if on_spaces else "127.0.0.1", help="address to listen on"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where models run"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=MODES,
+        default="auto",
+        help="full: public weights from the Hugging Face hub; demo: the small bundled ones; "
+        "auto: full if they can be had, else demo",
+    )
+    parser.add_argument(
+        "--offline", action="store_true", help="never ask the hub; its local cache is still used"
+    )
+    return parser.parse_args(argv)
+
+
+def gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function for ZeroGPU; elsewhere return it as it is."""
+    return spaces.GPU(function) if spaces else function
+
+
+def build_page(weights: Weights, device: str) -> gr.Blocks:
+    """Build the page; no model is loaded yet."""
+    with gr.Blocks(title="ViT & segmentation", delete_cache=(3600, 3600)) as page:
+        gr.Markdown(INTRO)
+        with gr.Tab("Vision Transformer"):
+            build_vit_tab(CHECKPOINT, "cpu", open_image)
+        with gr.Tab("Segmentation"):
+            build_segmentation_tab(ModelStore(weights, device), gpu)
+    return page
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Start the app as the command line says."""
+    args = parse_args(argv)
+    if args.device in ("cuda", "mps"):
+        choose_device(args.device)  # say at once that it is missing, not at the first picture
+    page = build_page(Weights(args.weights, args.offline), args.device)
+    page.queue(max_size=32).launch(
+        server_name=args.host,
+        server_port=args.port,
+        share=args.share,
+        theme=gr.themes.Soft(primary_hue="indigo"),
+        css=CSS,
+        max_file_size="20mb",
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=["api"],
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"app.py: {error}")

@@ -1,0 +1,1 @@
+"""Text-prompted segmentation: a grounder finds regions, a segmenter refines them to masks."""

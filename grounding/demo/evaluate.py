@@ -1,0 +1,213 @@
+"""Measures the demo checkpoints on held-out scenes: unseen seeds and unseen backgrounds.
+
+    python -m grounding.demo.evaluate --seed 1 --scenes 200 [--json]
+
+miou    mean IoU of the final mask (all regions of a phrase, after SAM 2), phrases in the scene
+hit50   share of those phrases with an IoU over .5
+ap50    average precision of the boxes at IoU .5, over all phrases (detectors)
+absent  share of phrases not in the scene that give nothing
+colour  share of colour phrases, another object differing only in colour, whose best region is right
+sam2    mean IoU from the true boxes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..core import Grounder, Regions, Segmenter
+from .checkpoints import ClipSeg, GroundingDino, Sam2
+from .scenes import Query, Scene, make_scene, queries
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
+SCENE_SIZE = 384
+PHRASES, ABSENT = 5, 2
+LOW = 0.05
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A grounder to measure: how to load it, its threshold, and whether it is a detector."""
+
+    load: Callable[[Path], Grounder]
+    threshold: float
+    detector: bool
+
+
+SUBJECTS = {
+    "grounding_dino": Subject(GroundingDino, 0.3, True),
+    "clipseg": Subject(ClipSeg, 0.5, False),
+}
+
+
+@dataclass
+class Tally:
+    """What was seen so far of one grounder."""
+
+    ious: list[float] = field(default_factory=list)
+    quiet: list[bool] = field(default_factory=list)
+    colour: list[bool] = field(default_factory=list)
+    found: list[tuple[float, bool]] = field(default_factory=list)
+    objects: int = 0
+
+    def summary(self) -> dict[str, float]:
+        """Return the row of the table."""
+        ious = np.array(self.ious)
+        row = {"miou": ious.mean(), "hit50": (ious > 0.5).mean()}
+        if self.found:
+            row["ap50"] = average_precision(self.found, self.objects)
+        row |= {"absent": np.mean(self.quiet), "colour": np.mean(self.colour or [0.0])}
+        return {name: round(float(value), 3) for name, value in row.items()}
+
+
+def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the IoU of each pair of xyxy boxes, (N, 4) and (M, 4) -> (N, M).
+
+    >>> box_iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2]])).round(2).tolist()
+    [[0.33]]
+    """
+    top_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    bottom_right = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = (bottom_right - top_left).clip(min=0).prod(axis=-1)
+    area, other_area = ((b[:, 2:] - b[:, :2]).prod(axis=-1) for b in (boxes, others))
+    return shared / (area[:, None] + other_area[None] - shared).clip(min=1e-9)
+
+
+def mask_iou(mask: np.ndarray, other: np.ndarray) -> float:
+    """Return the IoU of two bool masks (H, W); that of two empty ones is 0."""
+    return float((mask & other).sum() / max((mask | other).sum(), 1))
+
+
+def average_precision(found: list[tuple[float, bool]], objects: int) -> float:
+    """Return the area under the precision-recall curve, precision made monotonic.
+
+    Args:
+        found: Score of each detection, and whether it is right.
+        objects: How many there were to find.
+
+    >>> average_precision([(0.9, True), (0.8, False), (0.7, True)], 2)
+    0.8333333333333333
+    """
+    right = np.array([good for _, good in sorted(found, key=lambda pair: -pair[0])])
+    precision = right.cumsum() / np.arange(1, len(right) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(precision[right].sum() / max(objects, 1))
+
+
+def judge(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray) -> list[tuple[float, bool]]:
+    """Mark each detection right or wrong; an object counts once, for the best score."""
+    left = set(range(len(truth)))
+    overlap = box_iou(boxes, truth)
+    marked = []
+    for i in np.argsort(-scores):
+        best = max(left, key=lambda k, i=i: overlap[i, k], default=None)
+        good = best is not None and overlap[i, best] > 0.5
+        if good:
+            left.discard(best)
+        marked.append((float(scores[i]), bool(good)))
+    return marked
+
+
+def select(regions: Regions, keep: np.ndarray) -> Regions:
+    """Return the regions at bool (N,) `keep`."""
+    return Regions(
+        boxes=regions.boxes[keep],
+        scores=regions.scores[keep],
+        labels=tuple(np.array(regions.labels, dtype=object)[keep]),
+        masks=None if regions.masks is None else regions.masks[keep],
+    )
+
+
+def right_colour(regions: Regions, scene: Scene, query: Query) -> bool:
+    """Return whether the best region is on an object meant, not on its twin of another colour."""
+    if not len(regions):
+        return False
+    best = regions.boxes[regions.scores.argmax()][None]
+    overlap = box_iou(best, scene.boxes)[0] * scene.find(query.name)
+    return bool(overlap.max() > 0 and query.members[overlap.argmax()])
+
+
+def measure(
+    tally: Tally, subject: Subject, grounder: Grounder, segmenter: Segmenter, scene: Scene, rng: int
+) -> None:
+    """Ask a scene a few phrases and add what came back."""
+    image = Image.fromarray(scene.image)
+    asked = queries(scene, PHRASES, ABSENT, np.random.default_rng(rng))
+    phrases = list({query.phrase: query for query in asked})
+    regions = grounder.ground(image, phrases, subject.threshold)
+    low = grounder.ground(image, phrases, LOW) if subject.detector else regions
+    for query in asked:
+        mine = select(regions, np.array([label == query.phrase for label in regions.labels], bool))
+        if subject.detector:
+            every = select(low, np.array([label == query.phrase for label in low.labels], bool))
+            tally.found += judge(every.boxes, every.scores, scene.boxes[query.members])
+            tally.objects += int(query.members.sum())
+        if not query.members.any():
+            tally.quiet.append(len(mine) == 0)
+            continue
+        target = scene.masks[query.members].any(axis=0)
+        mask = np.zeros_like(target)
+        if len(mine):
+            mask = segmenter.segment(image, mine).masks.any(axis=0)
+        tally.ious.append(mask_iou(mask, target))
+        if query.colour and scene.find(query.name).sum() > query.members.sum():
+            tally.colour.append(right_colour(mine, scene, query))
+
+
+def true_box_ious(segmenter: Segmenter, scene: Scene) -> list[float]:
+    """Return the IoU of the segmenter's answer to each true box."""
+    scores = np.ones(len(scene.names), np.float32)
+    regions = Regions(scene.boxes, scores, scene.names)
+    found = segmenter.segment(Image.fromarray(scene.image), regions).masks
+    return [mask_iou(mask, target) for mask, target in zip(found, scene.masks, strict=True)]
+
+
+def evaluate(seed: int, scenes: int, assets: Path) -> dict[str, dict[str, float]]:
+    """Measure every checkpoint there is on held-out scenes.
+
+    Returns:
+        The row of each grounder, and of sam2, by name.
+    """
+    segmenter = Sam2(assets / "sam2")
+    grounders = {
+        name: subject.load(assets / name)
+        for name, subject in SUBJECTS.items()
+        if (assets / name / "config.json").is_file()
+    }
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    sam_ious: list[float] = []
+    for i in tqdm(range(scenes), desc="scenes", disable=None):
+        scene = make_scene(np.random.default_rng((100_000 + seed, i)), SCENE_SIZE, held_out=True)
+        sam_ious += true_box_ious(segmenter, scene)
+        for name, grounder in grounders.items():
+            measure(tallies[name], SUBJECTS[name], grounder, segmenter, scene, i)
+    table = {name: tally.summary() for name, tally in tallies.items()}
+    return table | {"sam2": {"miou": round(float(np.mean(sam_ious)), 3)}}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Measure the demo checkpoints.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--assets", type=Path, default=ASSETS, help="folder of the checkpoints")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args(argv)
+    table = evaluate(args.seed, args.scenes, args.assets)
+    if args.json:
+        print(json.dumps(table))
+        return
+    for name, row in table.items():
+        print(f"{name:16}" + "  ".join(f"{metric} {value:.3f}" for metric, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The sample pictures of the page: chosen things at random places on held-out backgrounds.
+
+    python -m grounding.demo.samples
+
+writes them, with their prompts and the boxes of what the prompts mean, to assets/samples.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .scenes import Scene, compose
+from .sprites import Sprite, load_sprites
+
+FOLDER = Path(__file__).resolve().parents[2] / "assets" / "samples" / "segmentation"
+SIZE = 384
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample picture.
+
+    Attributes:
+        file: Name of the picture without its ending.
+        seed: Decides places and background; chosen by eye.
+        things: Colour and name of each object, the hindmost first.
+        prompt: Phrase -> colour and name it means; the picture may lack it.
+    """
+
+    file: str
+    seed: int
+    things: tuple[str, ...]
+    prompt: dict[str, str]
+
+
+SAMPLES = (
+    Sample(
+        "street",
+        51,
+        ("green tree", "red car", "blue car", "brown dog"),
+        {"the blue car": "blue car", "a dog": "brown dog"},
+    ),
+    Sample(
+        "fruit",
+        295,
+        ("red apple", "green apple", "yellow banana", "red strawberry", "yellow lemon"),
+        {"red apple": "red apple", "a banana": "yellow banana"},
+    ),
+    Sample(
+        "party",
+        189,
+        ("red balloon", "blue balloon", "yellow balloon", "yellow gift", "brown donut"),
+        {"balloons": "balloon", "the gift": "yellow gift"},
+    ),
+    Sample(
+        "farm",
+        34,
+        ("orange house", "brown horse", "pink pig", "green tractor"),
+        {"a horse": "brown horse", "the pig": "pink pig", "a green tractor": "green tractor"},
+    ),
+    Sample(
+        "wardrobe",
+        138,
+        ("purple umbrella", "red dress", "blue cap", "yellow backpack"),
+        {"the red dress": "red dress", "umbrella": "purple umbrella"},
+    ),
+    Sample(
+        "winter",
+        301,
+        ("white snowman", "white rocket", "yellow star", "red heart"),
+        {"an elephant": "gray elephant"},
+    ),
+)
+
+
+def _pick(thing: str) -> Sprite:
+    """Return the first sprite of "red car"."""
+    colour, name = thing.split()
+    return next(sprite for sprite in load_sprites()[name] if sprite.colour == colour)
+
+
+def make_sample(sample: Sample) -> Scene:
+    """Compose the scene of a sample."""
+    rng = np.random.default_rng((200_000, sample.seed))
+    return compose([_pick(thing) for thing in sample.things], rng, SIZE, held_out=True)
+
+
+def meant(sample: Sample, scene: Scene) -> dict[str, list[list[float]]]:
+    """Return the boxes each phrase of the prompt means, xyxy pixels."""
+    found = {}
+    for phrase, thing in sample.prompt.items():
+        colour, name = thing.split() if " " in thing else ("", thing)
+        found[phrase] = scene.boxes[scene.find(name, colour)].tolist()
+    return found
+
+
+def main() -> None:
+    """Write the samples."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for sample in SAMPLES:
+        scene = make_sample(sample)
+        Image.fromarray(scene.image).save(FOLDER / f"{sample.file}.png", optimize=True)
+        row = {"file": f"{sample.file}.png", "prompt": ", ".join(sample.prompt)}
+        rows.append(row | {"ground_truth": meant(sample, scene)})
+    (FOLDER / "samples.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

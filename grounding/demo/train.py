@@ -1,0 +1,231 @@
+"""Trains the demo models from scratch on synthetic scenes.
+
+    python -m grounding.demo.train sam2 --minutes 20
+    python -m grounding.demo.train grounding_dino --minutes 45
+    python -m grounding.demo.train clipseg --minutes 40
+
+Each run keeps its state in runs/demo/NAME (Ctrl-C saves, --resume goes on) and writes the averaged
+weights to assets/demo/NAME at every evaluation. Minutes are those of the training steps alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import json
+import math
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[2]
+WARMUP_STEPS = 150
+EMA_DECAY = 0.998
+FLOOR = 0.02
+
+
+class Recipe(Protocol):
+    """What a `train_*` module holds: its model, its loss, how it is saved and measured."""
+
+    LEARNING_RATE: float
+    BATCH: int
+
+    def build(self) -> nn.Module:
+        """Return the untrained model."""
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
+        """Return the loss on a fresh batch of scenes, given the share of the training done."""
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write the model as the app loads it."""
+
+    def evaluate(self, model: nn.Module, scenes: int) -> dict[str, float]:
+        """Return held-out metrics."""
+
+
+RECIPES = {
+    "sam2": "grounding.demo.train_sam2",
+    "grounding_dino": "grounding.demo.train_grounding_dino",
+    "clipseg": "grounding.demo.train_clipseg",
+}
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    steps: int = 0
+    pictures: int = 0
+    minutes: float = 0.0
+
+
+def learning_rate(peak: float, steps: int, share: float) -> float:
+    """Return the rate after warm-up and a cosine down to 2 %.
+
+    >>> learning_rate(1.0, 1000, 0.0), round(learning_rate(1.0, 1000, 1.0), 6)
+    (1.0, 0.02)
+    """
+    cosine = FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+    return peak * min(1.0, (steps + 1) / WARMUP_STEPS) * cosine
+
+
+def make_optimizer(model: nn.Module, rate: float) -> torch.optim.AdamW:
+    """Return AdamW that spares biases, norms and embeddings of one row from weight decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, steps: int) -> None:
+    """Move the averaged weights towards the model's, faster at the start."""
+    weight = 1 - min(EMA_DECAY, (1 + steps) / (10 + steps))
+    targets = model.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(targets[name], weight)
+
+
+def _replace(state: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file in one atomic step."""
+    partial = path.with_suffix(".partial")
+    save_file({name: value.contiguous().clone() for name, value in state.items()}, partial)
+    partial.replace(path)
+
+
+class Run:
+    """One training run and its files."""
+
+    def __init__(self, name: str, recipe: Recipe, folder: Path) -> None:
+        self.name, self.recipe, self.folder = name, recipe, folder
+        self.model = recipe.build()
+        self.average = copy.deepcopy(self.model).eval()
+        self.optimizer = make_optimizer(self.model, recipe.LEARNING_RATE)
+        self.progress = Progress()
+
+    def save(self) -> None:
+        """Write the state of the run; the JSON comes last and so vouches for the rest."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        moments = {
+            f"{index}.{key}": value
+            for index, entry in self.optimizer.state_dict()["state"].items()
+            for key, value in entry.items()
+        }
+        _replace(self.model.state_dict(), self.folder / "model.safetensors")
+        _replace(self.average.state_dict(), self.folder / "average.safetensors")
+        _replace(moments, self.folder / "optimizer.safetensors")
+        partial = self.folder / "progress.partial"
+        partial.write_text(json.dumps(asdict(self.progress)))
+        partial.replace(self.folder / "progress.json")
+
+    def load(self) -> None:
+        """Go on from the files."""
+        self.progress = Progress(**json.loads((self.folder / "progress.json").read_text()))
+        self.model.load_state_dict(load_file(self.folder / "model.safetensors"))
+        self.average.load_state_dict(load_file(self.folder / "average.safetensors"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in load_file(self.folder / "optimizer.safetensors").items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+    def step(self, share: float) -> float:
+        """Take one step and return its loss; a loss that is not finite changes nothing."""
+        rng = np.random.default_rng((1, self.progress.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe.LEARNING_RATE, self.progress.steps, share)
+        loss = self.recipe.loss(self.model, rng, share)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+            update_average(self.average, self.model, self.progress.steps)
+        self.progress.steps += 1
+        self.progress.pictures += self.recipe.BATCH
+        return loss.item()
+
+    def export(self, out: Path, scenes: int) -> dict[str, float]:
+        """Measure the averaged weights, write them for the app, and return the metrics."""
+        held_out = self.recipe.evaluate(self.average, scenes)
+        out.mkdir(parents=True, exist_ok=True)
+        self.recipe.save(self.average, out)
+        metrics = {
+            "trained_minutes": round(self.progress.minutes, 1),
+            "steps": self.progress.steps,
+            "pictures": self.progress.pictures,
+            "held_out": held_out,
+            "note": f"{scenes} held-out scenes: unseen seeds and backgrounds; CPU, fp32",
+        }
+        (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+        return held_out
+
+
+def train(run: Run, minutes: float, out: Path, every: float, scenes: int) -> None:
+    """Train until `minutes` of steps are done, with an evaluation and export every `every`."""
+    next_export = run.progress.minutes + every
+    smooth = None
+    with tqdm(total=round(minutes, 1), unit="min", mininterval=5) as bar:
+        bar.update(run.progress.minutes)
+        while run.progress.minutes < minutes:
+            started = time.monotonic()
+            loss = run.step(run.progress.minutes / minutes)
+            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+            spent = (time.monotonic() - started) / 60
+            run.progress.minutes += spent
+            bar.update(spent)
+            bar.set_postfix(step=run.progress.steps, loss=f"{smooth:.3f}", refresh=False)
+            if run.progress.minutes >= min(next_export, minutes):
+                next_export += every
+                run.save()
+                metrics = run.export(out, scenes)
+                state = f"step {run.progress.steps}, {run.progress.minutes:.1f} min"
+                bar.write(f"{run.name}: {state}, loss {smooth:.3f}, {metrics}")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Train a demo model on synthetic scenes.")
+    parser.add_argument("model", choices=RECIPES)
+    parser.add_argument("--minutes", type=float, default=30.0, help="length of the whole training")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--every", type=float, default=3.0, help="minutes between evaluations")
+    parser.add_argument("--scenes", type=int, default=40, help="held-out scenes per evaluation")
+    parser.add_argument("--out", type=Path, help="default: assets/demo/MODEL")
+    parser.add_argument("--resume", action="store_true", help="go on with the last run")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    recipe = cast(Recipe, importlib.import_module(RECIPES[args.model]))
+    run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model)
+    if args.resume:
+        run.load()
+    out = args.out or ROOT / "assets" / "demo" / args.model
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        train(run, args.minutes, out, args.every, args.scenes)
+    except KeyboardInterrupt:
+        run.save()
+        print(f"saved after {run.progress.steps} steps; --resume goes on")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""GroundingDINO (Liu et al., ECCV 2024, https://arxiv.org/abs/2303.05499) through transformers.
+
+transformers' own post-processing joins phrases that score alike into one label. Here the caption's
+token ids are laid out by us, so every phrase knows its tokens and every box its phrase.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import batched_nms, box_convert
+
+from grounding.core import Regions
+
+MAX_REGIONS = 30
+NMS_IOU = 0.7
+
+
+def pack(phrases: list[list[int]], room: int) -> list[list[int]]:
+    """Share phrases out over captions of at most `room` tokens, a separator after each phrase.
+
+    Args:
+        phrases: Token ids of each phrase.
+        room: Tokens a caption may hold, without its first and last.
+
+    Returns:
+        The numbers of the phrases in each caption, in order.
+
+    >>> pack([[1, 2], [3], [4, 5, 6]], room=5)
+    [[0, 1], [2]]
+    """
+    captions: list[list[int]] = []
+    used = room
+    for number, tokens in enumerate(phrases):
+        if used + len(tokens) + 1 > room:
+            captions.append([])
+            used = 0
+        captions[-1].append(number)
+        used += len(tokens) + 1
+    return captions
+
+
+class GroundingDino:
+    """Find boxes by text."""
+
+    def __init__(self, model: Any, processor: Any, device: str) -> None:
+        """Take transformers' model in eval mode on `device`, and its processor."""
+        self.model, self.processor, self.device = model, processor, device
+        tokenizer = processor.tokenizer
+        self.first, self.last = tokenizer.cls_token_id, tokenizer.sep_token_id
+        self.stop = tokenizer.convert_tokens_to_ids(".")
+
+    @torch.inference_mode()
+    def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
+        """Return boxes of an RGB picture, each labelled with the phrase that scored best in it."""
+        inputs = self.processor.image_processor(images=image, return_tensors="pt").to(self.device)
+        room = self.model.config.max_text_len - 2
+        tokens = [self._tokens(phrase)[: room - 1] for phrase in phrases]
+        found = [self._detect(inputs, tokens, numbers) for numbers in pack(tokens, room)]
+        boxes, scores, numbers = (torch.cat(parts) for parts in zip(*found, strict=True))
+        width, height = image.size
+        size = boxes.new_tensor([width, height, width, height])
+        boxes = (box_convert(boxes, "cxcywh", "xyxy") * size).minimum(size).clamp(min=0)
+        visible = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= 1
+        kept = torch.nonzero((scores >= threshold) & visible).flatten()
+        kept = kept[batched_nms(boxes[kept], scores[kept], numbers[kept], NMS_IOU)][:MAX_REGIONS]
+        return Regions(
+            boxes[kept].cpu().numpy().astype(np.float32),
+            scores[kept].cpu().numpy().astype(np.float32),
+            tuple(phrases[number] for number in numbers[kept].tolist()),
+        )
+
+    def _tokens(self, phrase: str) -> list[int]:
+        return self.processor.tokenizer(phrase, add_special_tokens=False)["input_ids"]
+
+    def _detect(
+        self, inputs: Any, tokens: list[list[int]], numbers: list[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run one caption; return boxes cxcywh in [0, 1], scores, and the best phrase's number."""
+        ids, spans = [self.first], []
+        for number in numbers:
+            spans.append((len(ids), len(ids) + len(tokens[number])))
+            ids += [*tokens[number], self.stop]
+        text = torch.tensor([[*ids, self.last]], device=self.device)
+        output = self.model(
+            **inputs,
+            input_ids=text,
+            attention_mask=torch.ones_like(text),
+            token_type_ids=torch.zeros_like(text),
+        )
+        probabilities = output.logits[0].float().sigmoid()  # (queries, max_text_len)
+        # A phrase of tokens the vocabulary lacks entirely has an empty span and is never found.
+        by_phrase = torch.stack(
+            [probabilities[:, a:b].amax(1) if b > a else probabilities[:, 0] * 0 for a, b in spans],
+            dim=1,
+        )
+        scores, best = by_phrase.max(1)
+        return output.pred_boxes[0].float(), scores, best.new_tensor(numbers)[best]
+
+
+def load(folder: Path, device: str) -> GroundingDino:
+    """Load the grounder from a folder in transformers' layout."""
+    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(folder)
+    return GroundingDino(model.eval().to(device), processor, device)

@@ -1,0 +1,91 @@
+"""SAM 2.1 (Ravi et al., 2024, https://arxiv.org/abs/2408.00714) through the official predictor."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from grounding.core import Masks, Regions
+
+BATCH = 8
+# A coarse mask becomes logits from -10 to 10, about the range of the decoder's own.
+LOGIT_SCALE = 20.0
+STABILITY = {
+    "dynamic_multimask_via_stability": True,
+    "dynamic_multimask_stability_delta": 0.05,
+    "dynamic_multimask_stability_thresh": 0.98,
+}
+
+
+class Sam2:
+    """Refine boxes and coarse masks to masks."""
+
+    def __init__(self, model: Any) -> None:
+        """Take a `SAM2Base` in eval mode on its device."""
+        self.model = model
+
+    @torch.inference_mode()
+    def segment(self, image: Image.Image, regions: Regions) -> Masks:
+        """Return one mask a region; the picture is encoded once, the regions in small batches."""
+        predictor = self._predictor(image)
+        masks, scores = [], []
+        for start in range(0, len(regions), BATCH):
+            part = slice(start, start + BATCH)
+            coarse = None if regions.masks is None else self._mask_inputs(regions.masks[part])
+            found, score, _ = predictor.predict(
+                box=regions.boxes[part], mask_input=coarse, multimask_output=False
+            )
+            masks.append(found.reshape(-1, image.height, image.width) > 0)
+            scores.append(score.reshape(-1))
+        return Masks(
+            np.concatenate(masks), np.clip(np.concatenate(scores), 0, 1).astype(np.float32)
+        )
+
+    def _predictor(self, image: Image.Image) -> Any:
+        from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+        # The predictor holds one picture, so each call has its own: users never share one.
+        predictor = SAM2ImagePredictor(self.model)
+        side = self.model.image_size
+        # It assumes pictures of 1024 pixels; these are its feature sizes for any side.
+        predictor._bb_feat_sizes = [(side // stride,) * 2 for stride in (4, 8, 16)]
+        predictor.set_image(np.array(image))
+        return predictor
+
+    def _mask_inputs(self, masks: np.ndarray) -> np.ndarray:
+        """Scale coarse masks (N, H, W) in [0, 1] to the encoder's logits (N, 1, s, s)."""
+        side = self.model.sam_prompt_encoder.mask_input_size
+        small = [cv2.resize(m, side[::-1], interpolation=cv2.INTER_AREA) for m in masks]
+        peaks = masks.max((1, 2)).reshape(-1, 1, 1, 1)
+        return (np.array(small)[:, None] / peaks - 0.5) * LOGIT_SCALE
+
+
+def _read(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Return the configuration file and the weights that lie in `folder`."""
+    import sam2
+    from safetensors.torch import load_file
+
+    if (folder / "model.safetensors").exists():
+        return folder / "config.yaml", load_file(folder / "model.safetensors")
+    checkpoint = next(folder.glob("sam2.1_*.pt"))
+    # sam2.1_hiera_base_plus.pt -> sam2.1_hiera_b+.yaml
+    size = checkpoint.stem.removeprefix("sam2.1_hiera_").replace("base_plus", "b+")
+    name = f"sam2.1_hiera_{size if size == 'b+' else size[0]}.yaml"
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["model"]
+    return Path(sam2.__file__).parent / "configs" / "sam2.1" / name, weights
+
+
+def load(folder: Path, device: str) -> Sam2:
+    """Load the segmenter from a folder with an official checkpoint, or our demo weights."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    config_file, weights = _read(folder)
+    config = OmegaConf.load(config_file).model
+    OmegaConf.update(config, "sam_mask_decoder_extra_args", STABILITY, force_add=True)
+    model = instantiate(config, _recursive_=True)
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return Sam2(model.eval().to(device))

@@ -1,0 +1,140 @@
+"""Which weights a model gets, and from where: the hub's, or the small ones bundled with the app."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEMO_ROOT = Path(__file__).parent.parent / "assets" / "demo"
+MODES = ("auto", "full", "demo")
+RETRY_SECONDS = 60.0
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Name the weights chosen for a model.
+
+    Attributes:
+        name: What to call them on the page.
+        folder: Where their files lie.
+        demo: Whether they are the bundled demo weights.
+    """
+
+    name: str
+    folder: Path
+    demo: bool
+
+
+class Weights:
+    """Choose between the hub's weights and the bundled ones, and fetch the former once."""
+
+    def __init__(self, mode: str = "auto", offline: bool = False) -> None:
+        """Take a mode: "full" (hub), "demo" (bundled) or "auto" (hub, else bundled).
+
+        Args:
+            mode: One of `MODES`.
+            offline: Never use the network; what the hub's cache already holds counts as there.
+        """
+        if mode not in MODES:
+            raise ValueError(f"weights is {mode!r}; choose one of {', '.join(MODES)}")
+        self.mode, self.offline = mode, offline
+        self._failed_at = -RETRY_SECONDS
+
+    def locate(self, repo: str, files: tuple[str, ...], demo: str, progress: Progress) -> Source:
+        """Return the weights for a model, downloading them if that is what the mode says.
+
+        Args:
+            repo: Repository on the hub, like "facebook/sam2.1-hiera-tiny".
+            files: Patterns of the files that are needed from it.
+            demo: Name of the bundled folder in `assets/demo`.
+            progress: Called with the share done in [0, 1] and a text while a download runs.
+
+        Raises:
+            ValueError: If the mode is "full" and the weights cannot be had.
+        """
+        if self.mode == "demo":
+            return self._bundled(demo)
+        folder = self._cached(repo, files) or self._download(repo, files, progress)
+        if folder:
+            return Source(repo, folder, demo=False)
+        if self.mode == "full":
+            why = "the app runs offline" if self.offline else "the Hugging Face hub did not answer"
+            raise ValueError(
+                f"The weights of {repo} are not on this machine and cannot be downloaded: {why}. "
+                "Try again later, or start the app with --weights auto."
+            )
+        return self._bundled(demo)
+
+    def describe(self) -> str:
+        """Say in a sentence which weights a run will use, before anything is loaded."""
+        if self.mode == "demo":
+            return "Bundled demo weights (--weights demo)."
+        if self.mode == "full":
+            return "Full public weights from the Hugging Face hub (--weights full)."
+        if self.offline:
+            return (
+                "Offline: full weights where they are in this machine's cache, "
+                "else bundled demo weights."
+            )
+        return (
+            "Full public weights, downloaded at first use; "
+            "bundled demo weights where the Hugging Face hub cannot be reached."
+        )
+
+    def _bundled(self, demo: str) -> Source:
+        return Source("bundled demo weights", DEMO_ROOT / demo, demo=True)
+
+    def _cached(self, repo: str, files: tuple[str, ...]) -> Path | None:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            folder = snapshot_download(repo, allow_patterns=list(files), local_files_only=True)
+        except LocalEntryNotFoundError:
+            return None
+        # A download that was cut off leaves a snapshot folder with some of its files.
+        found = Path(folder)
+        return found if all(any(found.glob(pattern)) for pattern in files) else None
+
+    def _download(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path | None:
+        import httpx
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
+
+        if self.offline or time.monotonic() - self._failed_at < RETRY_SECONDS:
+            return None
+        progress(0.0, f"Asking the hub for {repo}")
+        try:
+            folder = snapshot_download(
+                repo,
+                allow_patterns=list(files),
+                etag_timeout=5,
+                tqdm_class=_reporting_bar(progress, repo),
+            )
+        except (HfHubHTTPError, OSError, httpx.HTTPError) as error:
+            print(f"Cannot download {repo}: {type(error).__name__}: {error}")
+            self._failed_at = time.monotonic()
+            return None
+        return Path(folder)
+
+
+def _reporting_bar(progress: Progress, repo: str) -> type:
+    """Return a tqdm class that also tells `progress` how many bytes of `repo` have arrived."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **kwargs)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self.unit == "B" and self.total:
+                text = f"Downloading {repo}: {self.n / 1e6:.0f} of {self.total / 1e6:.0f} MB"
+                progress(min(1.0, self.n / self.total), text)
+            return shown
+
+    return Bar

@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding.demo.backgrounds import HELD_OUT, TRAINING
+from grounding.demo.samples import SAMPLES, make_sample, meant
+from grounding.demo.scenes import (
+    Scene,
+    absent_query,
+    main,
+    make_scene,
+    masks_to_boxes,
+    present_query,
+    queries,
+)
+
+
+def scene(seed: int, size: int = 96) -> Scene:
+    return make_scene(np.random.default_rng(seed), size)
+
+
+def test_the_seed_decides_everything() -> None:
+    assert np.array_equal(scene(3).image, scene(3).image)
+    assert not np.array_equal(scene(3).image, scene(4).image)
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_masks_boxes_and_names_belong_together(size: int) -> None:
+    for seed in range(20):
+        made = scene(seed, size)
+        count = len(made.names)
+        assert made.image.shape == (size, size, 3) and made.image.dtype == np.uint8
+        assert made.masks.shape == (count, size, size) and made.masks.dtype == bool
+        assert made.boxes.dtype == np.float32 and len(made.colours) == count > 0
+        assert made.masks.sum(axis=0).max() == 1, "visible parts do not overlap"
+        assert np.array_equal(made.boxes, masks_to_boxes(made.masks))
+
+
+@pytest.mark.parametrize("background", [*TRAINING, *HELD_OUT], ids=lambda kind: kind.__name__)
+def test_backgrounds(background: object) -> None:
+    canvas = background(np.random.default_rng(0), 48)
+    assert canvas.shape == (48, 48, 3)
+    assert np.isfinite(canvas).all()
+
+
+def test_held_out_backgrounds_are_not_trained_on() -> None:
+    assert not set(TRAINING) & set(HELD_OUT)
+
+
+def test_queries_mean_what_they_say() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        made = scene(seed)
+        asked = present_query(made, rng)
+        assert asked.members.any()
+        for i in np.flatnonzero(asked.members):
+            assert made.names[i] == asked.name
+            assert asked.colour in ("", made.colours[i])
+        assert not absent_query(made, rng).members.any()
+
+
+def test_queries_do_not_repeat() -> None:
+    asked = queries(scene(5), 8, 3, np.random.default_rng(0))
+    assert len({(query.name, query.colour) for query in asked}) == len(asked) <= 8
+
+
+def test_command_writes_picture_masks_and_phrases(tmp_path: Path) -> None:
+    main(["--seed", "7", "--count", "2", "--size", "64", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "scene-001.json").read_text())
+    with Image.open(tmp_path / "scene-001.png") as picture:
+        assert picture.size == (64, 64)
+    assert len(list(tmp_path.glob("scene-001-mask-*.png"))) == len(record["names"])
+    assert record["phrases"]
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.file)
+def test_samples_show_everything_they_name(sample: object) -> None:
+    made = make_sample(sample)
+    assert len(made.names) == len(sample.things)
+    empty = [phrase for phrase, boxes in meant(sample, made).items() if not boxes]
+    assert empty == (["an elephant"] if sample.file == "winter" else [])

@@ -1,0 +1,125 @@
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from grounding.demo.dense import cell_labels
+from grounding.demo.evaluate import average_precision, judge
+from grounding.demo.scenes import make_scene
+from grounding.demo.sprites import load_sprites
+from grounding.demo.train import RECIPES, Run, learning_rate, train
+from grounding.demo.train_grounding_dino import assign
+from grounding.demo.words import NAMES
+
+
+class LineRecipe:
+    """Fit y = 2 x: a recipe that trains in no time."""
+
+    LEARNING_RATE = 0.05
+    BATCH = 4
+
+    def build(self) -> nn.Module:
+        return nn.Linear(1, 1)
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
+        x = torch.from_numpy(rng.uniform(-1, 1, (self.BATCH, 1)).astype(np.float32))
+        return (model(x) - 2 * x).square().mean()
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        (folder / "slope").write_text(str(model.weight.item()))
+
+    def evaluate(self, model: nn.Module, scenes: int) -> dict[str, float]:
+        return {"slope": model.weight.item()}
+
+
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first = Run("line", LineRecipe(), tmp_path)
+    for _ in range(5):
+        first.step(0.1)
+    first.save()
+    second = Run("line", LineRecipe(), tmp_path)
+    second.load()
+    assert [first.step(0.2) for _ in range(5)] == [second.step(0.2) for _ in range(5)]
+    assert second.progress.pictures == 40
+
+
+def test_training_learns_exports_and_writes_metrics(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    run = Run("line", LineRecipe(), tmp_path / "run")
+    before = run.step(0.0)
+    train(run, minutes=0.02, out=tmp_path / "out", every=1.0, scenes=3)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert run.step(1.0) < before
+    assert metrics["steps"] == run.progress.steps - 1
+    assert set(metrics) == {"trained_minutes", "steps", "pictures", "held_out", "note"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "expected"),
+    [
+        (0, 0.0, 1 / 150),  # warm-up
+        (1000, 0.5, 0.51),  # half-way down the cosine
+        (1000, 1.5, 0.02),  # past the end stays at the floor
+    ],
+)
+def test_learning_rate(steps: int, share: float, expected: float) -> None:
+    assert learning_rate(1.0, steps, share) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_one_step_of_every_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    recipe = importlib.import_module(RECIPES[name])
+    monkeypatch.setattr(recipe, "BATCH", 2)
+    run = Run(name, recipe, tmp_path)
+    assert np.isfinite(run.step(0.0))
+    changed = [p.grad is not None and p.grad.abs().sum() > 0 for p in run.model.parameters()]
+    assert np.mean(changed) > 0.6
+
+
+def test_cell_labels_name_the_object_that_fills_a_cell() -> None:
+    made = make_scene(np.random.default_rng(2), 128)
+    names, colours = cell_labels([made], 16)
+    largest = made.masks.sum(axis=(1, 2)).argmax()
+    row, column = np.argwhere(made.masks[largest]).mean(axis=0).astype(int) // 8
+    assert names.shape == colours.shape == (1, 16, 16)
+    assert names[0, row, column] in (0, -100, 1 + NAMES.index(made.names[largest]))
+    assert (names[0] == 1 + NAMES.index(made.names[largest])).any()
+
+
+def test_assign_gives_each_object_its_cheapest_queries_once() -> None:
+    cost = torch.tensor([[[1.0, 0.5], [2.0, 0.6], [3.0, 9.0]]])
+    assert assign(cost, 1).tolist() == [[1, 0, -1]]
+    cost[..., 0] = torch.inf  # no such object
+    assert assign(cost, 1).tolist() == [[1, -1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("found", "objects", "expected"),
+    [
+        ([(0.9, True)], 1, 1.0),  # perfect
+        ([(0.9, True)], 2, 0.5),  # one missed
+        ([(0.9, False), (0.8, True)], 1, 0.5),  # a wrong one first
+        ([(0.9, False)], 1, 0.0),  # nothing right
+    ],
+)
+def test_average_precision(found: list, objects: int, expected: float) -> None:
+    assert average_precision(found, objects) == pytest.approx(expected)
+
+
+def test_an_object_counts_once() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 11]], np.float32)
+    truth = np.array([[0, 0, 10, 10]], np.float32)
+    marked = judge(boxes, np.array([0.5, 0.9]), truth)
+    assert [good for _, good in marked] == [True, False]
+
+
+def test_sprites_load_once() -> None:
+    assert load_sprites() is load_sprites()
