@@ -28,6 +28,7 @@ Classify small pictures with a Vision Transformer and see where it looks, or out
 can name in a picture."""
 CSS = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+#seg-result img.mask:not(.inactive) { opacity: .6; }
 #seg-status p { margin: .2em 0; }
 """
 

@@ -1,6 +1,6 @@
 """The values that pass between the stages, and the two roles. No model library is needed here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +48,15 @@ class Regions:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, numbers: list[int]) -> "Regions":
+        return replace(
+            self,
+            boxes=self.boxes[numbers],
+            scores=self.scores[numbers],
+            labels=tuple(self.labels[number] for number in numbers),
+            masks=None if self.masks is None else self.masks[numbers],
+        )
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -67,6 +76,9 @@ class Masks:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    def __getitem__(self, numbers: list[int]) -> "Masks":
+        return Masks(self.masks[numbers], self.scores[numbers])
 
 
 class Grounder(Protocol):

@@ -8,12 +8,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 
 from grounding.core import Grounder, Masks, Regions, Segmenter
-from grounding.grounders import GROUNDERS
+from grounding.grounders import GROUNDERS, GrounderEntry
 from grounding.prompt import parse_prompt
-from grounding.segmenters import SEGMENTERS
+from grounding.segmenters import SEGMENTERS, SegmenterEntry
 from grounding.weights import Progress, Source, Weights
+
+DUPLICATE_IOU = 0.7
 
 T = TypeVar("T")
 
@@ -93,8 +96,19 @@ class ModelStore:
             source = self.weights.locate(entry.repo, entry.files, entry.module, progress)
             if source not in self._loaded:
                 progress(1.0, f"Loading {name}")
-                self._loaded[source] = entry.load(source.folder, choose_device(self.device))
+                self._loaded[source] = self._read(entry, source, name)
             return self._loaded[source], source
+
+    def _read(self, entry: GrounderEntry | SegmenterEntry, source: Source, name: str) -> Any:
+        device = choose_device(self.device)
+        try:
+            return entry.load(source.folder, device)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            print(f"Cannot load {name} from {source.folder}: {type(error).__name__}: {error}")
+            raise ValueError(
+                f"The weights of {name} ({source.name}) are damaged or incomplete. "
+                "Delete them from the cache and try again, so that they are downloaded anew."
+            ) from error
 
 
 def run(models: Models, image: Image.Image, prompt: str, threshold: float) -> Result:
@@ -118,7 +132,26 @@ def run(models: Models, image: Image.Image, prompt: str, threshold: float) -> Re
         return Result(phrases, regions, nothing, {"grounder": ground_seconds})
     masks, segment_seconds = _timed(lambda: models.segmenter.segment(image, regions))
     seconds = {"grounder": ground_seconds, "segmenter": segment_seconds}
-    return Result(phrases, regions, masks, seconds)
+    kept = distinct(regions.labels, masks.masks)
+    return Result(phrases, regions[kept], masks[kept], seconds)
+
+
+def distinct(labels: tuple[str, ...], masks: np.ndarray) -> list[int]:
+    """Return the numbers of the masks (N, H, W), best first, that are not found twice.
+
+    Two boxes around one thing often give the same mask; the second is dropped when it has the
+    same label and an IoU above 0.7 with the first. So is a mask without a pixel.
+    """
+    kept: list[int] = []
+    for i, mask in enumerate(masks):
+        rivals = [j for j in kept if labels[j] == labels[i]]
+        if mask.any() and all(_iou(mask, masks[j]) <= DUPLICATE_IOU for j in rivals):
+            kept.append(i)
+    return kept
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:

@@ -1,9 +1,7 @@
 """The segmentation tab: picture + prompt -> labelled masks."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from html import escape
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from grounding.images import fetch_image, open_image
 from grounding.overlay import HEADERS, annotations, draw_regions, phrase_colours, table_rows
 from grounding.pipeline import Models, ModelStore, Result, run
 from grounding.segmenters import SEGMENTERS
+from page import PictureFile, page_errors
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 FULL_WEIGHTS_HELP = (
@@ -24,15 +23,6 @@ FULL_WEIGHTS_HELP = (
 )
 
 Run = Callable[[Models, Image.Image, str, float], Result]
-
-
-@contextmanager
-def page_errors() -> Iterator[None]:
-    """Turn a `ValueError` into a message on the page, as text and never as HTML."""
-    try:
-        yield
-    except ValueError as error:
-        raise gr.Error(escape(str(error)), title="Please check", print_exception=False) from error
 
 
 def read_picture(path: str | None, url: str) -> Image.Image:
@@ -131,7 +121,7 @@ def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
     samples = _samples()
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            image = gr.Image(
+            image = PictureFile(
                 value=samples[0][0],
                 type="filepath",
                 label="Picture",
@@ -165,6 +155,7 @@ def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
             threshold = gr.Slider(
                 0.05, 0.95, first.threshold, step=0.01, label="Threshold", elem_id="seg-threshold"
             )
+            gr.Examples(samples, [image, prompt], label="Samples", elem_id="seg-samples")
         with gr.Column(scale=6, min_width=320):
             result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
             status = gr.Markdown(f"Weights: {store.weights.describe()}", elem_id="seg-status")
@@ -172,10 +163,10 @@ def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
                 label="What the grounder saw",
                 height=360,
                 interactive=False,
+                buttons=["download", "fullscreen"],
                 elem_id="seg-regions",
             )
     table = gr.Dataframe(headers=HEADERS, label="Found", interactive=False, elem_id="seg-table")
-    gr.Examples(samples, [image, prompt], label="Samples", elem_id="seg-samples")
 
     # Both or neither: an old address must not win over a new upload.
     gr.on([image.upload, image.input], lambda: "", None, url, api_visibility="private")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,28 +24,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..core import Grounder, Regions, Segmenter
-from .checkpoints import ClipSeg, GroundingDino, Sam2
+from ..grounders import GROUNDERS
+from ..segmenters.sam2 import load as load_sam2
 from .scenes import Query, Scene, make_scene, queries
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
 SCENE_SIZE = 384
 PHRASES, ABSENT = 5, 2
-LOW = 0.05
+LOW = 0.02
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A grounder to measure: how to load it, its threshold, and whether it is a detector."""
-
-    load: Callable[[Path], Grounder]
-    threshold: float
-    detector: bool
-
-
-SUBJECTS = {
-    "grounding_dino": Subject(GroundingDino, 0.3, True),
-    "clipseg": Subject(ClipSeg, 0.5, False),
-}
+ENTRIES = {entry.module: entry for entry in GROUNDERS.values()}
+DETECTORS = ("grounding_dino",)
 
 
 @dataclass
@@ -116,16 +106,6 @@ def judge(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray) -> list[tupl
     return marked
 
 
-def select(regions: Regions, keep: np.ndarray) -> Regions:
-    """Return the regions at bool (N,) `keep`."""
-    return Regions(
-        boxes=regions.boxes[keep],
-        scores=regions.scores[keep],
-        labels=tuple(np.array(regions.labels, dtype=object)[keep]),
-        masks=None if regions.masks is None else regions.masks[keep],
-    )
-
-
 def right_colour(regions: Regions, scene: Scene, query: Query) -> bool:
     """Return whether the best region is on an object meant, not on its twin of another colour."""
     if not len(regions):
@@ -136,30 +116,26 @@ def right_colour(regions: Regions, scene: Scene, query: Query) -> bool:
 
 
 def measure(
-    tally: Tally, subject: Subject, grounder: Grounder, segmenter: Segmenter, scene: Scene, rng: int
+    tally: Tally, name: str, grounder: Grounder, segmenter: Segmenter, scene: Scene, seed: int
 ) -> None:
-    """Ask a scene a few phrases and add what came back."""
+    """Ask a scene a few phrases, one at a time, and add what came back."""
     image = Image.fromarray(scene.image)
-    asked = queries(scene, PHRASES, ABSENT, np.random.default_rng(rng))
-    phrases = list({query.phrase: query for query in asked})
-    regions = grounder.ground(image, phrases, subject.threshold)
-    low = grounder.ground(image, phrases, LOW) if subject.detector else regions
-    for query in asked:
-        mine = select(regions, np.array([label == query.phrase for label in regions.labels], bool))
-        if subject.detector:
-            every = select(low, np.array([label == query.phrase for label in low.labels], bool))
+    for query in queries(scene, PHRASES, ABSENT, np.random.default_rng(seed)):
+        regions = grounder.ground(image, [query.phrase], ENTRIES[name].threshold)
+        if name in DETECTORS:
+            every = grounder.ground(image, [query.phrase], LOW)
             tally.found += judge(every.boxes, every.scores, scene.boxes[query.members])
             tally.objects += int(query.members.sum())
         if not query.members.any():
-            tally.quiet.append(len(mine) == 0)
+            tally.quiet.append(len(regions) == 0)
             continue
         target = scene.masks[query.members].any(axis=0)
         mask = np.zeros_like(target)
-        if len(mine):
-            mask = segmenter.segment(image, mine).masks.any(axis=0)
+        if len(regions):
+            mask = segmenter.segment(image, regions).masks.any(axis=0)
         tally.ious.append(mask_iou(mask, target))
         if query.colour and scene.find(query.name).sum() > query.members.sum():
-            tally.colour.append(right_colour(mine, scene, query))
+            tally.colour.append(right_colour(regions, scene, query))
 
 
 def true_box_ious(segmenter: Segmenter, scene: Scene) -> list[float]:
@@ -176,10 +152,10 @@ def evaluate(seed: int, scenes: int, assets: Path) -> dict[str, dict[str, float]
     Returns:
         The row of each grounder, and of sam2, by name.
     """
-    segmenter = Sam2(assets / "sam2")
+    segmenter = load_sam2(assets / "sam2", "cpu")
     grounders = {
-        name: subject.load(assets / name)
-        for name, subject in SUBJECTS.items()
+        name: entry.load(assets / name, "cpu")
+        for name, entry in ENTRIES.items()
         if (assets / name / "config.json").is_file()
     }
     tallies: dict[str, Tally] = defaultdict(Tally)
@@ -188,7 +164,7 @@ def evaluate(seed: int, scenes: int, assets: Path) -> dict[str, dict[str, float]
         scene = make_scene(np.random.default_rng((100_000 + seed, i)), SCENE_SIZE, held_out=True)
         sam_ious += true_box_ious(segmenter, scene)
         for name, grounder in grounders.items():
-            measure(tallies[name], SUBJECTS[name], grounder, segmenter, scene, i)
+            measure(tallies[name], name, grounder, segmenter, scene, i)
     table = {name: tally.summary() for name, tally in tallies.items()}
     return table | {"sam2": {"miou": round(float(np.mean(sam_ious)), 3)}}
 

@@ -176,9 +176,18 @@ class Run:
 
 
 def train(run: Run, minutes: float, out: Path, every: float, scenes: int) -> None:
-    """Train until `minutes` of steps are done, with an evaluation and export every `every`."""
+    """Train until `minutes` of steps are done, with an evaluation and export every `every`.
+
+    A run that is complete is only measured and exported again.
+    """
     next_export = run.progress.minutes + every
     smooth = None
+
+    def report(bar: tqdm) -> None:
+        run.save()
+        state = f"step {run.progress.steps}, {run.progress.minutes:.1f} min"
+        bar.write(f"{run.name}: {state}, loss {smooth or 0:.3f}, {run.export(out, scenes)}")
+
     with tqdm(total=round(minutes, 1), unit="min", mininterval=5) as bar:
         bar.update(run.progress.minutes)
         while run.progress.minutes < minutes:
@@ -189,12 +198,10 @@ def train(run: Run, minutes: float, out: Path, every: float, scenes: int) -> Non
             run.progress.minutes += spent
             bar.update(spent)
             bar.set_postfix(step=run.progress.steps, loss=f"{smooth:.3f}", refresh=False)
-            if run.progress.minutes >= min(next_export, minutes):
+            if run.progress.minutes >= next_export:
                 next_export += every
-                run.save()
-                metrics = run.export(out, scenes)
-                state = f"step {run.progress.steps}, {run.progress.minutes:.1f} min"
-                bar.write(f"{run.name}: {state}, loss {smooth:.3f}, {metrics}")
+                report(bar)
+        report(bar)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -2,21 +2,19 @@
 
 Liu et al. 2023, "Grounding DINO", https://arxiv.org/abs/2303.05499. The loss that comes with
 transformers is for fine-tuning (its proposals get no gradient), so here is one that trains from
-scratch: focal loss on tokens, L1 and GIoU on boxes, the four best proposals per object on the
-encoder (in the spirit of Ouyang-Zhang et al. 2022, "NMS strikes back",
-https://arxiv.org/abs/2212.06137) and one query per object on each decoder layer.
+scratch: `set_loss` with the four best proposals per object on the encoder, and with one query per
+object on each decoder layer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.ops import box_convert, box_iou, generalized_box_iou, generalized_box_iou_loss
+from torchvision.ops import box_convert, box_iou
 from transformers import (
     BertConfig,
     BertTokenizer,
@@ -27,9 +25,11 @@ from transformers import (
     SwinConfig,
 )
 
+from .calibration import fit_sigmoid
 from .dense import DenseHead
 from .pretrained import save_half
 from .scenes import MAX_OBJECTS, Query, Scene, make_scene, normalise, queries
+from .set_loss import Batch, corners, set_loss
 from .tokenizers import bert_vocabulary, make_bert_tokenizer
 
 LEARNING_RATE = 8e-4
@@ -41,27 +41,6 @@ WIDTH = 128
 _STOP = 1012
 _FINE_STRIDE = 8
 _PROPOSALS_PER_OBJECT = 4
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Scenes with captions.
-
-    Attributes:
-        pixels: float32 (B, 3, S, S), normalised.
-        input_ids: int64 (B, T).
-        attention_mask: int64 (B, T).
-        boxes: float32 (B, MAX_OBJECTS, 4), cxcywh in 0..1.
-        tokens: float32 (B, MAX_OBJECTS, T), 1 on the tokens of the phrases that mean the object.
-        real: bool (B, MAX_OBJECTS), False on padding and on objects no phrase means.
-    """
-
-    pixels: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
-    boxes: Tensor
-    tokens: Tensor
-    real: Tensor
 
 
 class Trainee(nn.Module):
@@ -170,84 +149,6 @@ def make_batch(scenes: list[Scene], asked: list[list[Query]], tokenizer: BertTok
     return Batch(pixels, input_ids, attention_mask, boxes, tokens, tokens.sum(-1) > 0)
 
 
-def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the focal loss (alpha .35, gamma 2), unreduced.
-
-    Lin et al. 2017, "Focal Loss for Dense Object Detection", https://arxiv.org/abs/1708.02002.
-    """
-    probability = logits.sigmoid()
-    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    miss = (probability - targets).abs()
-    return (0.35 * targets + 0.65 * (1 - targets)) * miss**2 * loss
-
-
-def _corners(boxes: Tensor) -> Tensor:
-    return box_convert(boxes, "cxcywh", "xyxy")
-
-
-@torch.no_grad()
-def matching_cost(logits: Tensor, boxes: Tensor, batch: Batch) -> Tensor:
-    """Return what it costs to give each object to each query, (B, Q, MAX_OBJECTS)."""
-    score = logits.sigmoid()
-    wanted = batch.tokens / batch.tokens.sum(-1, keepdim=True).clamp(min=1)
-    likelihood = score @ wanted.transpose(1, 2)
-    distance = torch.cdist(boxes, batch.boxes, p=1)
-    pairs = zip(_corners(boxes), _corners(batch.boxes), strict=True)
-    overlap = torch.stack([generalized_box_iou(ours, theirs) for ours, theirs in pairs])
-    cost = 5 * distance - 2 * overlap - 2 * likelihood
-    return cost.masked_fill(~batch.real[:, None], torch.inf)
-
-
-def assign(cost: Tensor, rounds: int) -> Tensor:
-    """Give each object `rounds` queries of its own, cheapest pairs first.
-
-    Args:
-        cost: float32 (B, Q, G), inf where there is no object.
-        rounds: Queries per object.
-
-    Returns:
-        int64 (B, Q), the object of each query or -1.
-    """
-    cost = cost.clone()
-    count, queries_, objects = cost.shape
-    owner = torch.full((count, queries_), -1)
-    left = torch.full((count, objects), rounds)
-    rows = torch.arange(count)
-    for _ in range(rounds * objects):
-        cheapest, place = cost.flatten(1).min(dim=1)
-        query, chosen = place // objects, place % objects
-        good = torch.isfinite(cheapest)
-        owner[rows[good], query[good]] = chosen[good]
-        cost[rows[good], query[good]] = torch.inf
-        left[rows[good], chosen[good]] -= 1
-        cost.masked_fill_((left == 0)[:, None], torch.inf)
-    return owner
-
-
-def set_loss(logits: Tensor, boxes: Tensor, batch: Batch, rounds: int) -> Tensor:
-    """Return the loss of one layer's answers.
-
-    Args:
-        logits: float32 (B, Q, T).
-        boxes: float32 (B, Q, 4), cxcywh in 0..1.
-        batch: The right answers.
-        rounds: Queries per object.
-    """
-    padding = batch.attention_mask[:, None] == 0
-    logits = logits[..., : padding.shape[-1]].masked_fill(padding, -20.0)
-    owner = assign(matching_cost(logits, boxes, batch), rounds)
-    taken = owner >= 0
-    index = owner.clamp(min=0)[..., None]
-    wanted = batch.tokens.gather(1, index.expand(-1, -1, batch.tokens.shape[-1]))
-    wanted = wanted * taken[..., None]
-    count = taken.sum().clamp(min=1)
-    words = focal_loss(logits, wanted).masked_fill(padding, 0).sum() / count
-    ours, theirs = boxes[taken], batch.boxes.gather(1, index.expand(-1, -1, 4))[taken]
-    distance = (ours - theirs).abs().sum() / count
-    overlap = generalized_box_iou_loss(_corners(ours), _corners(theirs), reduction="sum") / count
-    return 2 * words + 5 * distance + 2 * overlap
-
-
 def total_loss(trainee: Trainee, batch: Batch, scenes: list[Scene], progress: float) -> Tensor:
     """Return the loss of the proposals, of every decoder layer, and of the auxiliary task."""
     detector = trainee.detector
@@ -275,41 +176,94 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     assert isinstance(model, Trainee)
     size = SMALL_SIZE if progress < 0.6 else IMAGE_SIZE
     scenes = [make_scene(rng, size) for _ in range(BATCH)]
-    asked = [queries(scene, PHRASES, int(rng.integers(1, 5)), rng) for scene in scenes]
+    counts = [int(rng.integers(1, PHRASES + 1)) for _ in scenes]
+    asked = [
+        queries(scene, count, int(rng.binomial(count, 0.4)), rng)
+        for scene, count in zip(scenes, counts, strict=True)
+    ]
     batch = make_batch(scenes, asked, model.tokenizer)
     return total_loss(model, batch, scenes, progress)
+
+
+def _best_boxes(
+    trainee: Trainee, scene: Scene, asked: list[Query]
+) -> list[tuple[Query, Tensor, Tensor]]:
+    """Return each query with the score logits (Q,) and the xyxy boxes (Q, 4) of all boxes."""
+    batch = make_batch([scene], [asked], trainee.tokenizer)
+    out = trainee.detector(batch.pixels, batch.input_ids, attention_mask=batch.attention_mask)
+    boxes = corners(out.pred_boxes[0]) * IMAGE_SIZE
+    places = _caption(asked, trainee.tokenizer)[1]
+    return [
+        (query, out.logits[0, :, place].amax(dim=-1), boxes)
+        for query, place in zip(asked, places, strict=True)
+    ]
+
+
+def _overlap(boxes: Tensor, scene: Scene, query: Query) -> Tensor:
+    """Return the best IoU of boxes (Q, 4) with an object meant, (Q,), 0 when there is none."""
+    if not query.members.any():
+        return torch.zeros(len(boxes))
+    return box_iou(boxes, torch.from_numpy(scene.boxes[query.members])).amax(dim=1)
+
+
+@torch.no_grad()
+def _judged_boxes(trainee: Trainee, scenes: int) -> tuple[Tensor, Tensor]:
+    """Return the logits of the three best boxes of many phrases, and whether they are right."""
+    logits, right = [], []
+    for i in range(scenes):
+        rng = np.random.default_rng((80_000, i))
+        scene = make_scene(rng, IMAGE_SIZE)
+        asked = queries(scene, 1 + i % 4, i % 2 + i % 4 // 2, rng)
+        for query, scores, boxes in _best_boxes(trainee, scene, asked):
+            best = scores.topk(3).indices
+            logits.append(scores[best])
+            right.append(_overlap(boxes[best], scene, query) > 0.5)
+    return torch.cat(logits), torch.cat(right)
+
+
+@torch.no_grad()
+def rescale_scores(detector: GroundingDinoForObjectDetection, scale: float, shift: float) -> None:
+    """Make every score logit `scale` * logit + `shift`, by the weights alone.
+
+    The logits are products with the last text features, so those are scaled; the constant
+    dimension takes the shift; what else reads the text features is scaled back.
+    """
+    text_norm = detector.model.encoder.layers[-1].text_enhancer_layer.layer_norm_after
+    constant = detector.model.decoder.layer_norm.bias[0]
+    text_norm.weight.mul_(scale)
+    text_norm.bias.mul_(scale)
+    text_norm.bias[0] += shift / constant
+    for layer in detector.model.decoder.layers:
+        for reader in (layer.encoder_attn_text.key, layer.encoder_attn_text.value):
+            reader.weight.div_(scale)
+            reader.bias.sub_(reader.weight[:, 0] * shift / constant)
 
 
 def save(model: nn.Module, folder: Path) -> None:
     """Write the detector (fp16) and its processor as `from_pretrained` reads them."""
     assert isinstance(model, Trainee)
-    save_half(model.detector, make_processor(), folder)
+    detector = copy.deepcopy(model.detector)
+    scale, shift = fit_sigmoid(*_judged_boxes(model, 100))
+    rescale_scores(detector, scale, shift)
+    save_half(detector, make_processor(), folder)
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, scenes: int) -> dict[str, float]:
-    """Return how often the best box of a phrase is right, and the mean scores of phrases.
+    """Return how often the best box of a phrase is right, and how present and absent differ.
 
-    "top1" is the share of present phrases whose best box has an IoU over .5 with an object meant.
+    "top1" is the share of present phrases whose best box has an IoU over .5 with an object meant,
+    "auc" the chance that a present phrase scores more than an absent one.
     """
     assert isinstance(model, Trainee)
     hits, present, absent = [], [], []
     for i in range(scenes):
         rng = np.random.default_rng((90_000, i))
         scene = make_scene(rng, IMAGE_SIZE, held_out=True)
-        asked = queries(scene, 6, 3, rng)
-        batch = make_batch([scene], [asked], model.tokenizer)
-        out = model.detector(batch.pixels, batch.input_ids, attention_mask=batch.attention_mask)
-        boxes = _corners(out.pred_boxes[0]) * IMAGE_SIZE
-        for query, place in zip(asked, _caption(asked, model.tokenizer)[1], strict=True):
-            score, best = out.logits[0, :, place].sigmoid().amax(dim=-1).max(dim=0)
-            if not query.members.any():
-                absent.append(score.item())
-                continue
-            meant = torch.from_numpy(scene.boxes[query.members])
-            hits.append((box_iou(boxes[best][None], meant).max() > 0.5).item())
-            present.append(score.item())
-    names = ("top1", "score_present", "score_absent")
-    return {
-        k: round(float(np.mean(v)), 4) for k, v in zip(names, (hits, present, absent), strict=True)
-    }
+        for query, scores, boxes in _best_boxes(model, scene, queries(scene, 6, 3, rng)):
+            best = scores.argmax()
+            (present if query.members.any() else absent).append(scores[best].item())
+            if query.members.any():
+                hits.append((_overlap(boxes[best][None], scene, query) > 0.5).item())
+    auc = np.mean(np.array(present)[:, None] > np.array(absent))
+    return {"top1": round(float(np.mean(hits)), 4), "auc": round(float(auc), 4)}

@@ -19,7 +19,7 @@ class GrounderEntry:
             the name of the bundled demo weights.
         repo: Repository on the hub.
         threshold: Score from which on a region counts, as a start for the slider.
-        files: Patterns of the files needed from the repository.
+        files: Patterns of the files needed from the repository, the weights' own last.
     """
 
     module: str

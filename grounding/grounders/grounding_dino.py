@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms, box_convert
 from grounding.core import Regions
 
 MAX_REGIONS = 30
-NMS_IOU = 0.7
+NMS_IOU = 0.5
 
 
 def pack(phrases: list[list[int]], room: int) -> list[list[int]]:

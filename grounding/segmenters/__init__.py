@@ -16,7 +16,7 @@ class SegmenterEntry:
         module: File in this folder; its `load(folder, device)` returns the segmenter. It is also
             the name of the bundled demo weights.
         repo: Repository on the hub.
-        files: Patterns of the files needed from the repository.
+        files: Patterns of the files needed from the repository, the weights' own last.
     """
 
     module: str

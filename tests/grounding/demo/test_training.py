@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from grounding.demo.calibration import fit_sigmoid
 from grounding.demo.dense import cell_labels
 from grounding.demo.evaluate import average_precision, judge
 from grounding.demo.scenes import make_scene
+from grounding.demo.set_loss import assign
 from grounding.demo.sprites import load_sprites
 from grounding.demo.train import RECIPES, Run, learning_rate, train
-from grounding.demo.train_grounding_dino import assign
+from grounding.demo.train_grounding_dino import build, make_processor, rescale_scores
 from grounding.demo.words import NAMES
 
 
@@ -99,6 +101,29 @@ def test_assign_gives_each_object_its_cheapest_queries_once() -> None:
     assert assign(cost, 1).tolist() == [[1, 0, -1]]
     cost[..., 0] = torch.inf  # no such object
     assert assign(cost, 1).tolist() == [[1, -1, -1]]
+
+
+def test_fitted_scores_are_chances() -> None:
+    torch.manual_seed(0)
+    logits = torch.linspace(-3, 3, 4000)
+    right = torch.rand(4000) < (2 * logits - 1).sigmoid()
+    assert fit_sigmoid(logits, right) == pytest.approx((2.0, -1.0), abs=0.3)
+
+
+def test_rescaling_changes_scores_alone() -> None:
+    torch.manual_seed(0)
+    detector = build().detector.eval()
+    inputs = make_processor()(
+        images=np.zeros((64, 64, 3), np.uint8), text=[["a dog", "car"]], return_tensors="pt"
+    )
+    with torch.no_grad():
+        before = detector(**inputs)
+        rescale_scores(detector, 3.0, 2.0)
+        after = detector(**inputs)
+    tokens = inputs["input_ids"].shape[1]
+    expected = 3 * before.logits[..., :tokens] + 2
+    assert torch.allclose(after.logits[..., :tokens], expected, atol=1e-3)
+    assert torch.allclose(after.pred_boxes, before.pred_boxes, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""The app as a person starts it, and a browser that looks at its page."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ANSWER_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class App:
+    """Hold the address of the running app and how long its page took to come up."""
+
+    url: str
+    seconds: float
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def find_browser() -> str:
+    for name in (os.environ.get("CHROMIUM", ""), *BROWSERS):
+        if name and (path := shutil.which(name)):
+            return path
+    pytest.fail("There is no Chromium; install it or give its path in the variable CHROMIUM.")
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
+    began = time.monotonic()
+    while not answers(url):
+        waited = time.monotonic() - began
+        if process.poll() is not None or waited > 4 * ANSWER_SECONDS:
+            pytest.fail(f"The app does not answer after {waited:.0f} s:\n{log.read_text()}")
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("app")
+    url, log = f"http://127.0.0.1:{free_port()}", folder / "log.txt"
+    command = [sys.executable, "app.py", "--weights", "demo", "--offline"]
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--port", url.rpartition(":")[2]],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield App(url, wait_for(url, process, log))
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+# Not for the whole session: while it runs, Playwright keeps an event loop in the main thread, and
+# other tests may want one of their own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(app: App, browser: Browser) -> Iterator[Page]:
+    """Open the page; afterwards fail if it wrote an error of its own to the console."""
+    errors: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, locale="en-US")
+    # Fonts and the like from elsewhere are not ours to test.
+    context.route(lambda url: url.startswith("http") and app.url not in url, lambda r: r.abort())
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            errors.append(message.text)
+            if message.type == "error" and message.location["url"].startswith(app.url)
+            else None
+        ),
+    )
+    page.goto(app.url)
+    page.get_by_role("tab").first.wait_for()
+    yield page
+    context.close()
+    assert not errors

@@ -1,0 +1,226 @@
+"""Both tabs in a real browser: what is on the screen is compared pixel by pixel."""
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from grounding.demo.samples import SAMPLES, make_sample
+from grounding.grounders import GROUNDERS
+from grounding.images import open_image
+from grounding.pipeline import ModelStore, Result, run
+from grounding.segmenters import SEGMENTERS
+from grounding.weights import Weights
+
+ASSETS = Path(__file__).parents[2] / "assets" / "samples"
+CLASSES = {row["label"] for row in json.loads((ASSETS / "cifar10" / "samples.json").read_text())}
+SAMPLE = next(sample for sample in SAMPLES if sample.file == "street")
+
+
+def picture(page: Page, image: Locator) -> Image.Image:
+    """Return the picture an <img> shows, as it came from the server."""
+    answer = page.request.get(image.evaluate("node => node.src"))
+    assert answer.ok
+    return Image.open(io.BytesIO(answer.body()))
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"), np.float32)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=re.compile(name, re.IGNORECASE)).first.click()
+
+
+def changes(page: Page, locator: Locator, attribute: str, act: Callable[[], None]) -> None:
+    """Do something and wait until it has given another value to an attribute of `locator`."""
+    before = locator.get_attribute(attribute) if locator.count() else None
+    act()
+    if before is None:
+        locator.wait_for()
+    else:
+        expect(locator).not_to_have_attribute(attribute, before)
+
+
+def screenshot(page: Page, locator: Locator) -> np.ndarray:
+    page.mouse.move(0, 0)
+    return pixels(Image.open(io.BytesIO(locator.screenshot(animations="disabled"))))
+
+
+def test_page_answers_soon(app: "App") -> None:  # noqa: F821 (a fixture's type)
+    assert app.seconds < 15
+
+
+# --- ViT tab --------------------------------------------------------------------------------------
+
+
+def pick_vit_sample(page: Page, number: int) -> Image.Image:
+    """Click a sample, wait for its map and return the sample."""
+    thumbnail = page.locator("#vit-gallery button.gallery-item, #vit-gallery .thumbnail-item")
+    plain = picture(page, thumbnail.nth(number).locator("img"))
+    overlay = page.locator("#vit-overlay img").first
+    changes(page, overlay, "src", lambda: thumbnail.nth(number).click())
+    return plain
+
+
+def test_vit_map_lies_over_the_chosen_sample(page: Page) -> None:
+    open_tab(page, "vision transformer|vit")
+    maps = []
+    for number in (4, 9):
+        plain = pick_vit_sample(page, number)
+        overlay = pixels(picture(page, page.locator("#vit-overlay img").first))
+        assert min(overlay.shape[:2]) >= 256
+        enlarged = pixels(plain.resize(overlay.shape[1::-1], Image.Resampling.BICUBIC))
+        difference = np.abs(overlay - enlarged).mean(2)
+        assert difference.mean() > 5, "the overlay is the plain picture"
+        assert difference.std() > 3, "the overlay is an even tint, not a map"
+        maps.append(overlay)
+    assert maps[0].shape != maps[1].shape or np.abs(maps[0] - maps[1]).mean() > 5
+
+
+def test_vit_shows_what_the_model_saw_and_its_answer(page: Page) -> None:
+    open_tab(page, "vision transformer|vit")
+    plain = pick_vit_sample(page, 7)
+    seen = picture(page, page.locator("#vit-seen img").first)
+    small = [pixels(image.convert("RGB").resize((32, 32))) for image in (seen, plain)]
+    assert np.abs(small[0] - small[1]).mean() < 20
+    label = page.locator("#vit-label")
+    expect(label).to_contain_text(re.compile("|".join(CLASSES)))
+    expect(label).to_contain_text(re.compile(r"\d+\s*%"))
+
+
+# --- Segmentation tab -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def expected() -> Result:
+    """What the chain itself answers to the sample, without a page."""
+    models = ModelStore(Weights("demo", offline=True), "cpu").get(
+        next(iter(GROUNDERS)), next(iter(SEGMENTERS))
+    )
+    image = open_image(ASSETS / "segmentation" / f"{SAMPLE.file}.png")
+    return run(models, image, ", ".join(SAMPLE.prompt), next(iter(GROUNDERS.values())).threshold)
+
+
+def pick_segmentation_sample(page: Page) -> None:
+    prompt = ", ".join(SAMPLE.prompt)
+    page.locator("#seg-samples").get_by_text(prompt, exact=True).click()
+    expect(page.locator("#seg-prompt").get_by_role("textbox")).to_have_value(prompt)
+    page.locator("#seg-image img").first.wait_for()
+
+
+def press_run(page: Page) -> None:
+    page.locator("#seg-run").click()
+
+
+def mask_layers(page: Page) -> dict[str, np.ndarray]:
+    """Return the union of the mask layers on the page, bool (H, W), for each label."""
+    result = page.locator("#seg-result")
+    layers, labels = result.locator("img.mask"), result.locator(".legend-item")
+    found: dict[str, np.ndarray] = {}
+    for i in range(layers.count()):
+        name = labels.nth(i).inner_text().strip()
+        mask = np.asarray(picture(page, layers.nth(i)).convert("RGBA"))[..., 3] > 127
+        found[name] = found.get(name, np.zeros_like(mask)) | mask
+    return found
+
+
+def painted(page: Page) -> np.ndarray:
+    """Return where the masks change what is on the screen, bool over the picture's own pixels."""
+    base = page.locator("#seg-result img.base-image")
+    width, height = picture(page, base).size
+    shown = screenshot(page, base)
+    page.add_style_tag(content="#seg-result img.mask { visibility: hidden }")
+    changed = np.abs(shown - screenshot(page, base)).max(2) > 4
+    # The picture is fitted into its box ("object-fit: contain"); cut off the empty borders.
+    scale = min(changed.shape[1] / width, changed.shape[0] / height)
+    w, h = round(width * scale), round(height * scale)
+    x, y = (changed.shape[1] - w) // 2, (changed.shape[0] - h) // 2
+    inside = Image.fromarray(changed[y : y + h, x : x + w])
+    return np.asarray(inside.resize((width, height), Image.Resampling.NEAREST))
+
+
+def test_masks_on_the_screen_cover_the_objects(page: Page, expected: Result) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    page.locator("#seg-result img.mask").first.wait_for()
+    union = expected.masks.masks.any(0)
+    layers = mask_layers(page)
+    assert set(layers) == set(expected.regions.labels)
+    assert iou(np.any(list(layers.values()), axis=0), union) > 0.95
+    assert iou(painted(page), union) > 0.85
+    scene = make_sample(SAMPLE)
+    for phrase, thing in SAMPLE.prompt.items():
+        colour, name = thing.split()
+        truth = scene.masks[scene.find(name, colour)].any(0)
+        assert iou(layers[phrase], truth) > 0.5, phrase
+
+
+def test_regions_table_and_weights_are_shown(page: Page, expected: Result) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    regions = page.locator("#seg-regions img").first
+    regions.wait_for()
+    plain = pixels(open_image(ASSETS / "segmentation" / f"{SAMPLE.file}.png"))
+    drawn = pixels(picture(page, regions).resize(plain.shape[1::-1]))
+    assert (np.abs(drawn - plain).max(2) > 60).mean() > 0.005, "no box or heat map is drawn"
+    for phrase in set(expected.regions.labels):
+        expect(page.locator("#seg-table")).to_contain_text(phrase)
+    expect(page.locator("#seg-status")).to_contain_text("demo weights")
+
+
+def empty_prompt(page: Page, _folder: Path) -> None:
+    pick_segmentation_sample(page)
+    page.locator("#seg-prompt").get_by_role("textbox").fill("")
+    press_run(page)
+
+
+def upload_text(page: Page, folder: Path) -> None:
+    fake = folder / "holiday.png"
+    fake.write_text("This is no picture.")
+    picker = page.locator("#seg-image input[type=file]")
+    if not picker.count():
+        page.locator("#seg-image").get_by_role("button", name=re.compile("clear|remove")).click()
+    picker.first.set_input_files(fake)
+    page.locator("#seg-image").get_by_role("button", name=re.compile("clear|remove")).wait_for()
+    press_run(page)
+
+
+def bad_address(page: Page, _folder: Path) -> None:
+    page.locator("#seg-url").get_by_role("textbox").fill("http://127.0.0.1/secret.png")
+    press_run(page)
+
+
+@pytest.mark.parametrize(
+    ("act", "sentence"),
+    [
+        (empty_prompt, "Type what to look for"),
+        (upload_text, "a text file"),
+        (bad_address, "address"),
+    ],
+)
+def test_wrong_input_gets_a_sentence_and_the_app_goes_on(
+    page: Page, tmp_path: Path, act: Callable[[Page, Path], None], sentence: str
+) -> None:
+    open_tab(page, "segment")
+    act(page, tmp_path)
+    message = page.get_by_test_id("toast-body").first
+    expect(message).to_contain_text(sentence)
+    assert "Traceback" not in message.inner_text()
+    page.reload()
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    page.locator("#seg-result img.mask").first.wait_for()

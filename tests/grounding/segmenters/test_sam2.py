@@ -1,0 +1,88 @@
+"""The segmenter on the bundled weights, and the official checkpoint's layout at real size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from grounding.core import Masks, Regions
+from grounding.segmenters.sam2 import BATCH, Sam2, load
+from grounding.weights import DEMO_ROOT
+
+BOX = (30.0, 30.0, 90.0, 90.0)
+
+
+@pytest.fixture(scope="module")
+def sam2() -> Sam2:
+    return load(DEMO_ROOT / "sam2", "cpu")
+
+
+def _picture() -> Image.Image:
+    pixels = np.full((120, 160, 3), 235, np.uint8)
+    pixels[30:90, 30:90] = (200, 30, 30)
+    return Image.fromarray(pixels)
+
+
+def _regions(n: int, masks: np.ndarray | None = None) -> Regions:
+    boxes = np.tile(np.array(BOX, np.float32), (n, 1))
+    return Regions(boxes, np.ones(n, np.float32), ("a box",) * n, masks)
+
+
+def _iou(masks: Masks, number: int) -> float:
+    truth = np.zeros((120, 160), bool)
+    truth[30:90, 30:90] = True
+    mask = masks.masks[number]
+    return np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth)
+
+
+@pytest.mark.parametrize("n", [1, 2, BATCH + 1])  # one box, two, more than one batch
+def test_boxes(sam2: Sam2, n: int) -> None:
+    masks = sam2.segment(_picture(), _regions(n))
+    assert masks.masks.shape == (n, 120, 160)
+    assert _iou(masks, n - 1) > 0.7
+    assert (masks.scores >= 0).all() and (masks.scores <= 1).all()
+
+
+@pytest.mark.parametrize("n", [1, 3])  # one coarse mask, several
+def test_coarse_mask_changes_the_answer(sam2: Sam2, n: int) -> None:
+    coarse = np.zeros((n, 120, 160), np.float32)
+    coarse[:, 30:90, 30:90] = 0.4
+    masks = sam2.segment(_picture(), _regions(n, coarse))
+    assert masks.masks.shape == (n, 120, 160) and _iou(masks, n - 1) > 0.7
+    elsewhere = np.zeros((n, 120, 160), np.float32)
+    elsewhere[:, 30:60, 30:60] = 0.4
+    assert not np.array_equal(sam2.segment(_picture(), _regions(n, elsewhere)).masks, masks.masks)
+
+
+def test_official_layout(tmp_path: Path) -> None:
+    import sam2 as package
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    config = Path(package.__file__).parent / "configs" / "sam2.1" / "sam2.1_hiera_t.yaml"
+    model = instantiate(OmegaConf.load(config).model, _recursive_=True)
+    torch.save({"model": model.state_dict()}, tmp_path / "sam2.1_hiera_tiny.pt")
+    loaded = load(tmp_path, "cpu")
+    assert loaded.model.image_size == 1024
+    name, weight = next(iter(model.named_parameters()))
+    assert torch.equal(dict(loaded.model.named_parameters())[name], weight)
+    assert loaded.model.sam_mask_decoder.dynamic_multimask_via_stability
+
+
+@pytest.mark.parametrize(
+    ("file", "config"),
+    [
+        ("sam2.1_hiera_tiny.pt", "sam2.1_hiera_t.yaml"),
+        ("sam2.1_hiera_small.pt", "sam2.1_hiera_s.yaml"),
+        ("sam2.1_hiera_base_plus.pt", "sam2.1_hiera_b+.yaml"),
+        ("sam2.1_hiera_large.pt", "sam2.1_hiera_l.yaml"),
+    ],
+)
+def test_each_size_has_its_configuration(tmp_path: Path, file: str, config: str) -> None:
+    from grounding.segmenters.sam2 import _read
+
+    torch.save({"model": {}}, tmp_path / file)
+    path, weights = _read(tmp_path)
+    assert path.name == config and path.exists() and weights == {}

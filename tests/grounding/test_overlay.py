@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding.core import Masks, Regions
+from grounding.overlay import (
+    COLOURS,
+    DISPLAY_SIDE,
+    HEADERS,
+    annotations,
+    draw_regions,
+    heat_overlay,
+    phrase_colours,
+    table_rows,
+)
+
+
+def _regions(*boxes: tuple[float, ...], heatmap: np.ndarray | None = None) -> Regions:
+    n = len(boxes)
+    return Regions(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.full(n, 0.5, np.float32),
+        ("a dog",) * n,
+        heatmap=heatmap,
+    )
+
+
+def test_colours_follow_the_prompt_and_come_round_again() -> None:
+    phrases = [f"thing {i}" for i in range(9)]
+    colours = phrase_colours(phrases)
+    assert [colours[p] for p in phrases] == [*COLOURS, *COLOURS[:2]]
+
+
+@pytest.mark.parametrize("size", [(60, 40), (4000, 1000), (1, 1)])  # small, large, a single pixel
+def test_annotations_fit_the_picture_shown(size: tuple[int, int]) -> None:
+    masks = np.ones((1, size[1], size[0]), bool)
+    masks[:, :, size[0] // 2 :] = size[0] == 1
+    shown, [(mask, label)] = annotations(Image.new("RGB", size), ["a dog"], masks)
+    assert max(shown.size) == min(max(size), DISPLAY_SIDE)
+    assert mask.shape == (shown.height, shown.width) and label == "a dog"
+    assert mask.mean() == pytest.approx(masks.mean(), abs=0.01)
+
+
+def test_box_is_drawn_where_it_is() -> None:
+    picture = draw_regions(
+        Image.new("RGB", (200, 200)), _regions((50, 60, 150, 160)), {"a dog": "#0072B2"}
+    )
+    pixels = np.asarray(picture)
+    assert tuple(pixels[160, 100]) == (0, 0x72, 0xB2)  # lower edge
+    assert not pixels[110, 100].any()  # inside
+    assert not pixels[:, 160:].any()  # right of it
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0, 0, 5, 5),  # no room above for the tag
+        (195, 195, 200, 200),  # no room to the right
+        (0, 0, 200, 200),  # the whole picture
+    ],
+)
+def test_tag_stays_inside(box: tuple[float, ...]) -> None:
+    picture = draw_regions(Image.new("RGB", (200, 200)), _regions(box), {"a dog": "#FFFFFF"})
+    tag = np.argwhere(np.asarray(picture).all(-1))
+    assert len(tag) > 50 and tag.min() >= 0
+
+
+def test_heat_is_brightest_where_the_map_is() -> None:
+    heat = np.zeros((20, 20), np.float32)
+    heat[:, 10:] = 1
+    pixels = np.asarray(heat_overlay(Image.new("RGB", (20, 20), "white"), heat), int)
+    assert abs(pixels[5, 15] - pixels[5, 5]).sum() > 60
+
+
+def test_table_has_a_row_each() -> None:
+    masks = np.zeros((2, 10, 10), bool)
+    masks[0, :5] = True
+    rows = table_rows(
+        _regions((0, 0, 9.6, 5), (1, 2, 3, 4)), Masks(masks, np.array([0.9, 0.1], np.float32))
+    )
+    assert rows == [
+        [1, "a dog", 0.5, 0.9, "0, 0, 10, 5", 50.0],
+        [2, "a dog", 0.5, 0.1, "1, 2, 3, 4", 0.0],
+    ]
+    assert all(len(row) == len(HEADERS) for row in rows)

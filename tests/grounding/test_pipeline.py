@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding.core import Masks, Regions
+from grounding.grounders import GROUNDERS
+from grounding.pipeline import Models, ModelStore, choose_device, distinct, run
+from grounding.weights import Source, Weights
+
+PICTURE = Image.new("RGB", (40, 30))
+
+
+class FakeGrounder:
+    """Find `count` boxes for the first phrase."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
+        boxes = np.array([[10 * i, 0, 10 * i + 8, 8] for i in range(self.count)], np.float32)
+        scores = np.full(self.count, 0.9, np.float32)
+        return Regions(boxes.reshape(-1, 4), scores, (phrases[0],) * self.count)
+
+
+class FakeSegmenter:
+    """Fill each box."""
+
+    def segment(self, image: Image.Image, regions: Regions) -> Masks:
+        assert len(regions), "a segmenter is never asked for nothing"
+        masks = np.zeros((len(regions), image.height, image.width), bool)
+        for mask, (x1, y1, x2, y2) in zip(masks, regions.boxes.astype(int), strict=True):
+            mask[y1:y2, x1:x2] = True
+        return Masks(masks, np.ones(len(regions), np.float32))
+
+
+def _models(count: int) -> Models:
+    source = Source("fake", Path(), demo=True)
+    return Models(FakeGrounder(count), FakeSegmenter(), source, source)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])  # nothing, one, many
+def test_run(count: int) -> None:
+    result = run(_models(count), PICTURE, "a dog, a cat", 0.3)
+    assert result.phrases == ["a dog", "a cat"]
+    assert result.masks.masks.shape == (count, 30, 40)
+    assert result.regions.labels == ("a dog",) * count
+    assert ("segmenter" in result.seconds) == (count > 0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "threshold", "message"),
+    [
+        ("", 0.3, "Type what"),  # no prompt
+        ("a dog", -1, "threshold is -1"),  # below
+        ("a dog", 2, "threshold is 2"),  # above
+        ("a dog", float("nan"), "threshold is nan"),  # not a number
+    ],
+)
+def test_run_refuses(prompt: str, threshold: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(_models(1), PICTURE, prompt, threshold)
+
+
+def _square(start: int) -> np.ndarray:
+    mask = np.zeros((20, 20), bool)
+    mask[:, start : start + 10] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("labels", "starts", "kept"),
+    [
+        ((), (), []),  # none
+        (("a", "a"), (0, 0), [0]),  # the same thing twice
+        (("a", "b"), (0, 0), [0, 1]),  # two names for one thing both stay
+        (("a", "a"), (0, 5), [0, 1]),  # two things that overlap
+        (("a", "a"), (0, 20), [0]),  # a mask without a pixel
+    ],
+)
+def test_distinct(labels: tuple[str, ...], starts: tuple[int, ...], kept: list[int]) -> None:
+    masks = np.array([_square(s) for s in starts], bool).reshape(-1, 20, 20)
+    assert distinct(labels, masks) == kept
+
+
+def test_unknown_model_names_the_menu() -> None:
+    with pytest.raises(ValueError, match=r"no grounder 'GLIP-9'; choose one of GroundingDINO tiny"):
+        ModelStore(Weights("demo"), "cpu").get("GLIP-9", "SAM 2.1 tiny")
+
+
+def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grounding.weights.DEMO_ROOT", tmp_path)
+    folder = tmp_path / "clipseg"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "clipseg"}')
+    (folder / "model.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        ModelStore(Weights("demo"), "cpu").get("CLIPSeg", "SAM 2.1 tiny")
+
+
+def test_unknown_device() -> None:
+    with pytest.raises(ValueError, match=r"The device mps is not on this machine; there is .*cpu"):
+        choose_device("mps")
+
+
+def test_menu_and_folder_agree() -> None:
+    folder = Path("grounding/grounders")
+    files = {path.stem for path in folder.iterdir() if not path.stem.startswith("__")}
+    assert files == {entry.module for entry in GROUNDERS.values()}

@@ -1,0 +1,109 @@
+"""The command line, the start, and what makes the repository a Space."""
+
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from grounding.grounders import GROUNDERS
+from grounding.segmenters import SEGMENTERS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FLAGS = {
+    "--share": "public",
+    "--host": "address",
+    "--port": "port",
+    "--device": "{auto,cpu,cuda,mps}",
+    "--weights": "{auto,full,demo}",
+    "--offline": "never",
+}
+COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+# The versions of torch that ZeroGPU Spaces run (November 2026).
+ZERO_GPU_TORCH = ("2.8.0", "2.9.1", "2.10.0", "2.11.0")
+
+
+def python(*arguments: str) -> str:
+    environment = os.environ | {"COLUMNS": "200", "GRADIO_ANALYTICS_ENABLED": "False"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def requirements() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {requirement.name: requirement for requirement in found}
+
+
+def front_matter() -> dict[str, Any]:
+    _, text, _ = README.split("---\n", 2)
+    return yaml.safe_load(text)
+
+
+@pytest.fixture(scope="module")
+def usage() -> str:
+    return python("app.py", "--help")
+
+
+@pytest.mark.parametrize(("flag", "words"), FLAGS.items())
+def test_help_describes_every_flag(usage: str, flag: str, words: str) -> None:
+    lines = [line for line in usage.splitlines() if line.strip().startswith(flag)]
+    assert lines, f"--help does not list {flag}"
+    start = usage.index(lines[0])
+    end = usage.find("\n  --", start)
+    assert words in usage[start : end if end > 0 else None]
+
+
+def test_importing_the_app_leaves_the_models_for_later() -> None:
+    heavy = python(
+        "-c", "import sys, app; print({'torch', 'transformers', 'sam2'} & {*sys.modules})"
+    )
+    assert heavy.strip() == "set()"
+
+
+def test_front_matter_describes_a_gradio_space() -> None:
+    space = front_matter()
+    assert space["sdk"] == "gradio"
+    assert (ROOT / space["app_file"]).is_file()
+    assert space["python_version"] == "3.12"
+    assert {space["colorFrom"], space["colorTo"]} <= COLOURS
+    assert len(space["short_description"]) <= 60
+    assert space["title"] and space["emoji"]
+
+
+def test_space_and_requirements_agree() -> None:
+    needed = requirements()
+    assert needed["gradio"].specifier.contains(front_matter()["sdk_version"])
+    assert all(needed["torch"].specifier.contains(release) for release in ZERO_GPU_TORCH)
+    for name, requirement in needed.items():
+        assert requirement.specifier.contains(version(name)), f"{name} {version(name)}"
+
+
+def test_space_names_models_of_the_menus_and_preloads_files_they_load() -> None:
+    entries = {entry.repo: entry for entry in (*GROUNDERS.values(), *SEGMENTERS.values())}
+    space = front_matter()
+    assert set(space["models"]) <= set(entries)
+    for line in space["preload_from_hub"]:
+        repo, _, files = line.partition(" ")
+        assert repo in space["models"]
+        for name in files.split(","):
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in entries[repo].files), name
+        for pattern in entries[repo].files:
+            assert fnmatch.filter(files.split(","), pattern), f"{repo}: nothing for {pattern}"
+
+
+def test_readme_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(((?!https?://|#)[^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,52 @@
+"""From a map to a picture that a person can read."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+# How much of the colour covers the picture where the map is 0 and where it is 1.
+COLD, HOT = 0.35, 0.65
+
+
+def overlay(image: Image.Image, heat: NDArray[np.float32], side: int) -> Image.Image:
+    """Lay a map in colours over a square picture: dark where it is 0, yellow where it is 1.
+
+    Args:
+        image: Square picture of any size; it is scaled smoothly to `side`.
+        heat: (g, g) in [0, 1], rows from the top.
+        side: Width and height of the result in pixels.
+
+    Returns:
+        RGB picture, side x side.
+
+    Raises:
+        ValueError: If the map is not square or leaves [0, 1], or `side` is below 1.
+    """
+    _check(heat, side)
+    picture = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+    # Bicubic overshoots at steep edges, hence the clip.
+    smooth = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    smooth = smooth.clip(0, 1)
+    colours = cv2.applyColorMap((smooth * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    share = (COLD + (HOT - COLD) * smooth)[..., None]
+    blend = picture * (1 - share) + colours * share
+    return Image.fromarray(blend.round().astype(np.uint8))
+
+
+def enlarge(image: Image.Image, side: int) -> Image.Image:
+    """Scale a picture to side x side so that its single pixels stay visible as squares.
+
+    >>> enlarge(Image.new("RGB", (32, 32)), 448).size
+    (448, 448)
+    """
+    return image.resize((side, side), Image.Resampling.NEAREST)
+
+
+def _check(heat: NDArray[np.float32], side: int) -> None:
+    if heat.ndim != 2 or heat.shape[0] != heat.shape[1] or not heat.size:
+        raise ValueError(f"the map has shape {heat.shape}; expected (g, g)")
+    if not (heat.min() >= 0 and heat.max() <= 1):  # also true of NaN
+        raise ValueError(f"the map goes from {heat.min()} to {heat.max()}; it must stay in [0, 1]")
+    if side < 1:
+        raise ValueError(f"side is {side}; it must be at least 1")

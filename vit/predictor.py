@@ -1,0 +1,91 @@
+"""From a picture of any size to what the model says about it and what it looked at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vit.checkpoint import Checkpoint, load_checkpoint
+from vit.data import normalize
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Hold the answer for one picture.
+
+    Attributes:
+        probabilities: Class name to probability, in label order; the values sum to 1.
+        attentions: Softmax weights (L, 1, h, N, N), float, on the CPU.
+        seen: The RGB picture the model saw, image_size x image_size.
+        box: The part of the given picture that `seen` shows: left, top, right, bottom in pixels.
+    """
+
+    probabilities: dict[str, float]
+    attentions: Tensor
+    seen: Image.Image
+    box: Box
+
+
+def centre_square(size: tuple[int, int]) -> Box:
+    """Return the largest centred square in a picture of `size` (width, height), in pixels.
+
+    >>> centre_square((640, 480))
+    (80, 0, 560, 480)
+    """
+    side = min(size)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return left, top, left + side, top + side
+
+
+class Predictor:
+    """Classify pictures with a checkpoint, which is loaded at first use. Threads may share it."""
+
+    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
+        """Remember where the checkpoint is and on which torch device it shall run."""
+        self._path, self._device = checkpoint, torch.device(device)
+        self._lock = Lock()
+        self._loaded: Checkpoint | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Return the checkpoint, loaded once, its model on the device.
+
+        Raises:
+            ValueError: If it is missing or cannot be read; a later call tries again.
+        """
+        with self._lock:
+            if self._loaded is None:
+                loaded = load_checkpoint(self._path)
+                loaded.model.to(self._device)
+                self._loaded = loaded
+            return self._loaded
+
+    @torch.inference_mode()
+    def predict(self, image: Image.Image) -> Prediction:
+        """Classify the centre square of a picture of any size and mode.
+
+        Raises:
+            ValueError: If the checkpoint is missing or cannot be read.
+        """
+        checkpoint = self.checkpoint
+        side = checkpoint.model.config.image_size
+        box = centre_square(image.size)
+        # Pillow's bicubic filter widens when it shrinks, that is, it does not alias.
+        seen = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC, box=box)
+        logits, attentions = checkpoint.model.forward_with_attention(self._to_input(seen))
+        values = logits[0].softmax(dim=0).tolist()
+        probabilities = dict(zip(checkpoint.classes, values, strict=True))
+        return Prediction(probabilities, attentions.cpu(), seen, box)
+
+    def _to_input(self, seen: Image.Image) -> Tensor:
+        """Turn the picture into the model's input (1, 3, S, S) on the device."""
+        pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].to(self._device)
+        statistics = self.checkpoint.preprocessing
+        mean, std = torch.tensor([statistics.mean, statistics.std], device=self._device)
+        return normalize(pixels, mean, std)

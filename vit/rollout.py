@@ -1,0 +1,97 @@
+"""Attention rollout: how much each token of the input has reached each token of the output.
+
+Abnar and Zuidema, ACL 2020 (https://arxiv.org/abs/2005.00928): in every layer the heads are fused
+to one matrix, the residual connection is added as an identity, and the layers are multiplied, the
+last one leftmost. The result does not depend on a class.
+
+Axes: L layers, B batch, h heads, N tokens (the class token, then g*g patches row by row), g grid.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+HEAD_FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda attentions: attentions.mean(dim=-3),
+    "max": lambda attentions: attentions.amax(dim=-3),
+    "min": lambda attentions: attentions.amin(dim=-3),
+}
+
+
+def attention_rollout(
+    attentions: Tensor, head_fusion: str = "mean", discard_ratio: float = 0.0
+) -> Tensor:
+    """Multiply the attention of all layers, residual connections included.
+
+    Args:
+        attentions: float (L, B, h, N, N), softmax weights of `ViT.forward_with_attention`.
+        head_fusion: How the heads of a layer become one: a key of `HEAD_FUSIONS`.
+        discard_ratio: Share in [0, 1) of patches whose weight is set to 0 in each row, the
+            lowest ones; the class token's column always stays.
+
+    Returns:
+        float (B, N, N); row i says from where token i of the output comes, and sums to 1.
+
+    Raises:
+        ValueError: If the shape, the fusion or the ratio is not as above.
+
+    >>> attention_rollout(torch.full((6, 1, 8, 4, 4), 1 / 4)).sum(dim=-1)
+    tensor([[1., 1., 1., 1.]])
+    """
+    _check(attentions, head_fusion, discard_ratio)
+    layers = _discard(HEAD_FUSIONS[head_fusion](attentions), discard_ratio)
+    identity = torch.eye(layers.shape[-1], dtype=layers.dtype, device=layers.device)
+    # The second time matters for a row that is all 0, which "min" can leave.
+    layers = _normalize_rows(0.5 * _normalize_rows(layers) + 0.5 * identity)
+    rollout = layers[0]
+    for layer in layers[1:]:
+        rollout = layer @ rollout
+    return rollout
+
+
+def cls_attention_map(rollout: Tensor, grid: int) -> Tensor:
+    """Return how much of each patch has reached the class token, stretched to [0, 1].
+
+    Args:
+        rollout: float (B, N, N) of `attention_rollout`, N = 1 + grid * grid.
+        grid: Number g of patches along one side.
+
+    Returns:
+        float (B, g, g), smallest 0 and largest 1 in each picture; all 0 where all are equal.
+
+    Raises:
+        ValueError: If `rollout` does not fit `grid`.
+    """
+    tokens = 1 + grid * grid
+    if rollout.ndim != 3 or rollout.shape[1:] != (tokens, tokens):
+        raise ValueError(
+            f"rollout has shape {tuple(rollout.shape)}; grid {grid} expects (B, {tokens}, {tokens})"
+        )
+    row = rollout[:, 0, 1:]
+    low, high = row.amin(dim=1, keepdim=True), row.amax(dim=1, keepdim=True)
+    flat = high - low <= 1e-5 * high  # no more than rounding: nothing to show
+    scaled = torch.where(flat, 0.0, (row - low) / torch.where(flat, 1.0, high - low))
+    return scaled.view(-1, grid, grid)
+
+
+def _check(attentions: Tensor, head_fusion: str, discard_ratio: float) -> None:
+    shape = tuple(attentions.shape)
+    if len(shape) != 5 or shape[3] != shape[4] or shape[3] < 2 or 0 in shape:
+        raise ValueError(f"attentions have shape {shape}; expected (L, B, h, N, N) with N >= 2")
+    if head_fusion not in HEAD_FUSIONS:
+        raise ValueError(f"head_fusion is {head_fusion!r}; choose one of {tuple(HEAD_FUSIONS)}")
+    if not 0 <= discard_ratio < 1:
+        raise ValueError(f"discard_ratio is {discard_ratio}; it must be in [0, 1)")
+
+
+def _discard(layers: Tensor, ratio: float) -> Tensor:
+    """Set the lowest `ratio` of the patch columns to 0, row by row: (..., N, N) to the same."""
+    patches = layers[..., 1:]
+    lowest = patches.topk(int(ratio * patches.shape[-1]), dim=-1, largest=False).indices
+    return torch.cat((layers[..., :1], patches.scatter(-1, lowest, 0.0)), dim=-1)
+
+
+def _normalize_rows(layers: Tensor) -> Tensor:
+    total = layers.sum(dim=-1, keepdim=True)
+    return layers / total.clamp_min(torch.finfo(layers.dtype).tiny)
