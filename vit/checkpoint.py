@@ -78,10 +78,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, facts = load_tensors(path)
     if missing := {"config", "classes", "preprocessing", "recipe", "metrics"} - facts.keys():
         raise ValueError(f"{path} is not a checkpoint of train_vit.py: no {sorted(missing)} in it")
-    model = ViT(ViTConfig(**facts["config"]))
     try:
+        model = ViT(ViTConfig(**facts["config"]))
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (TypeError, RuntimeError) as error:  # TypeError: a size this version does not know
         raise ValueError(f"{path}: the weights do not fit its config: {error}") from error
     preprocessing = Preprocessing(
         tuple(facts["preprocessing"]["mean"]), tuple(facts["preprocessing"]["std"])

@@ -20,6 +20,11 @@ SPLITS = ("train", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
+def _is_picture(name: PurePosixPath) -> bool:
+    # macOS adds hidden files that have a picture's suffix and are none.
+    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
+
+
 @dataclass(frozen=True)
 class Split:
     """Hold pictures and labels: images uint8 (N, 3, S, S) and labels int64 (N,)."""
@@ -43,22 +48,22 @@ class ImageSet:
 
 def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in SUFFIXES:
-            yield PurePosixPath(path.relative_to(root).as_posix()), path.read_bytes()
+        if _is_picture(name := PurePosixPath(path.relative_to(root).as_posix())):
+            yield name, path.read_bytes()
 
 
 def _tar_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     with tarfile.open(path) as archive:
         for member in archive:
             name = PurePosixPath(member.name)
-            if name.suffix.lower() in SUFFIXES and (stream := archive.extractfile(member)):
+            if _is_picture(name) and (stream := archive.extractfile(member)):
                 yield name, stream.read()
 
 
 def _zip_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for name in map(PurePosixPath, archive.namelist()):
-            if name.suffix.lower() in SUFFIXES:
+            if _is_picture(name):
                 yield name, archive.read(str(name))
 
 
@@ -74,8 +79,11 @@ def _files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     raise ValueError(f"{path} is neither a folder nor a .tar.* or .zip archive")
 
 
-def _decode(data: bytes, image_size: int) -> np.ndarray:
-    image = Image.open(io.BytesIO(data)).convert("RGB")
+def _decode(name: PurePosixPath, data: bytes, image_size: int) -> np.ndarray:
+    try:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+    except OSError as error:  # also what Pillow raises on damaged files
+        raise ValueError(f"{name} cannot be read as a picture ({error})") from error
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image)
@@ -94,7 +102,7 @@ def load_image_folder(path: Path, image_size: int) -> ImageSet:
     found: dict[str, list[tuple[str, np.ndarray]]] = {split: [] for split in SPLITS}
     for name, data in _files(path):
         if len(name.parts) >= 3 and name.parts[-3] in found:
-            found[name.parts[-3]].append((name.parts[-2], _decode(data, image_size)))
+            found[name.parts[-3]].append((name.parts[-2], _decode(name, data, image_size)))
     for split in SPLITS:
         if not found[split]:
             raise ValueError(

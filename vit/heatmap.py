@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 # How much of the colour covers the picture where the map is 0 and where it is 1.
-COLD, HOT = 0.35, 0.65
+COLD, HOT = 0.25, 0.7
 
 
 def overlay(image: Image.Image, heat: NDArray[np.float32], side: int) -> Image.Image:

@@ -39,9 +39,9 @@ class ViTConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, value in vars(self).items():
+            if name != "dropout" and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"patch_size {self.patch_size} does not divide image_size {self.image_size}"

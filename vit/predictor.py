@@ -76,8 +76,10 @@ class Predictor:
         checkpoint = self.checkpoint
         side = checkpoint.model.config.image_size
         box = centre_square(image.size)
-        # Pillow's bicubic filter widens when it shrinks, that is, it does not alias.
-        seen = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC, box=box)
+        # Pillow's bicubic filter widens when it shrinks, that is, it does not alias. (Its own
+        # `box` argument would let pixels beside the square in.)
+        square = image.crop(box).convert("RGB")
+        seen = square.resize((side, side), Image.Resampling.BICUBIC)
         logits, attentions = checkpoint.model.forward_with_attention(self._to_input(seen))
         values = logits[0].softmax(dim=0).tolist()
         probabilities = dict(zip(checkpoint.classes, values, strict=True))

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "cifar10"
 HEAD_FUSIONS = ("mean", "max", "min")  # the keys of vit.rollout.HEAD_FUSIONS
+FIRST = 7  # the sample shown when the page opens
 SIDE = 448  # of the shown pictures, in pixels
 CSS = """
+#vit-samples .grid-wrap { max-height: none; min-height: 0; }
 #vit-samples .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 6px; }
 #vit-samples .thumbnail-item { min-width: 0; }
 #vit-samples .caption-label {
     left: 0; right: 0; bottom: 0; max-width: none; margin: 0; padding: 1px 2px; border: 0;
-    border-radius: 0; font-size: 11px; line-height: 1.3; text-align: center; }
+    border-radius: 0; font-size: 10.5px; line-height: 1.4; text-align: center; }
 #vit-image img { width: 100%; height: 100%; object-fit: contain; }
 #vit-note { padding: 4px 8px; }
 """
@@ -41,19 +43,18 @@ Answer = tuple[dict[str, float], Image.Image, Image.Image, str]
 OpenImage = Callable[[str], Image.Image]
 
 
-class PictureFile(gr.Image):
-    """A `gr.Image` that hands over the file as it was uploaded.
+def hand_over_file(component: gr.Image) -> None:
+    """Make an image component pass on the uploaded file as it is.
 
-    Gradio's own opens it first and fails without a word the user could use.
+    By itself Gradio opens the file first, and fails without a word that helps the user. (This is
+    no subclass because Gradio writes a .pyi file beside the source of every subclass.)
     """
+    preprocess = component.preprocess
 
-    is_template = True  # to the browser it is a gr.Image
+    def path(payload: ImageData | None) -> str | None:
+        return payload.path if payload is not None and payload.path else preprocess(payload)
 
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        """Return the path of the uploaded file, or None if there is no picture."""
-        if payload is not None and payload.path:
-            return payload.path
-        return super().preprocess(payload)
+    component.preprocess = path
 
 
 @contextmanager
@@ -170,6 +171,7 @@ def build_tab(checkpoint_path: Path, device: str, open_image: OpenImage) -> None
                 show_label=False,
                 columns=5,
                 height="auto",
+                selected_index=FIRST,
                 format="png",
                 object_fit="cover",
                 allow_preview=False,
@@ -177,13 +179,13 @@ def build_tab(checkpoint_path: Path, device: str, open_image: OpenImage) -> None
                 interactive=False,
                 elem_id="vit-samples",
             )
-            image = PictureFile(
-                value=samples[0][0],
+            image = gr.Image(
+                value=samples[FIRST][0],
                 type="filepath",
                 format="png",
                 label="Or your own picture",
                 sources=["upload", "clipboard", "webcam"],
-                height=260,
+                height=220,
                 elem_id="vit-image",
             )
             button = gr.Button("Classify", variant="primary", elem_id="vit-classify")
@@ -191,13 +193,13 @@ def build_tab(checkpoint_path: Path, device: str, open_image: OpenImage) -> None
         with gr.Column(scale=7, min_width=320):
             with gr.Row():
                 heat = gr.Image(
-                    label="Where it looked: attention rollout",
+                    label="Where it looked",
                     format="png",
                     interactive=False,
                     elem_id="vit-overlay",
                 )
                 seen = gr.Image(
-                    label="What it saw",
+                    label="What the model saw",
                     format="png",
                     interactive=False,
                     elem_id="vit-seen",
@@ -207,9 +209,13 @@ def build_tab(checkpoint_path: Path, device: str, open_image: OpenImage) -> None
                     label="Class probabilities",
                     num_top_classes=5,
                     show_heading=False,
+                    min_width=280,
                     elem_id="vit-label",
                 )
-                note = gr.Markdown("The model is being loaded …", elem_id="vit-note")
+                with gr.Column(min_width=280):
+                    note = gr.Markdown(
+                        "The model is being loaded …", label="Note", elem_id="vit-note"
+                    )
             with gr.Accordion("Attention rollout", open=True):
                 gr.Markdown(ROLLOUT_HELP)
                 with gr.Row():
@@ -230,6 +236,7 @@ def build_tab(checkpoint_path: Path, device: str, open_image: OpenImage) -> None
                         elem_id="vit-discard",
                     )
 
+    hand_over_file(image)
     gallery.select(pick, None, image, api_visibility="private")
     inputs, outputs = [image, fusion, ratio], [label, heat, seen, note]
     button.click(classify, inputs, outputs, api_name="classify", show_progress_on=[heat])

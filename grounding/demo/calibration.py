@@ -1,4 +1,4 @@
-"""Turns scores into probabilities, so that one threshold suits every model.
+"""Puts the scores of a model on a known scale, so that the page's threshold suits it.
 
 Platt 1999, "Probabilistic Outputs for Support Vector Machines": a logistic regression on the score.
 Focal loss needs it most: it leaves right and wrong well apart but all scores low and close.
@@ -6,17 +6,20 @@ Focal loss needs it most: it leaves right and wrong well apart but all scores lo
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def fit_sigmoid(logits: Tensor, right: Tensor) -> tuple[float, float]:
-    """Return scale and shift such that sigmoid(scale * logit + shift) is the chance to be right.
+def fit_sigmoid(logits: Tensor, right: Tensor, even: float = 0.5) -> tuple[float, float]:
+    """Return scale and shift such that sigmoid(scale * logit + shift) tells right from wrong.
 
     Args:
         logits: float32 (N,).
         right: bool (N,).
+        even: The score of an even chance; at .5 scores are the chances to be right.
     """
     parameters = torch.tensor([1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=100, line_search_fn="strong_wolfe")
@@ -32,4 +35,4 @@ def fit_sigmoid(logits: Tensor, right: Tensor) -> tuple[float, float]:
         optimizer.step(closure)
     scale, shift = parameters.tolist()
     # A model that has learnt nothing yet must not have its scores turned over.
-    return max(scale, 0.1), shift
+    return max(scale, 0.1), shift + math.log(even / (1 - even))

@@ -38,6 +38,8 @@ IMAGE_SIZE = 160
 SMALL_SIZE = 128
 PHRASES = 8
 WIDTH = 128
+# Where the page starts its threshold: as likely right as wrong.
+EVEN_SCORE = 0.3
 _STOP = 1012
 _FINE_STRIDE = 8
 _PROPOSALS_PER_OBJECT = 4
@@ -208,17 +210,17 @@ def _overlap(boxes: Tensor, scene: Scene, query: Query) -> Tensor:
 
 @torch.no_grad()
 def _judged_boxes(trainee: Trainee, scenes: int) -> tuple[Tensor, Tensor]:
-    """Return the logits of the three best boxes of many phrases, and whether they are right."""
+    """Return the logit of the best box of many phrases, and whether it is right."""
     logits, right = [], []
     for i in range(scenes):
         rng = np.random.default_rng((80_000, i))
         scene = make_scene(rng, IMAGE_SIZE)
         asked = queries(scene, 1 + i % 4, i % 2 + i % 4 // 2, rng)
         for query, scores, boxes in _best_boxes(trainee, scene, asked):
-            best = scores.topk(3).indices
+            best = scores.argmax()
             logits.append(scores[best])
-            right.append(_overlap(boxes[best], scene, query) > 0.5)
-    return torch.cat(logits), torch.cat(right)
+            right.append(_overlap(boxes[best][None], scene, query)[0] > 0.5)
+    return torch.stack(logits), torch.stack(right)
 
 
 @torch.no_grad()
@@ -243,7 +245,7 @@ def save(model: nn.Module, folder: Path) -> None:
     """Write the detector (fp16) and its processor as `from_pretrained` reads them."""
     assert isinstance(model, Trainee)
     detector = copy.deepcopy(model.detector)
-    scale, shift = fit_sigmoid(*_judged_boxes(model, 100))
+    scale, shift = fit_sigmoid(*_judged_boxes(model, 150), even=EVEN_SCORE)
     rescale_scores(detector, scale, shift)
     save_half(detector, make_processor(), folder)
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from grounding.weights import Weights
 
 ASSETS = Path(__file__).parents[2] / "assets" / "samples"
 CLASSES = {row["label"] for row in json.loads((ASSETS / "cifar10" / "samples.json").read_text())}
+expect.set_options(timeout=60_000)
 SAMPLE = next(sample for sample in SAMPLES if sample.file == "street")
 
 
@@ -42,39 +44,35 @@ def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=re.compile(name, re.IGNORECASE)).first.click()
 
 
-def changes(page: Page, locator: Locator, attribute: str, act: Callable[[], None]) -> None:
-    """Do something and wait until it has given another value to an attribute of `locator`."""
-    before = locator.get_attribute(attribute) if locator.count() else None
-    act()
-    if before is None:
-        locator.wait_for()
-    else:
-        expect(locator).not_to_have_attribute(attribute, before)
-
-
 def screenshot(page: Page, locator: Locator) -> np.ndarray:
     page.mouse.move(0, 0)
     return pixels(Image.open(io.BytesIO(locator.screenshot(animations="disabled"))))
 
 
-def test_page_answers_soon(app: "App") -> None:  # noqa: F821 (a fixture's type)
-    assert app.seconds < 15
+def test_page_answers_soon(app: Any) -> None:
+    assert app.seconds < 30  # alone on two cores it takes less than 5
 
 
 # --- ViT tab --------------------------------------------------------------------------------------
 
 
 def pick_vit_sample(page: Page, number: int) -> Image.Image:
-    """Click a sample, wait for its map and return the sample."""
-    thumbnail = page.locator("#vit-gallery button.gallery-item, #vit-gallery .thumbnail-item")
-    plain = picture(page, thumbnail.nth(number).locator("img"))
-    overlay = page.locator("#vit-overlay img").first
-    changes(page, overlay, "src", lambda: thumbnail.nth(number).click())
-    return plain
+    """Click a sample, wait until the answer is about it, and return the sample."""
+    page.locator("#vit-seen img").first.wait_for()
+    thumbnail = page.locator("#vit-samples .thumbnail-item").nth(number)
+    plain = picture(page, thumbnail.locator("img")).convert("RGB")
+    thumbnail.click()
+    for _ in range(300):
+        seen = picture(page, page.locator("#vit-seen img").first)
+        small = pixels(seen.resize(plain.size, Image.Resampling.NEAREST))
+        if np.abs(small - pixels(plain)).mean() < 2:
+            return plain
+        page.wait_for_timeout(200)
+    pytest.fail("What the model saw is not the chosen sample.")
 
 
 def test_vit_map_lies_over_the_chosen_sample(page: Page) -> None:
-    open_tab(page, "vision transformer|vit")
+    open_tab(page, "vision transformer")
     maps = []
     for number in (4, 9):
         plain = pick_vit_sample(page, number)
@@ -88,12 +86,9 @@ def test_vit_map_lies_over_the_chosen_sample(page: Page) -> None:
     assert maps[0].shape != maps[1].shape or np.abs(maps[0] - maps[1]).mean() > 5
 
 
-def test_vit_shows_what_the_model_saw_and_its_answer(page: Page) -> None:
-    open_tab(page, "vision transformer|vit")
-    plain = pick_vit_sample(page, 7)
-    seen = picture(page, page.locator("#vit-seen img").first)
-    small = [pixels(image.convert("RGB").resize((32, 32))) for image in (seen, plain)]
-    assert np.abs(small[0] - small[1]).mean() < 20
+def test_vit_answers_with_probabilities(page: Page) -> None:
+    open_tab(page, "vision transformer")
+    pick_vit_sample(page, 7)
     label = page.locator("#vit-label")
     expect(label).to_contain_text(re.compile("|".join(CLASSES)))
     expect(label).to_contain_text(re.compile(r"\d+\s*%"))
@@ -190,11 +185,10 @@ def empty_prompt(page: Page, _folder: Path) -> None:
 def upload_text(page: Page, folder: Path) -> None:
     fake = folder / "holiday.png"
     fake.write_text("This is no picture.")
-    picker = page.locator("#seg-image input[type=file]")
-    if not picker.count():
-        page.locator("#seg-image").get_by_role("button", name=re.compile("clear|remove")).click()
-    picker.first.set_input_files(fake)
-    page.locator("#seg-image").get_by_role("button", name=re.compile("clear|remove")).wait_for()
+    remove = page.locator("#seg-image").get_by_role("button", name="Remove Image")
+    remove.click()
+    page.locator("#seg-image input[type=file]").first.set_input_files(fake)
+    remove.wait_for()
     press_run(page)
 
 

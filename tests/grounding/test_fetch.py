@@ -2,6 +2,7 @@ import contextlib
 import gzip
 import http.server
 import io
+import ipaddress
 import shutil
 import socket
 import ssl
@@ -117,6 +118,19 @@ def test_public_addresses_are_allowed(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::1"])
 def test_public_ipv4_in_disguise_is_refused_too(address: str) -> None:
+    assert not is_public(address)
+
+
+NOT_LEFT_TO_PYTHON = ["100.100.100.200", "168.63.129.16", "169.254.169.254", "192.0.0.192"]
+NOT_LEFT_TO_PYTHON += ["192.88.99.1", "198.18.0.1", "224.0.0.1", "2001::1", "2002::1", "3fff::1"]
+
+
+@pytest.mark.parametrize("address", NOT_LEFT_TO_PYTHON)
+def test_the_list_does_not_lean_on_the_python_version(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipaddress.IPv4Address, "is_global", True)
+    monkeypatch.setattr(ipaddress.IPv6Address, "is_global", True)
     assert not is_public(address)
 
 
@@ -711,8 +725,10 @@ def test_a_server_that_does_not_accept_counts(monkeypatch: pytest.MonkeyPatch) -
             waiting.setblocking(False)
             waiting.connect_ex(address)
         url = f"http://picture.test:{address[1]}/"
+        started = time.monotonic()
         with pytest.raises(FetchError, match="takes too long"):
             fetch_bytes(url, MEGABYTE, ports=frozenset({address[1]}), resolve=local, allow=is_local)
+        assert time.monotonic() - started < 3  # seconds; the deadline is 15
 
 
 # --- no connection -------------------------------------------------------------------------------

@@ -287,6 +287,12 @@ def test_a_large_jpeg_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_color(image.crop((0, 0, 900, 400)), RED, LOSSY)
 
 
+def test_a_jpeg_of_one_line_is_shrunk() -> None:
+    image = decode_image(encode(plain(size=(65500, 1)), "JPEG"))
+    assert image.size == (2048, 1)
+    assert_color(image, RED, LOSSY)
+
+
 def test_shrinking_does_not_bleed_what_is_transparent() -> None:
     pixels = np.zeros((1, 4096, 4), np.uint8)
     pixels[:, ::2] = (*RED, 255)
@@ -305,7 +311,7 @@ def test_what_follows_a_jpeg_is_ignored() -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.txt", "a")
-    polyglot = encode(plain(), "JPEG") + archive.getvalue() + 5000 * b"\xff\xda"
+    polyglot = encode(plain(), "JPEG") + archive.getvalue() + 20_000 * b"\xff\xda\0\2"
     assert_color(decode_image(polyglot), RED, LOSSY)
 
 
@@ -475,17 +481,23 @@ def test_scans_of_a_progressive_jpeg_are_limited() -> None:
     assert "damaged" in message(scans(images.MAX_SCANS + 1))
 
 
-def test_scans_do_not_hide_behind_a_marker_without_length() -> None:
-    data = scans(images.MAX_SCANS + 1)
-    at = data.index(b"\xff\xda")  # TEM; read as a length, the next marker would skip 65498 bytes
-    assert "damaged" in message(data[:at] + b"\xff\x01" + data[at:])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\xd0"])
+def test_scans_do_not_hide_behind_a_marker_without_length(marker: bytes) -> None:
+    """Read as a length, what follows the marker would skip 65498 bytes."""
+
+    def hidden(count: int) -> bytes:
+        data = scans(count)
+        second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 1)
+        return data[:second] + marker + data[second:]
+
+    assert_color(decode_image(hidden(images.MAX_SCANS)), (128,) * 3, 1)
+    assert "damaged" in message(hidden(images.MAX_SCANS + 1))
 
 
-def test_what_looks_like_a_scan_in_metadata_or_pixels_does_not_count() -> None:
+def test_what_looks_like_scans_in_metadata_does_not_count() -> None:
     comment = (images.MAX_SCANS + 1) * b"\xff\xda"
     assert_color(decode_image(encode(plain(), "JPEG", comment=comment)), RED, LOSSY)
-    noisy = encode(NOISE.resize((800, 800)), "JPEG", quality=100, restart_marker_blocks=1)
-    assert decode_image(noisy).size == (800, 800)
 
 
 @pytest.mark.parametrize("path", ["missing.png", ".", "", "nul\0.png", "http://example.com/a.png"])
@@ -510,7 +522,7 @@ def test_random_damage_ends_in_a_picture_or_a_sentence() -> None:
 
 
 def test_memory_stays_bounded() -> None:
-    """The largest picture allowed, with alpha, within 1.5 GB of address space."""
+    """25 million pixels with alpha, within 14 bytes of address space for each."""
     program = """
         import resource, struct, sys, zlib
         import numpy
@@ -518,15 +530,15 @@ def test_memory_stays_bounded() -> None:
         from grounding.images import decode_image
         data = sys.stdin.buffer.read()
         pages = int(open("/proc/self/statm").read().split()[0])
-        limit = pages * resource.getpagesize() + 1_500_000_000
+        limit = pages * resource.getpagesize() + 350_000_000
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         print(decode_image(data).size)
     """
     packer = zlib.compressobj(1)
-    rows = b"".join(packer.compress(bytes(40_001)) for _ in range(10_000)) + packer.flush()
+    rows = b"".join(packer.compress(bytes(20_001)) for _ in range(5_000)) + packer.flush()
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        input=png((10_000, 10_000), 8, 6, rows),
+        input=png((5_000, 5_000), 8, 6, rows),
         capture_output=True,
         cwd=Path(images.__file__).parents[1],
         check=False,

@@ -1,0 +1,65 @@
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from vit.checkpoint import Preprocessing, load_checkpoint, load_tensors, save_tensors
+from vit.model import ViT
+
+
+def test_round_trip(tiny_checkpoint: Path, tiny_model: ViT) -> None:
+    loaded = load_checkpoint(tiny_checkpoint)
+    assert loaded.model.config == tiny_model.config
+    assert loaded.classes == ("red", "green", "blue")
+    assert loaded.preprocessing == Preprocessing()
+    assert loaded.recipe == {"epochs": 1}
+    assert loaded.metrics == {"test_accuracy": 0.875, "test_images": 1234}
+    assert not loaded.model.training
+    for name, tensor in tiny_model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor)
+
+
+def test_a_crash_while_saving_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new folder" / "a.safetensors"
+    save_tensors(path, {"x": torch.ones(2)}, {})
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        save_tensors(path, {"x": torch.zeros(2)}, {})
+    assert torch.equal(load_tensors(path)[0]["x"], torch.ones(2))
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.safetensors is not a checkpoint of train_vit\.py"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_cut_off_file(tiny_checkpoint: Path) -> None:
+    tiny_checkpoint.write_bytes(tiny_checkpoint.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        load_checkpoint(tiny_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": None}, "no ['classes'] in it"),  # None: without it
+        ({"config": {"embed_dim": 24, "num_heads": 2}}, "the weights do not fit its config"),
+        ({"config": {"registers": 4}}, "unexpected keyword argument 'registers'"),  # a later size
+        ({"config": {"depth": 0}}, "depth is 0"),
+    ],
+)
+def test_damaged_facts(tiny_checkpoint: Path, change: dict[str, object], message: str) -> None:
+    tensors, facts = load_tensors(tiny_checkpoint)
+    facts = {key: value for key, value in (facts | change).items() if value is not None}
+    save_tensors(tiny_checkpoint, tensors, {key: json.dumps(v) for key, v in facts.items()})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_checkpoint(tiny_checkpoint)

@@ -1,0 +1,63 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit.heatmap import enlarge, overlay
+
+GREY = Image.new("RGB", (32, 32), (90, 90, 90))
+
+
+def one_hot(row: int, column: int) -> np.ndarray:
+    heat = np.zeros((8, 8), np.float32)
+    heat[row, column] = 1
+    return heat
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (1, 6), (7, 2)])
+def test_the_hot_patch_is_bright_and_yellow(row: int, column: int) -> None:
+    picture = np.asarray(overlay(GREY, one_hot(row, column), 160)).astype(int)
+    y, x = np.unravel_index(picture.sum(-1).argmax(), (160, 160))
+    assert (y // 20, x // 20) == (row, column)
+    red, green, blue = picture[20 * row + 10, 20 * column + 10]
+    assert min(red, green) > blue + 20
+
+
+def test_cold_is_darker_than_the_picture_and_still_shows_it() -> None:
+    stripes = Image.new("RGB", (32, 32))
+    stripes.paste((200, 200, 200), (0, 0, 16, 32))
+    picture = np.asarray(overlay(stripes, np.zeros((8, 8), np.float32), 64)).astype(int)
+    assert 100 < picture[:, :24].mean() < 200
+    assert picture[:, 40:].mean() < 20
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "side"),
+    [("RGB", (32, 32), 448), ("RGBA", (900, 900), 100), ("L", (1, 1), 8), ("P", (5, 5), 1)],
+)
+def test_any_mode_and_size(mode: str, size: tuple[int, int], side: int) -> None:
+    got = overlay(Image.new(mode, size), one_hot(3, 3), side)
+    assert (got.mode, got.size) == ("RGB", (side, side))
+
+
+@pytest.mark.parametrize(
+    ("heat", "side", "message"),
+    [
+        (np.zeros((2, 3), np.float32), 8, "the map has shape (2, 3); expected (g, g)"),
+        (np.zeros((1, 2, 2), np.float32), 8, "the map has shape (1, 2, 2)"),
+        (np.zeros((0, 0), np.float32), 8, "the map has shape (0, 0)"),
+        (np.full((2, 2), 1.5, np.float32), 8, "the map goes from 1.5 to 1.5"),
+        (np.full((2, 2), np.nan, np.float32), 8, "it must stay in [0, 1]"),
+        (np.zeros((2, 2), np.float32), 0, "side is 0; it must be at least 1"),
+    ],
+)
+def test_bad_arguments(heat: np.ndarray, side: int, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        overlay(GREY, heat, side)
+
+
+def test_enlarge_repeats_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    expected = pixels.repeat(5, axis=0).repeat(5, axis=1)
+    assert np.array_equal(np.asarray(enlarge(Image.fromarray(pixels), 20)), expected)

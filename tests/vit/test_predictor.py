@@ -1,0 +1,111 @@
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vit import predictor
+from vit.checkpoint import Checkpoint, load_checkpoint
+from vit.predictor import Predictor, centre_square
+
+ASSETS = Path(__file__).parents[2] / "assets"
+
+
+def picture(width: int = 8, height: int = 8) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_equals_the_model_by_hand(tiny_checkpoint: Path) -> None:
+    prediction = Predictor(tiny_checkpoint).predict(picture())
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    x = np.asarray(picture()) / 255
+    x = (x - checkpoint.preprocessing.mean) / checkpoint.preprocessing.std
+    x = torch.tensor(x.transpose(2, 0, 1)[None], dtype=torch.float32)
+    logits, attentions = checkpoint.model.forward_with_attention(x)
+    assert list(prediction.probabilities) == ["red", "green", "blue"]
+    assert list(prediction.probabilities.values()) == pytest.approx(logits[0].softmax(0).tolist())
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    torch.testing.assert_close(prediction.attentions, attentions)
+    assert prediction.attentions.shape == (2, 1, 2, 17, 17)
+
+
+def test_a_picture_of_the_right_size_is_seen_as_it_is(tiny_checkpoint: Path) -> None:
+    prediction = Predictor(tiny_checkpoint).predict(picture())
+    assert prediction.seen.tobytes() == picture().tobytes()
+    assert prediction.box == (0, 0, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((640, 480), (80, 0, 560, 480)),  # lying
+        ((480, 640), (0, 80, 480, 560)),  # standing
+        ((5, 8), (0, 1, 5, 6)),  # one row more below than above
+        ((300, 1), (149, 0, 150, 1)),  # a line
+    ],
+)
+def test_centre_square(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+    assert centre_square(size) == box
+
+
+def test_only_the_centre_is_seen(tiny_checkpoint: Path) -> None:
+    wide = Image.new("RGB", (100, 40), (255, 0, 0))
+    wide.paste((0, 0, 255), (30, 0, 70, 40))
+    seen = np.asarray(Predictor(tiny_checkpoint).predict(wide).seen)
+    assert (seen == (0, 0, 255)).all()
+
+
+def test_shrinking_does_not_alias(tiny_checkpoint: Path) -> None:
+    """A fine chessboard is grey from afar; every eighth pixel of it is all black or all white."""
+    board = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8))
+    seen = np.asarray(Predictor(tiny_checkpoint).predict(board).seen)
+    assert 120 < seen.min() <= seen.max() < 136
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+def test_modes(tiny_checkpoint: Path, mode: str) -> None:
+    prediction = Predictor(tiny_checkpoint).predict(picture(20, 9).convert(mode))
+    assert (prediction.seen.mode, prediction.seen.size) == ("RGB", (8, 8))
+
+
+def test_loads_at_first_use_and_tries_again(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    lazy = Predictor(tmp_path / "later.safetensors")
+    with pytest.raises(ValueError, match=r"later\.safetensors is not a checkpoint"):
+        lazy.predict(picture())
+    tiny_checkpoint.rename(tmp_path / "later.safetensors")
+    assert lazy.predict(picture()).probabilities
+
+
+def test_threads_load_once_and_agree(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+
+    def load(path: Path) -> Checkpoint:
+        loads.append(path)
+        time.sleep(0.05)
+        return load_checkpoint(path)
+
+    monkeypatch.setattr(predictor, "load_checkpoint", load)
+    shared = Predictor(tiny_checkpoint)
+    pictures = [Image.new("RGB", (8, 8), (30 * i, 0, 0)) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = [p.probabilities for p in pool.map(shared.predict, pictures)]
+    assert len(loads) == 1
+    assert together == [shared.predict(image).probabilities for image in pictures]
+    assert len({tuple(p.values()) for p in together}) == 8
+
+
+def test_shipped_checkpoint_knows_the_samples() -> None:
+    shipped = Predictor(ASSETS / "vit-cifar10.safetensors")
+    folder = ASSETS / "samples" / "cifar10"
+    right = 0
+    for row in json.loads((folder / "samples.json").read_text(encoding="utf-8")):
+        probabilities = shipped.predict(Image.open(folder / row["file"])).probabilities
+        right += max(probabilities, key=probabilities.__getitem__) == row["label"]
+    assert right >= 18

@@ -1,0 +1,138 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vit.model import ViT
+from vit.rollout import HEAD_FUSIONS, attention_rollout, cls_attention_map
+
+DISCARDS = [0.0, 0.1, 0.5, 0.9, 0.99]
+
+
+def attentions(layers: int = 3, batch: int = 2, heads: int = 4, tokens: int = 17) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    scores = torch.randn(layers, batch, heads, tokens, tokens, generator=generator)
+    return (2 * scores).softmax(dim=-1)
+
+
+def slow_rollout(weights: np.ndarray, fusion: str, ratio: float) -> np.ndarray:
+    """Follow the paper for one picture (L, h, N, N), number by number."""
+    fuse = {"mean": np.mean, "max": np.max, "min": np.min}[fusion]
+    layers, _, tokens, _ = weights.shape
+    result = np.eye(tokens)
+    for layer in range(layers):
+        matrix = np.zeros((tokens, tokens))
+        for row in range(tokens):
+            values = [fuse(weights[layer, :, row, column]) for column in range(tokens)]
+            patches = sorted(range(1, tokens), key=lambda column, v=values: v[column])
+            for column in patches[: int(ratio * (tokens - 1))]:
+                values[column] = 0.0
+            for column in range(tokens):
+                matrix[row, column] = 0.5 * values[column] / sum(values) + 0.5 * (row == column)
+        result = matrix @ result  # later layers on the left
+    return result
+
+
+@pytest.mark.parametrize("fusion", HEAD_FUSIONS)
+@pytest.mark.parametrize("ratio", DISCARDS)
+def test_equals_a_slow_reference(fusion: str, ratio: float) -> None:
+    weights = attentions().double()
+    got = attention_rollout(weights, fusion, ratio)
+    for i in range(2):
+        np.testing.assert_allclose(got[i], slow_rollout(weights[:, i].numpy(), fusion, ratio))
+
+
+@pytest.mark.parametrize("fusion", HEAD_FUSIONS)
+@pytest.mark.parametrize("ratio", DISCARDS)
+def test_rows_sum_to_one(fusion: str, ratio: float) -> None:
+    rollout = attention_rollout(attentions(), fusion, ratio)
+    assert rollout.shape == (2, 17, 17)
+    assert rollout.min() >= 0
+    torch.testing.assert_close(rollout.sum(-1), torch.ones(2, 17))
+
+
+@pytest.mark.parametrize("fusion", HEAD_FUSIONS)
+def test_pictures_of_a_batch_do_not_mix(fusion: str) -> None:
+    """vit-explain discards in the first picture of a batch only."""
+    weights = attentions(batch=3)
+    together = attention_rollout(weights, fusion, 0.5)
+    alone = [attention_rollout(weights[:, i : i + 1], fusion, 0.5) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_every_row_keeps_its_share_and_the_class_token() -> None:
+    """vit-explain takes the lowest of the whole matrix and protects a single number of it."""
+    weights = attentions(layers=1)
+    weights[..., 0] = 0  # the class token has the lowest weight of all, and just stays lowest
+    weights[..., 0] = 1e-6
+    rollout = attention_rollout(weights, "mean", 0.5)
+    off_diagonal = rollout * (1 - torch.eye(17))
+    assert (rollout[..., 0] > 0).all()
+    assert ((off_diagonal[:, 0, 1:] > 0).sum(-1) == 8).all()
+
+
+def test_order_of_the_layers() -> None:
+    """Token 0 reads token 1 in the last layer, which has read token 2 in the first."""
+    first, last = torch.eye(3), torch.eye(3)
+    first[1] = torch.tensor([0.0, 0.0, 1.0])
+    last[0] = torch.tensor([0.0, 1.0, 0.0])
+    both = torch.stack((first, last)).view(2, 1, 1, 3, 3)
+    assert attention_rollout(both)[0, 0].tolist() == [0.5, 0.25, 0.25]
+    assert attention_rollout(both.flip(0))[0, 0].tolist() == [0.5, 0.5, 0.0]
+
+
+def test_min_fusion_of_heads_that_share_nothing() -> None:
+    """All fused weights are 0: the token keeps only what it has; no division by 0."""
+    apart = torch.stack((torch.eye(4), torch.eye(4).roll(1, 0))).view(1, 1, 2, 4, 4)
+    assert torch.equal(attention_rollout(apart, "min"), torch.eye(4)[None])
+
+
+def test_the_input_is_left_alone() -> None:
+    weights = attentions(heads=1)
+    attention_rollout(weights, "max", 0.9)
+    assert torch.equal(weights, attentions(heads=1))
+
+
+def test_on_a_model(tiny_model: ViT) -> None:
+    _, weights = tiny_model.forward_with_attention(torch.rand(2, 3, 8, 8))
+    assert cls_attention_map(attention_rollout(weights), 4).shape == (2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fusion", "ratio", "message"),
+    [
+        ((2, 3, 5, 5), "mean", 0, "attentions have shape (2, 3, 5, 5); expected (L, B, h, N, N)"),
+        ((2, 1, 3, 5, 4), "mean", 0, "attentions have shape (2, 1, 3, 5, 4)"),
+        ((0, 1, 3, 5, 5), "mean", 0, "attentions have shape (0, 1, 3, 5, 5)"),  # no layers
+        ((2, 1, 3, 5, 5), "sum", 0, "head_fusion is 'sum'; choose one of ('mean', 'max', 'min')"),
+        ((2, 1, 3, 5, 5), "mean", 1.0, "discard_ratio is 1.0; it must be in [0, 1)"),
+        ((2, 1, 3, 5, 5), "mean", -0.1, "discard_ratio is -0.1"),
+        ((2, 1, 3, 5, 5), "mean", float("nan"), "discard_ratio is nan"),
+    ],
+)
+def test_bad_arguments(shape: tuple[int, ...], fusion: str, ratio: float, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        attention_rollout(torch.zeros(shape), fusion, ratio)
+
+
+def test_map_is_the_class_tokens_row() -> None:
+    rollout = torch.zeros(2, 5, 5)
+    rollout[0, 0] = torch.tensor([0.9, 0.1, 0.2, 0.3, 0.5])
+    rollout[1, 0] = torch.tensor([0.0, 0.4, 0.2, 0.3, 0.2])
+    expected = torch.tensor([[[0, 0.25], [0.5, 1]], [[1, 0], [0.5, 0]]])
+    torch.testing.assert_close(cls_attention_map(rollout, 2), expected)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.2, 1 / 3])
+def test_flat_map_is_zero(value: float) -> None:
+    rollout = torch.full((1, 5, 5), value)
+    rollout[0, 0, 2] *= 1 + 1e-7  # rounding, nothing to stretch
+    assert torch.equal(cls_attention_map(rollout, 2), torch.zeros(1, 2, 2))
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (1, 5, 6), (1, 4, 4)])
+def test_map_of_another_grid(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{shape}; grid 2 expects (B, 5, 5)")):
+        cls_attention_map(torch.zeros(shape), 2)

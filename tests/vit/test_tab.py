@@ -1,0 +1,117 @@
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.data_classes import ImageData
+from PIL import Image
+
+from vit import rollout, tab
+
+Handler = Callable[..., tuple[Any, ...]]
+
+
+def open_image(path: str) -> Image.Image:
+    if path.endswith(".txt"):
+        raise ValueError("<b>This</b> is no picture.")
+    return Image.open(path).convert("RGB")
+
+
+def build(checkpoint: Path) -> gr.Blocks:
+    async def inside() -> gr.Blocks:
+        with gr.Blocks() as blocks:
+            tab.build_tab(checkpoint, "cpu", open_image)
+        return blocks
+
+    # Outside of an event loop Gradio makes its own ones and never closes them.
+    return asyncio.run(inside())
+
+
+def handler(page: gr.Blocks, name: str) -> Handler:
+    return next(fn.fn for fn in page.fns.values() if fn.name == name)
+
+
+@pytest.fixture
+def page(tiny_checkpoint: Path) -> gr.Blocks:
+    return build(tiny_checkpoint)
+
+
+@pytest.fixture
+def classify(page: gr.Blocks) -> Handler:
+    return handler(page, "classify")
+
+
+def test_samples() -> None:
+    samples = tab.load_samples()
+    assert set(Counter(label for _, label in samples).values()) == {3}
+    assert len(samples) == 30
+    assert {picture.size for picture, _ in samples} == {(32, 32)}
+    assert len({picture.tobytes() for picture, _ in samples}) == 30
+
+
+def test_fusions_are_those_of_rollout() -> None:
+    assert tuple(rollout.HEAD_FUSIONS) == tab.HEAD_FUSIONS
+
+
+def test_classify_is_the_only_public_event(page: gr.Blocks) -> None:
+    public = [fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"]
+    assert public == ["classify"]
+
+
+def test_a_sample(tmp_path: Path, classify: Handler) -> None:
+    picture, label = tab.load_samples()[3]
+    picture.save(tmp_path / "any name.png")
+    probabilities, overlay, seen, note = classify(str(tmp_path / "any name.png"), "max", 0.5)
+    assert list(probabilities) == ["red", "green", "blue"]
+    assert overlay.size == seen.size == (tab.SIDE, tab.SIDE)
+    assert f"True label: **{label}** — ✗ wrong" in note
+    assert "**87.5%** right on the 1,234 test pictures of its data set" in note
+
+
+def test_an_own_picture(tmp_path: Path, classify: Handler) -> None:
+    Image.new("RGB", (64, 40), (0, 90, 200)).save(tmp_path / "own.png")
+    _, overlay, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.0)
+    assert seen.getpixel((0, 0)) == (0, 90, 200)
+    assert overlay.getpixel((0, 0)) != (0, 90, 200)
+    assert "True label" not in note
+    assert "The model saw the middle 40 × 40 of your picture, scaled to 8 × 8 pixels." in note
+
+
+@pytest.mark.parametrize(
+    ("image", "fusion", "message"),
+    [
+        (None, "mean", "Choose a picture first"),
+        ("a.txt", "mean", "&lt;b&gt;This&lt;/b&gt; is no picture."),  # text, never HTML
+        ("own.png", "sum", "head_fusion is &#x27;sum&#x27;"),
+    ],
+)
+def test_errors_are_sentences(
+    tmp_path: Path, classify: Handler, image: str | None, fusion: str, message: str
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
+    with pytest.raises(gr.Error) as caught:
+        classify(image and str(tmp_path / image), fusion, 0.0)
+    assert caught.value.message.startswith(message)
+
+
+def test_a_page_without_checkpoint_opens_and_says_so(tmp_path: Path) -> None:
+    classify = handler(build(tmp_path / "none.safetensors"), "classify")
+    Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
+    with pytest.raises(gr.Error, match="is not a checkpoint"):
+        classify(str(tmp_path / "own.png"), "mean", 0.0)
+
+
+def test_no_picture_empties_the_page(page: gr.Blocks) -> None:
+    assert handler(page, "refresh")(None, "mean", 0.0) == (None, None, None, "")
+
+
+def test_files_come_as_uploaded(tmp_path: Path) -> None:
+    image = gr.Image(type="filepath")
+    tab.hand_over_file(image)
+    (tmp_path / "fake.png").write_text("hello")
+    path = str(tmp_path / "fake.png")
+    assert image.preprocess(ImageData(path=path, orig_name="fake.png")) == path
+    assert image.preprocess(None) is None
