@@ -13,7 +13,7 @@ from grounding.images import fetch_image, open_image
 from grounding.overlay import HEADERS, annotations, draw_regions, phrase_colours, table_rows
 from grounding.pipeline import Models, ModelStore, Result, run
 from grounding.segmenters import SEGMENTERS
-from page import PictureFile, page_errors
+from page import hand_over_file, page_errors
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 FULL_WEIGHTS_HELP = (
@@ -121,7 +121,7 @@ def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
     samples = _samples()
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            image = PictureFile(
+            image = gr.Image(
                 value=samples[0][0],
                 type="filepath",
                 label="Picture",
@@ -168,6 +168,7 @@ def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
             )
     table = gr.Dataframe(headers=HEADERS, label="Found", interactive=False, elem_id="seg-table")
 
+    hand_over_file(image)
     # Both or neither: an old address must not win over a new upload.
     gr.on([image.upload, image.input], lambda: "", None, url, api_visibility="private")
     grounder.change(

@@ -4,17 +4,17 @@ torch is imported with the first picture, so that the page is up before.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from html import escape
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
-from gradio.data_classes import ImageData
 from PIL import Image
 
+from page import hand_over_file, page_errors
 from vit.heatmap import enlarge, overlay
 
 if TYPE_CHECKING:
@@ -43,33 +43,15 @@ Answer = tuple[dict[str, float], Image.Image, Image.Image, str]
 OpenImage = Callable[[str], Image.Image]
 
 
-def hand_over_file(component: gr.Image) -> None:
-    """Make an image component pass on the uploaded file as it is.
-
-    By itself Gradio opens the file first, and fails without a word that helps the user. (This is
-    no subclass because Gradio writes a .pyi file beside the source of every subclass.)
-    """
-    preprocess = component.preprocess
-
-    def path(payload: ImageData | None) -> str | None:
-        return payload.path if payload is not None and payload.path else preprocess(payload)
-
-    component.preprocess = path
-
-
-@contextmanager
-def page_errors() -> Iterator[None]:
-    """Turn a `ValueError` into a message on the page, as text and never as HTML."""
-    try:
-        yield
-    except ValueError as error:
-        raise gr.Error(escape(str(error)), title="Please check", print_exception=False) from error
-
-
 def load_samples() -> list[tuple[Image.Image, str]]:
     """Read the bundled test pictures (RGB, 32x32) with their true labels."""
     rows = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
-    return [(Image.open(SAMPLES / row["file"]).convert("RGB"), row["label"]) for row in rows]
+
+    def read(name: str) -> Image.Image:
+        with Image.open(SAMPLES / name) as image:
+            return image.convert("RGB")
+
+    return [(read(row["file"]), row["label"]) for row in rows]
 
 
 def describe_checkpoint(checkpoint: "Checkpoint") -> str:
@@ -108,7 +90,7 @@ def explain(
     from vit.rollout import attention_rollout, cls_attention_map
 
     rollout = attention_rollout(prediction.attentions, fusion, ratio)
-    grid = int((rollout.shape[-1] - 1) ** 0.5)
+    grid = isqrt(rollout.shape[-1] - 1)
     heat = cls_attention_map(rollout, grid)[0].numpy()
     return overlay(picture.crop(prediction.box), heat, SIDE)
 

@@ -1,8 +1,8 @@
 """Trains the demo models from scratch on synthetic scenes.
 
-    python -m grounding.demo.train sam2 --minutes 20
-    python -m grounding.demo.train grounding_dino --minutes 45
-    python -m grounding.demo.train clipseg --minutes 40
+    python -m grounding.demo.train sam2 --minutes 15
+    python -m grounding.demo.train grounding_dino --minutes 28
+    python -m grounding.demo.train clipseg --minutes 22
 
 Each run keeps its state in runs/demo/NAME (Ctrl-C saves, --resume goes on) and writes the averaged
 weights to assets/demo/NAME at every evaluation. Minutes are those of the training steps alone.

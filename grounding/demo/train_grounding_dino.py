@@ -38,8 +38,8 @@ IMAGE_SIZE = 160
 SMALL_SIZE = 128
 PHRASES = 8
 WIDTH = 128
-# Where the page starts its threshold: as likely right as wrong.
-EVEN_SCORE = 0.3
+# An even chance lies a little above .3, where the page starts its threshold.
+EVEN_SCORE = 0.4
 _STOP = 1012
 _FINE_STRIDE = 8
 _PROPOSALS_PER_OBJECT = 4

@@ -106,6 +106,7 @@ def test_shipped_checkpoint_knows_the_samples() -> None:
     folder = ASSETS / "samples" / "cifar10"
     right = 0
     for row in json.loads((folder / "samples.json").read_text(encoding="utf-8")):
-        probabilities = shipped.predict(Image.open(folder / row["file"])).probabilities
+        with Image.open(folder / row["file"]) as image:
+            probabilities = shipped.predict(image).probabilities
         right += max(probabilities, key=probabilities.__getitem__) == row["label"]
     assert right >= 18
