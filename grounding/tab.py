@@ -166,7 +166,9 @@ def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
                 buttons=["download", "fullscreen"],
                 elem_id="seg-regions",
             )
-    table = gr.Dataframe(headers=HEADERS, label="Found", interactive=False, elem_id="seg-table")
+            table = gr.Dataframe(
+                headers=HEADERS, label="Found", interactive=False, elem_id="seg-table"
+            )
 
     hand_over_file(image)
     # Both or neither: an old address must not win over a new upload.

@@ -39,11 +39,12 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Hold a training and a test split and the class names, in label order."""
+    """Hold a training and a test split, the class names in label order, and the set's own name."""
 
     train: Split
     test: Split
     classes: tuple[str, ...]
+    name: str
 
 
 def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -120,7 +121,7 @@ def load_image_folder(path: Path, image_size: int) -> ImageSet:
         labels = [index[label] for label, _ in found[name]]
         return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels))
 
-    return ImageSet(split("train"), split("test"), tuple(names["train"]))
+    return ImageSet(split("train"), split("test"), tuple(names["train"]), path.name)
 
 
 def download_cifar10(root: Path) -> ImageSet:
@@ -133,7 +134,7 @@ def download_cifar10(root: Path) -> ImageSet:
         return Split(images, torch.tensor(data.targets)), data.classes
 
     (train, classes), (test, _) = split(True), split(False)
-    return ImageSet(train, test, tuple(classes))
+    return ImageSet(train, test, tuple(classes), "CIFAR-10")
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -57,11 +57,10 @@ def load_samples() -> list[tuple[Image.Image, str]]:
 def describe_checkpoint(checkpoint: "Checkpoint") -> str:
     """Say in Markdown which model answers, how good it is, and on which data."""
     metrics = checkpoint.metrics
-    data = metrics.get("data") or checkpoint.recipe.get("data") or "its data set"
     millions = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
     return (
         f"Model: ViT with {millions:.1f} M parameters, **{metrics['test_accuracy']:.1%}** right on "
-        f"the {metrics['test_images']:,} test pictures of {escape(data)}. It knows "
+        f"the {metrics['test_images']:,} test pictures of {escape(metrics['data'])}. It knows "
         f"{len(checkpoint.classes)} classes and always answers with one of them."
     )
 

@@ -177,7 +177,7 @@ class Trainer:
         """Build the model and the optimisers of `config`; nothing is written yet."""
         torch.manual_seed(config.seed)
         self.config, self.folder, self.device = config, folder, device
-        self.classes = data.classes
+        self.classes, self.data_name = data.classes, data.name
         self.train_split, self.test_split = data.train.to(device), data.test.to(device)
         self.model = ViT(model_config).to(device).train()
         self.optimizers = build_optimizers(self.model, config)
@@ -261,6 +261,7 @@ class Trainer:
         """Write `best.safetensors`, which the app and `load_checkpoint` read."""
         recipe = asdict(self.config) | {"train_images": len(self.train_split.labels)}
         metrics = self.history[-1] | {
+            "data": self.data_name,
             "test_images": len(self.test_split.labels),
             "device": str(self.device),
             "torch": torch.__version__,

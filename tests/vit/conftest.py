@@ -40,13 +40,13 @@ def tiny_set() -> ImageSet:
         images[torch.arange(count), labels] += 150
         return Split(images, labels)
 
-    return ImageSet(split(13), split(9), ("red", "green", "blue"))
+    return ImageSet(split(13), split(9), ("red", "green", "blue"), "colours")
 
 
 @pytest.fixture
 def tiny_checkpoint(tmp_path: Path, tiny_model: ViT) -> Path:
     path = tmp_path / "tiny.safetensors"
-    metrics = {"test_accuracy": 0.875, "test_images": 1234}
+    metrics = {"test_accuracy": 0.875, "test_images": 1234, "data": "colours"}
     classes = ("red", "green", "blue")
     save_checkpoint(path, Checkpoint(tiny_model, classes, Preprocessing(), {"epochs": 1}, metrics))
     return path

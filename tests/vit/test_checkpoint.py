@@ -16,7 +16,7 @@ def test_round_trip(tiny_checkpoint: Path, tiny_model: ViT) -> None:
     assert loaded.classes == ("red", "green", "blue")
     assert loaded.preprocessing == Preprocessing()
     assert loaded.recipe == {"epochs": 1}
-    assert loaded.metrics == {"test_accuracy": 0.875, "test_images": 1234}
+    assert loaded.metrics["test_accuracy"] == 0.875
     assert not loaded.model.training
     for name, tensor in tiny_model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor)

@@ -68,7 +68,7 @@ def test_a_sample(tmp_path: Path, classify: Handler) -> None:
     assert list(probabilities) == ["red", "green", "blue"]
     assert overlay.size == seen.size == (tab.SIDE, tab.SIDE)
     assert f"True label: **{label}** — ✗ wrong" in note
-    assert "**87.5%** right on the 1,234 test pictures of its data set" in note
+    assert "**87.5%** right on the 1,234 test pictures of colours" in note
 
 
 def test_an_own_picture(tmp_path: Path, classify: Handler) -> None:

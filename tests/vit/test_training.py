@@ -112,6 +112,7 @@ def test_learns_and_the_best_checkpoint_loads(
     assert checkpoint.classes == ("red", "green", "blue")
     assert checkpoint.recipe["train_images"] == 13
     assert checkpoint.metrics["test_images"] == 9
+    assert checkpoint.metrics["data"] == "colours"
     assert not checkpoint.model.training
 
 
