@@ -1,6 +1,6 @@
 """Synthetic scenes: sprites with names and colours on a background, with exact instance masks.
 
-    python -m grounding.demo.scenes --seed 7 --count 4 --out /tmp/scenes
+    python -m grounding.demo.scenes --seed 7 --count 4 --out scenes
 
 writes for each scene its picture, its masks and phrases with the objects they mean. Composing by
 cut and paste follows Dwibedi et al. 2017, "Cut, Paste and Learn", https://arxiv.org/abs/1708.01642.
