@@ -139,8 +139,9 @@ def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
                 value=samples[0][1],
                 label="What to look for",
                 placeholder="a dog, the blue car",
-                info="Several phrases: separate them with commas.",
-                max_lines=1,
+                info="Several phrases: separate them with commas, or one per line.",
+                lines=1,
+                max_lines=5,
                 elem_id="seg-prompt",
             )
             button = gr.Button("Run", variant="primary", elem_id="seg-run")
