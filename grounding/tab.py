@@ -22,7 +22,7 @@ FULL_WEIGHTS_HELP = (
     "then downloaded at first use."
 )
 
-Run = Callable[[Models, Image.Image, str, float], Result]
+Infer = Callable[[str, str, Image.Image, str, float], Result]
 
 
 def read_picture(path: str | None, url: str) -> Image.Image:
@@ -72,14 +72,20 @@ def _samples() -> list[list[str]]:
     return [[str(SAMPLES / row["file"]), row["prompt"]] for row in rows]
 
 
-def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
+def build_tab(store: ModelStore, gpu: Callable[[Infer], Infer]) -> None:
     """Build the tab inside the current `gr.Blocks`.
 
     Args:
         store: The models.
         gpu: Wraps the function that needs a GPU (`spaces.GPU` on ZeroGPU).
     """
-    run_models = gpu(run)
+
+    @gpu
+    def infer(
+        grounder: str, segmenter: str, image: Image.Image, prompt: str, threshold: float
+    ) -> Result:
+        # By name: ZeroGPU calls this in another process, and models are no arguments to send.
+        return run(store.get(grounder, segmenter), image, prompt, threshold)
 
     def segment(
         image: str | None,
@@ -108,7 +114,7 @@ def build_tab(store: ModelStore, gpu: Callable[[Run], Run]) -> None:
             picture = read_picture(image, url)
             models = store.get(grounder, segmenter, lambda share, text: progress(share, desc=text))
             progress(1.0, desc="Looking for regions")
-            result = run_models(models, picture, prompt, threshold)
+            result = infer(grounder, segmenter, picture, prompt, threshold)
         colours = phrase_colours(result.phrases)
         shown = annotations(picture, result.regions.labels, result.masks.masks)
         return (
