@@ -27,8 +27,9 @@ INTRO = """# ViT attention & text-prompted segmentation
 Classify small pictures with a Vision Transformer and see where it looks, or outline anything you
 can name in a picture."""
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
 #seg-result img.mask:not(.inactive) { opacity: .6; }
+#seg-table, #seg-samples { max-width: calc(100vw - 64px); overflow-x: auto; }
 #seg-status p { margin: .2em 0; }
 """
 
