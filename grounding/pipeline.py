@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from grounding.core import Grounder, Masks, Regions, Segmenter
-from grounding.grounders import GROUNDERS, GrounderEntry
+from grounding.grounders import GROUNDERS
+from grounding.menu import ModelEntry
 from grounding.prompt import parse_prompt
-from grounding.segmenters import SEGMENTERS, SegmenterEntry
+from grounding.segmenters import SEGMENTERS
 from grounding.weights import Progress, Source, Weights
 
 DUPLICATE_IOU = 0.7
@@ -86,7 +87,7 @@ class ModelStore:
         return Models(first[0], second[0], first[1], second[1])
 
     def _load(
-        self, role: str, menu: dict[str, Any], name: str, progress: Progress
+        self, role: str, menu: Mapping[str, ModelEntry], name: str, progress: Progress
     ) -> tuple[Any, Source]:
         if name not in menu:
             raise ValueError(f"There is no {role} {name!r}; choose one of {', '.join(menu)}.")
@@ -99,7 +100,7 @@ class ModelStore:
                 self._loaded[source] = self._read(entry, source, name)
             return self._loaded[source], source
 
-    def _read(self, entry: GrounderEntry | SegmenterEntry, source: Source, name: str) -> Any:
+    def _read(self, entry: ModelEntry, source: Source, name: str) -> Any:
         device = choose_device(self.device)
         try:
             return entry.load(source.folder, device)

@@ -1,36 +1,23 @@
 """The menu of grounders. A new one is a file here with a `load` function, and a line below."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from grounding.core import Grounder
-
-_TRANSFORMERS = ("*.json", "*.txt", "model.safetensors")
+from grounding.menu import ModelEntry
 
 
 @dataclass(frozen=True)
-class GrounderEntry:
+class GrounderEntry(ModelEntry):
     """Say where a grounder comes from.
 
     Attributes:
-        module: File in this folder; its `load(folder, device)` returns the grounder. It is also
-            the name of the bundled demo weights.
-        repo: Repository on the hub.
         threshold: Score from which on a region counts, as a start for the slider.
-        files: Patterns of the files needed from the repository, the weights' own last.
     """
 
-    module: str
-    repo: str
-    threshold: float
-    files: tuple[str, ...] = _TRANSFORMERS
+    package: ClassVar[str] = __name__
 
-    def load(self, folder: Path, device: str) -> Grounder:
-        """Load the grounder from the files in `folder` onto `device`."""
-        loader: Callable[[Path, str], Grounder] = import_module(f"{__name__}.{self.module}").load
-        return loader(folder, device)
+    files: tuple[str, ...] = ("*.json", "*.txt", "model.safetensors")
+    threshold: float = field(kw_only=True)
 
 
 GROUNDERS = {
