@@ -164,17 +164,19 @@ class ViT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.zeros_(self.head.weight)  # as in the paper: uniform predictions at the start
+        for block in self.blocks:
+            # Every block starts as the identity, so a high learning rate is safe from the start.
+            nn.init.zeros_(block.attn.proj.weight)
+            nn.init.zeros_(block.mlp.fc2.weight)
 
-    def embed(self, x: Tensor, keep_tokens: int | None = None) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         """Return the encoder's input tokens, class token first.
 
         Args:
             x: Normalised images (B, 3, image_size, image_size), float.
-            keep_tokens: Keep only so many randomly chosen patches, the same for the whole batch;
-                a cheaper training step (PatchDropout, https://arxiv.org/abs/2208.07220).
 
         Returns:
-            Tokens (B, 1 + g*g, D), or (B, 1 + keep_tokens, D).
+            Tokens (B, 1 + g*g, D).
 
         Raises:
             ValueError: If the images are not square with side `image_size`.
@@ -183,15 +185,12 @@ class ViT(nn.Module):
         if x.ndim != 4 or x.shape[1:] != (3, side, side):
             raise ValueError(f"images have shape {tuple(x.shape)}; expected (B, 3, {side}, {side})")
         patches = self.patch_embed(x) + self.pos_embed[:, 1:]
-        if keep_tokens is not None:
-            chosen = torch.randperm(patches.shape[1], device=x.device)[:keep_tokens]
-            patches = patches[:, chosen]
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
         return self.dropout(torch.cat((cls, patches), dim=1))
 
-    def forward(self, x: Tensor, keep_tokens: int | None = None) -> Tensor:
-        """Classify images (B, 3, H, W): logits (B, num_classes). See `embed` for `keep_tokens`."""
-        x = self.embed(x, keep_tokens)
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify images (B, 3, H, W): logits (B, num_classes)."""
+        x = self.embed(x)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x[:, 0]))

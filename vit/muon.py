@@ -44,8 +44,18 @@ class Muon(Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        precision: torch.dtype = torch.float32,
     ) -> None:
-        """Take parameter groups; a group's `split` says how many matrices a weight stacks."""
+        """Take parameter groups; a group's `split` says how many matrices a weight stacks.
+
+        Args:
+            params: Groups of 2-D weights.
+            lr: Learning rate: the size of an update's singular values.
+            momentum: Decay of the running mean of the gradients, in [0, 1).
+            weight_decay: Decoupled weight decay, multiplied by `lr`.
+            precision: Type of the Newton-Schulz iterations; they stand the noise of bfloat16.
+        """
+        self.precision = precision
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "split": 1}
         super().__init__(params, defaults)
 
@@ -62,7 +72,9 @@ class Muon(Optimizer):
                     shapes[part.shape].append((part, part_update))
             for shape, pairs in shapes.items():
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                updates = orthogonalize(torch.stack([update for _, update in pairs]))
+                updates = orthogonalize(
+                    torch.stack([update for _, update in pairs]).to(self.precision)
+                ).float()
                 for (part, _), update in zip(pairs, updates, strict=True):
                     part.sub_(update, alpha=group["lr"] * scale)
 

@@ -48,8 +48,7 @@ class TrainConfig:
         dropout: Dropout probability of the model.
         label_smoothing: Share of the target spread over all classes.
         crop_padding: Largest shift of the random crop, in pixels.
-        sparse_epochs: First epochs, which see `sparse_tokens` patches of each image.
-        sparse_tokens: Patches kept in those epochs, chosen anew at each step.
+        precision: "fp32", or "bf16" for the matrix products (weights and moments stay float32).
         test_every: Epochs between two test passes; the last epoch is always tested.
         seed: Seed of everything random.
     """
@@ -65,22 +64,24 @@ class TrainConfig:
     dropout: float = 0.1
     label_smoothing: float = 0.0
     crop_padding: int = 4
-    sparse_epochs: int = 0
-    sparse_tokens: int = 32
+    precision: str = "fp32"
     test_every: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
-        for name in ("lr", "muon_lr", "batch_size", "epochs", "sparse_tokens", "test_every"):
+        for name in ("lr", "muon_lr", "batch_size", "epochs", "test_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
 
 
-OPTIMIZERS = ("adamw", "muon")
-SCHEDULES = ("cosine", "linear")
+CHOICES = {
+    "optimizer": ("adamw", "muon"),
+    "schedule": ("cosine", "linear"),
+    "precision": ("fp32", "bf16"),
+}
 RECIPES = {
     "reference": TrainConfig(),
     # For an hour or two on a CPU: every part is there to learn more per step.
@@ -93,8 +94,7 @@ RECIPES = {
         epochs=12,
         dropout=0.0,
         label_smoothing=0.1,
-        crop_padding=2,
-        sparse_epochs=8,
+        precision="bf16",
     ),
 }
 
@@ -127,7 +127,12 @@ def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
         {"params": [p for n, p in matrices if "qkv" not in n]},
     ]
     return [
-        Muon(groups, lr=config.muon_lr, weight_decay=config.weight_decay),
+        Muon(
+            groups,
+            lr=config.muon_lr,
+            weight_decay=config.weight_decay,
+            precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+        ),
         AdamW(others, lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -218,13 +223,14 @@ class Trainer:
         config = self.config
         epoch, position = divmod(self.step, self.steps_per_epoch)
         chosen = self._epoch_order(epoch)[position * config.batch_size :][: config.batch_size]
-        # Seeding every step makes augmentation, dropout and token choice independent of the past.
+        # Seeding every step makes augmentation and dropout independent of the past.
         torch.manual_seed(config.seed * 1_000_003 + self.step)
         images = random_crop_flip(self.train_split.images[chosen], config.crop_padding)
-        keep = config.sparse_tokens if epoch < config.sparse_epochs else None
-        logits = self.model(normalize(images, *self.statistics), keep)
+        bf16 = config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            logits = self.model(normalize(images, *self.statistics))
         loss = F.cross_entropy(
-            logits, self.train_split.labels[chosen], label_smoothing=config.label_smoothing
+            logits.float(), self.train_split.labels[chosen], label_smoothing=config.label_smoothing
         )
         self._set_learning_rates(learning_rate(self.step, total, config))
         for optimizer in self.optimizers:

@@ -16,9 +16,7 @@ from vit.model import ViTConfig
 from vit.training import RECIPES, TrainConfig, Trainer, build_optimizers, evaluate, learning_rate
 
 ADAMW = TrainConfig(batch_size=4, epochs=3, crop_padding=1, lr=3e-3)
-MUON = dataclasses.replace(
-    ADAMW, optimizer="muon", schedule="linear", warmup=0.2, sparse_epochs=2, sparse_tokens=6
-)
+MUON = dataclasses.replace(ADAMW, optimizer="muon", schedule="linear", warmup=0.2, precision="bf16")
 
 Make = Callable[[TrainConfig, str], Trainer]
 
