@@ -57,6 +57,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "auto: full if they can be had, else demo",
     )
     parser.add_argument(
+        "--weights-folder",
+        type=Path,
+        metavar="DIR",
+        help="look for public weights in DIR/OWNER/NAME first, named as on the hub",
+    )
+    parser.add_argument(
         "--offline", action="store_true", help="never ask the hub; its local cache is still used"
     )
     return parser.parse_args(argv)
@@ -83,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.device in ("cuda", "mps"):
         choose_device(args.device)  # say at once that it is missing, not at the first picture
-    page = build_page(Weights(args.weights, args.offline), args.device)
+    page = build_page(Weights(args.weights, args.offline, args.weights_folder), args.device)
     page.queue(max_size=32).launch(
         server_name=args.host,
         server_port=args.port,

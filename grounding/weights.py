@@ -1,5 +1,6 @@
 """Which weights a model gets, and from where: the hub's, or the small ones bundled with the app."""
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,16 +32,21 @@ class Source:
 class Weights:
     """Choose between the hub's weights and the bundled ones, and fetch the former once."""
 
-    def __init__(self, mode: str = "auto", offline: bool = False) -> None:
+    def __init__(
+        self, mode: str = "auto", offline: bool = False, folder: Path | None = None
+    ) -> None:
         """Take a mode: "full" (hub), "demo" (bundled) or "auto" (hub, else bundled).
 
         Args:
             mode: One of `MODES`.
             offline: Never use the network; what the hub's cache already holds counts as there.
+            folder: Where repositories of the hub lie as OWNER/NAME; looked in before the hub.
         """
         if mode not in MODES:
             raise ValueError(f"weights is {mode!r}; choose one of {', '.join(MODES)}")
-        self.mode, self.offline = mode, offline
+        if folder and not folder.is_dir():
+            raise ValueError(f"The weights folder {folder} is not there, or is no folder.")
+        self.mode, self.offline, self.folder = mode, offline, folder
         self._failed_at = -RETRY_SECONDS
 
     def locate(self, repo: str, files: tuple[str, ...], demo: str, progress: Progress) -> Source:
@@ -53,11 +59,15 @@ class Weights:
             progress: Called with the share done in [0, 1] and a text while a download runs.
 
         Raises:
-            ValueError: If the mode is "full" and the weights cannot be had.
+            ValueError: If the mode is "full" and the weights cannot be had, or the disk is full.
         """
         if self.mode == "demo":
             return self._bundled(demo)
-        folder = self._cached(repo, files) or self._download(repo, files, progress)
+        folder = (
+            self._local(repo, files)
+            or self._cached(repo, files)
+            or self._download(repo, files, progress)
+        )
         if folder:
             return Source(repo, folder, demo=False)
         if self.mode == "full":
@@ -87,6 +97,10 @@ class Weights:
     def _bundled(self, demo: str) -> Source:
         return Source("bundled demo weights", DEMO_ROOT / demo, demo=True)
 
+    def _local(self, repo: str, files: tuple[str, ...]) -> Path | None:
+        place = self.folder / repo if self.folder else None
+        return place if place and any(place.glob(files[-1])) else None
+
     def _cached(self, repo: str, files: tuple[str, ...]) -> Path | None:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
@@ -112,6 +126,11 @@ class Weights:
                 tqdm_class=_reporting_bar(progress, repo),
             )
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise ValueError(
+                    f"There is no room on the disk for the weights of {repo}. Make room, or set "
+                    "the environment variable HF_HOME to a folder on a larger disk."
+                ) from error
             # The hub's client lets its HTTP library's errors through, and its versions use
             # different libraries, so there is no narrower class to name.
             print(f"Cannot download {repo}: {type(error).__name__}: {error}")

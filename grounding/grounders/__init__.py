@@ -28,5 +28,10 @@ GROUNDERS = {
         "grounding_dino", "IDEA-Research/grounding-dino-base", threshold=0.3
     ),
     "CLIPSeg": GrounderEntry("clipseg", "CIDAS/clipseg-rd64-refined", threshold=0.4),
-    # GLIP takes its line here when grounders/glip exists.
+    "GLIP-T": GrounderEntry(
+        "glip",
+        "GLIPModel/GLIP",
+        ("glip_tiny_model_o365_goldg_cc_sbu.pth",),
+        threshold=0.5,
+    ),
 }

@@ -13,34 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
+from grounding.captions import pack
 from grounding.core import Regions
 
 MAX_REGIONS = 30
 NMS_IOU = 0.5
-
-
-def pack(phrases: list[list[int]], room: int) -> list[list[int]]:
-    """Share phrases out over captions of at most `room` tokens, a separator after each phrase.
-
-    Args:
-        phrases: Token ids of each phrase.
-        room: Tokens a caption may hold, without its first and last.
-
-    Returns:
-        The numbers of the phrases in each caption, in order.
-
-    >>> pack([[1, 2], [3], [4, 5, 6]], room=5)
-    [[0, 1], [2]]
-    """
-    captions: list[list[int]] = []
-    used = room
-    for number, tokens in enumerate(phrases):
-        if used + len(tokens) + 1 > room:
-            captions.append([])
-            used = 0
-        captions[-1].append(number)
-        used += len(tokens) + 1
-    return captions
 
 
 class GroundingDino:
@@ -59,7 +36,8 @@ class GroundingDino:
         inputs = self.processor.image_processor(images=image, return_tensors="pt").to(self.device)
         room = self.model.config.max_text_len - 2
         tokens = [self._tokens(phrase)[: room - 1] for phrase in phrases]
-        found = [self._detect(inputs, tokens, numbers) for numbers in pack(tokens, room)]
+        lengths = [len(ids) for ids in tokens]
+        found = [self._detect(inputs, tokens, numbers) for numbers in pack(lengths, room)]
         boxes, scores, numbers = (torch.cat(parts) for parts in zip(*found, strict=True))
         width, height = image.size
         size = boxes.new_tensor([width, height, width, height])

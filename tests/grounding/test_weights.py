@@ -1,9 +1,11 @@
+import errno
 import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from grounding.grounders import GROUNDERS
 from grounding.pipeline import ModelStore
@@ -68,6 +70,34 @@ def test_full_weights_that_cannot_be_had(cache: Path, offline: bool, why: str) -
 def test_half_a_download_is_not_taken_for_whole(cache: Path) -> None:
     _fill(cache, REPO, DEMO_ROOT / "grounding_dino", ("*.json",))
     assert Weights("auto", offline=True).locate(REPO, FILES, "grounding_dino", _quiet).demo
+
+
+def test_weights_folder_comes_first(cache: Path, tmp_path: Path) -> None:
+    place = tmp_path / "mine" / REPO
+    place.mkdir(parents=True)
+    weights = Weights("auto", offline=True, folder=tmp_path / "mine")
+    assert weights.locate(REPO, FILES, "grounding_dino", _quiet).demo  # nothing in it yet
+    (place / FILES[-1]).touch()
+    source = weights.locate(REPO, FILES, "grounding_dino", _quiet)
+    assert (source.folder, source.name, source.demo) == (place, REPO, False)
+
+
+def test_weights_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"The weights folder .*missing is not there"):
+        Weights("auto", folder=tmp_path / "missing")
+
+
+def test_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the disk is full is not the hub's fault, and the page must say so."""
+
+    def fill_up(*_: Any, **options: Any) -> str:
+        if options.get("local_files_only"):
+            raise LocalEntryNotFoundError("not there")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fill_up)
+    with pytest.raises(ValueError, match=f"no room on the disk for the weights of {REPO}"):
+        Weights("auto").locate(REPO, FILES, "grounding_dino", _quiet)
 
 
 def test_cached_full_weights_run(cache: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grounding.grounders.grounding_dino import MAX_REGIONS, GroundingDino, pack
+from grounding.grounders.grounding_dino import MAX_REGIONS, GroundingDino
 
 VOCABULARY = {"[CLS]": 1, "[SEP]": 2, ".": 3, "a": 4, "red": 5, "dog": 6, "cat": 7}
 
@@ -89,16 +89,3 @@ def test_many_phrases_take_several_captions_and_none_is_lost() -> None:
 
 def test_phrase_without_a_known_word_finds_nothing() -> None:
     assert len(_ground(FakeModel([("dog", 0.9, [0.5, 0.5, 0.5, 0.5])]), ["xylophone"])) == 0
-
-
-@pytest.mark.parametrize(
-    ("lengths", "captions"),
-    [
-        ([], []),  # none
-        ([3], [[0]]),  # one
-        ([2, 2, 2], [[0, 1], [2]]),  # the third does not fit
-        ([5, 5], [[0], [1]]),  # each fills a caption
-    ],
-)
-def test_pack(lengths: list[int], captions: list[list[int]]) -> None:
-    assert pack([[0] * n for n in lengths], room=6) == captions

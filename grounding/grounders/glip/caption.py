@@ -1,0 +1,68 @@
+"""From phrases to a caption, its tokens, and which tokens belong to which phrase."""
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SEPARATOR = ". "
+Span = tuple[int, int]
+
+
+def clean(phrase: str) -> str:
+    """Write a phrase as the official evaluation does: no parentheses, no underscores.
+
+    >>> clean("stop_sign"), clean("cup (mug)")
+    ('stop sign', 'cup ')
+    """
+    return re.sub(r"\(.*\)", "", phrase).replace("_", " ").replace("  ", " ")
+
+
+def join(phrases: list[str], separator: str = SEPARATOR, end: str = "") -> tuple[str, list[Span]]:
+    """Write phrases in one caption, and say where in it each of them stands.
+
+    >>> join(["cat", "old dog"])
+    ('cat. old dog', [(0, 3), (5, 12)])
+    """
+    spans: list[Span] = []
+    start = 0
+    for phrase in phrases:
+        spans.append((start, start + len(phrase)))
+        start += len(phrase) + len(separator)
+    return separator.join(phrases) + end, spans
+
+
+def encode(
+    tokenizer: Any, caption: str, spans: list[Span], max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Turn a caption into tokens.
+
+    Args:
+        tokenizer: transformers' fast BERT tokenizer.
+        caption: The text.
+        spans: First and last + 1 character of each phrase.
+        max_tokens: A longer caption is cut off, its last token put at the end.
+
+    Returns:
+        Token ids int64 (1, T), and the tokens of each phrase, bool (P, T). A phrase beyond the end
+        has none, except that the last token stands for what has been at its place.
+    """
+    whole = tokenizer(caption, verbose=False)
+    ids = whole["input_ids"]
+    positive = torch.zeros(len(spans), max(len(ids), max_tokens), dtype=torch.bool)
+    for row, (begin, end) in zip(positive, spans, strict=True):
+        # A phrase may begin or end with a space, which belongs to no token.
+        first = _token(whole, range(begin, begin + 3))
+        last = _token(whole, range(end - 1, end - 4, -1))
+        if first is not None and last is not None:
+            row[first : last + 1] = True
+    if len(ids) > max_tokens:
+        ids = [*ids[: max_tokens - 1], ids[-1]]
+    return torch.tensor([ids]), positive[:, : len(ids)]
+
+
+def _token(whole: Any, characters: range) -> int | None:
+    """Return the token of the first of the characters that belongs to one."""
+    tokens = (whole.char_to_token(0, character) for character in characters if character >= 0)
+    return next((token for token in tokens if token is not None), None)

@@ -1,0 +1,74 @@
+"""GLIP as a grounder: phrases in, boxes with phrases out."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from grounding.captions import pack
+from grounding.core import Regions
+from grounding.grounders.glip.boxes import Detections, detect
+from grounding.grounders.glip.caption import clean, encode, join
+from grounding.grounders.glip.model import Glip
+from grounding.grounders.glip.pictures import prepare
+
+MAX_REGIONS = 30
+
+
+class GlipGrounder:
+    """Find boxes by text."""
+
+    def __init__(self, model: Glip, tokenizer: Any, device: str) -> None:
+        """Take the network in eval mode on `device`, and transformers' fast BERT tokenizer."""
+        self.model, self.tokenizer, self.device = model, tokenizer, device
+
+    @torch.inference_mode()
+    def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
+        """Return boxes of an RGB picture, each with the phrase it was found by."""
+        config = self.model.config
+        pixels, (size,) = prepare([image], config.short_side, config.long_side)
+        captions = [clean(phrase) for phrase in phrases]
+        lengths = [len(self.tokenizer.tokenize(caption)) for caption in captions]
+        with precision(self.device):
+            maps = self.model.look(pixels.to(self.device))
+            found = [
+                self._read(maps, [captions[n] for n in numbers], size, numbers)
+                for numbers in pack(lengths, config.max_tokens - 2)
+            ]
+        boxes, scores, labels = (
+            torch.cat([getattr(part, name) for part in found])
+            for name in ("boxes", "scores", "labels")
+        )
+        ratio = boxes.new_tensor([image.width / size[0], image.height / size[1]] * 2)
+        boxes = boxes * ratio
+        visible = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= 1
+        kept = torch.nonzero((scores >= threshold) & visible).flatten()
+        kept = kept[scores[kept].argsort(descending=True, stable=True)][:MAX_REGIONS]
+        return Regions(
+            boxes[kept].cpu().numpy().astype(np.float32),
+            scores[kept].cpu().numpy().astype(np.float32),
+            tuple(phrases[label] for label in labels[kept].tolist()),
+        )
+
+    def _read(
+        self, maps: list[Tensor], captions: list[str], size: tuple[int, int], numbers: list[int]
+    ) -> Detections:
+        """Look for one caption's phrases; `numbers` says which they are of all."""
+        ids, positive = encode(self.tokenizer, *join(captions), self.model.config.max_tokens)
+        raw = self.model.read(maps, ids.to(self.device))
+        found = detect(raw, 0, positive.to(self.device), size)
+        labels = found.labels.new_tensor(numbers)[found.labels]
+        return Detections(found.boxes, found.scores, labels)
+
+
+def precision(device: str) -> AbstractContextManager[Any]:
+    """Return the context in which to run: bfloat16 products where the processor has them."""
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # torch multiplies bfloat16 on any CPU, but slower than float32 without these units.
+        fast = device == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)

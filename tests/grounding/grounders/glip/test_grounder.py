@@ -1,0 +1,133 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import BertTokenizer
+
+from grounding.core import Regions
+from grounding.grounders.glip import load
+from grounding.grounders.glip.boxes import detect
+from grounding.grounders.glip.caption import encode, join
+from grounding.grounders.glip.checkpoint import official_weights
+from grounding.grounders.glip.grounder import MAX_REGIONS, GlipGrounder
+from grounding.grounders.glip.model import Glip
+from grounding.grounders.glip.pictures import prepare, scaled_size
+
+PHRASES = ["person", "hot dog", "toothbrush"]
+
+
+@pytest.fixture(autouse=True)
+def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+
+
+@pytest.fixture
+def grounder(parity_model: Glip, parity_tokenizer: BertTokenizer) -> GlipGrounder:
+    return GlipGrounder(parity_model, parity_tokenizer, "cpu")
+
+
+@pytest.fixture
+def image(parity_folder: Path) -> Image.Image:
+    return Image.open(parity_folder / "image_0.png").convert("RGB")
+
+
+def test_boxes_are_those_of_the_network(grounder: GlipGrounder, image: Image.Image) -> None:
+    model = grounder.model
+    pixels, (size,) = prepare([image], model.config.short_side, model.config.long_side)
+    ids, positive = encode(grounder.tokenizer, *join(PHRASES), 256)
+    with torch.inference_mode():
+        found = detect(model(pixels, ids), 0, positive, size)
+    regions = grounder.ground(image, PHRASES, 0.0)
+    count = len(regions)
+    assert count == MAX_REGIONS
+    ratio = np.array([image.width / size[0], image.height / size[1]] * 2)
+    np.testing.assert_allclose(regions.boxes, found.boxes[:count].numpy() * ratio, atol=1e-2)
+    np.testing.assert_allclose(regions.scores, found.scores[:count], atol=1e-5)
+    assert regions.labels == tuple(PHRASES[label] for label in found.labels[:count])
+
+
+def test_threshold(grounder: GlipGrounder, image: Image.Image) -> None:
+    every = grounder.ground(image, PHRASES, 0.0)
+    middle = float(every.scores[10])
+    assert len(grounder.ground(image, PHRASES, middle + 1e-6)) == 10
+    assert len(grounder.ground(image, PHRASES, 1.0)) == 0
+
+
+def test_more_phrases_than_a_caption_holds(grounder: GlipGrounder, image: Image.Image) -> None:
+    """Each caption is read by itself; together they give what the captions give alone."""
+    model = grounder.model
+    short = GlipGrounder(model, grounder.tokenizer, "cpu")
+    short.model = _with_room(model, 6)  # [CLS] hot dog . person . [SEP] does not fit
+    apart = [grounder.ground(image, [phrase], 0.0) for phrase in PHRASES]
+    together = short.ground(image, PHRASES, 0.0)
+    assert {label for part in (together,) for label in part.labels} <= set(PHRASES)
+    best = max(zip(apart, PHRASES, strict=True), key=lambda pair: pair[0].scores[0])
+    assert together.labels[0] == best[1]
+    assert together.scores[0] == pytest.approx(best[0].scores[0], abs=1e-5)
+    assert together.boxes[0] == pytest.approx(best[0].boxes[0], abs=1e-2)
+
+
+def _with_room(model: Glip, max_tokens: int) -> Any:
+    class Short:
+        config = replace(model.config, max_tokens=max_tokens)
+        look, read = model.look, model.read
+
+    return Short()
+
+
+@pytest.mark.parametrize(
+    ("phrases", "size"),
+    [
+        (["person"], (1, 1)),  # a single pixel
+        (["person"], (300, 7)),  # very wide
+        (["person"], (7, 300)),  # very tall
+        (["(only a remark)"], (40, 40)),  # nothing is left after cleaning
+        (["☃"], (40, 40)),  # an unknown sign
+        (["word " * 400], (40, 40)),  # longer than a caption
+        (["person"] * 3, (40, 40)),  # the same three times
+    ],
+)
+def test_odd_input(grounder: GlipGrounder, phrases: list[str], size: tuple[int, int]) -> None:
+    regions = grounder.ground(Image.new("RGB", size, (90, 60, 30)), phrases, 0.0)
+    assert isinstance(regions, Regions)
+    assert set(regions.labels) <= set(phrases)
+    assert (regions.boxes >= 0).all()
+    assert (regions.boxes[:, 2] <= size[0]).all()
+    assert (regions.boxes[:, 3] <= size[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "long", "scaled"),
+    [
+        ((640, 480), 800, 1333, (1066, 800)),
+        ((480, 640), 800, 1333, (800, 1066)),
+        ((2000, 500), 800, 1333, (1332, 333)),  # the long side decides
+        ((800, 900), 800, 1333, (800, 900)),  # nothing to do
+        ((2000, 500), 800, None, (3200, 800)),  # no limit
+        ((10, 10), 800, 1333, (800, 800)),  # enlarged, too
+    ],
+)
+def test_scaled_size(
+    size: tuple[int, int], short: int, long: int | None, scaled: tuple[int, int]
+) -> None:
+    assert scaled_size(size, short, long) == scaled
+
+
+def test_load_from_a_folder(
+    tmp_path: Path, parity_model: Glip, parity_folder: Path, image: Image.Image
+) -> None:
+    """A folder with its own sizes and words, as the demo weights are."""
+    save_file(official_weights(parity_model), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(asdict(parity_model.config)))
+    (tmp_path / "vocab.txt").write_text((parity_folder / "vocab.txt").read_text())
+    grounder = load(tmp_path, "cpu")
+    twin = GlipGrounder(parity_model, grounder.tokenizer, "cpu")
+    ours, theirs = (each.ground(image, PHRASES, 0.0) for each in (grounder, twin))
+    assert ours.labels == theirs.labels
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
