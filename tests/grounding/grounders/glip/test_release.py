@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +24,16 @@ class Scheduler:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Scheduler.made += 1
+
+
+class Bomb:
+    """What somebody would put into a checkpoint to run a command."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.target}",)
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +73,12 @@ def test_the_optimisers_part_is_not_run(tmp_path: Path) -> None:
     weights = read_released(saved(tmp_path / "x.pth", {"model": WEIGHTS, **rest}))
     assert torch.equal(weights["a.weight"], WEIGHTS["module.a.weight"])
     assert Scheduler.made == 0
+
+
+def test_a_command_in_the_file_is_not_run(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.pth", {"model": WEIGHTS, "optimizer": Bomb(tmp_path / "boom")})
+    assert sorted(read_released(path)) == ["a.weight", "b"]
+    assert not (tmp_path / "boom").exists()
 
 
 def test_format_of_old_torch(tmp_path: Path) -> None:
