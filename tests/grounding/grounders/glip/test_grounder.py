@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import BertTokenizer
 
 from grounding.core import Regions
+from grounding.grounders import GROUNDERS
 from grounding.grounders.glip import load
 from grounding.grounders.glip.boxes import detect
 from grounding.grounders.glip.caption import encode, join
@@ -18,6 +20,7 @@ from grounding.grounders.glip.checkpoint import official_weights
 from grounding.grounders.glip.grounder import MAX_REGIONS, GlipGrounder
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.pictures import prepare, scaled_size
+from grounding.weights import Weights
 
 PHRASES = ["person", "hot dog", "toothbrush"]
 
@@ -130,4 +133,27 @@ def test_load_from_a_folder(
     twin = GlipGrounder(parity_model, grounder.tokenizer, "cpu")
     ours, theirs = (each.ground(image, PHRASES, 0.0) for each in (grounder, twin))
     assert ours.labels == theirs.labels
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
+
+
+def test_load_the_release_as_the_app_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parity_model: Glip,
+    parity_folder: Path,
+    image: Image.Image,
+) -> None:
+    """A pickle named and laid out as on the hub, only smaller, through the menu's entry."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "cache"))
+    entry = GROUNDERS["GLIP-T"]
+    place = tmp_path / entry.repo
+    place.mkdir(parents=True)
+    shutil.copy(parity_folder / "checkpoint.pth", place / entry.files[-1])
+    shutil.copy(parity_folder / "vocab.txt", place)
+    (place / "config.json").write_text(json.dumps(asdict(parity_model.config)))
+    weights = Weights("full", offline=True, folder=tmp_path)
+    source = weights.locate(entry.repo, entry.files, entry.module, lambda *_: None)
+    grounder = entry.load(source.folder, "cpu")
+    twin = GlipGrounder(parity_model, grounder.tokenizer, "cpu")
+    ours, theirs = (each.ground(image, PHRASES, 0.0) for each in (grounder, twin))
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
