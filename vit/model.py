@@ -2,16 +2,23 @@
 
 Patches are embedded linearly, a class token is put in front, learned positions are added, encoder
 blocks of multi-head self-attention and an MLP follow (LayerNorm first, residual around each), and
-a linear head reads the class token. Only torch is needed.
+a linear head reads the class token. `ViTConfig` offers a convolutional stem, pooling instead of the
+class token, and DeiT's distillation token. Only torch is needed.
 
 Axes: B batch, C channels, H W image, N tokens, D embed_dim, L layers, h heads, g grid.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vit.dropout import Dropout, DropPath
+
+CHOICES = {"pool": ("cls", "mean", "seq"), "stem": ("patch", "conv")}
+SIZES = ("image_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads", "mlp_dim")
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,14 @@ class ViTConfig:
         num_heads: Number h of attention heads.
         mlp_dim: Hidden width of a block's MLP.
         dropout: Probability in [0, 1) of dropping an activation in training.
+        pool: What the head reads: "cls", a class token; "mean" of the patch tokens; or "seq", their
+            mean with learned weights. With the last two there is no class token.
+        stem: "patch" for a linear map of each patch, "conv" for convolutions that give as many
+            tokens; then `patch_size` is a power of two.
+        drop_path: Probability in [0, 1) of skipping a branch of the last block for an image in
+            training; in the blocks before it falls linearly down to 0 in the first.
+        distilled: Whether there are a second token and a second head that learn from a teacher;
+            only with `pool` "cls".
     """
 
     image_size: int = 32
@@ -37,11 +52,24 @@ class ViTConfig:
     num_heads: int = 8
     mlp_dim: int = 512
     dropout: float = 0.1
+    pool: str = "cls"
+    stem: str = "patch"
+    drop_path: float = 0.0
+    distilled: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name != "dropout" and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        for name in SIZES:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"patch_size {self.patch_size} does not divide image_size {self.image_size}"
@@ -50,13 +78,22 @@ class ViTConfig:
             raise ValueError(
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
+        if self.stem == "conv" and (self.patch_size == 1 or self.patch_size.bit_count() > 1):
+            raise ValueError(
+                f"patch_size is {self.patch_size}; with stem 'conv' it must be 2, 4, 8 or so on"
+            )
+        if self.distilled and self.pool != "cls":
+            raise ValueError(f"pool is {self.pool!r}; with a distillation token it must be 'cls'")
 
     @property
     def grid_size(self) -> int:
         """Return the number g of patches along one side."""
         return self.image_size // self.patch_size
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Return the number of tokens before the patches: class token, distillation token."""
+        return int(self.pool == "cls") + int(self.distilled)
 
 
 class PatchEmbed(nn.Module):
@@ -70,6 +107,30 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, g*g, D), patches in row-major order."""
         return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class ConvStem(nn.Module):
+    """Embed overlapping surroundings of each patch: 3x3 convolutions, each halving the grid.
+
+    The stem of CCT-6/3x2 (Hassani et al. 2021, https://arxiv.org/abs/2104.05704) for patches of 4
+    pixels; other sizes have another number of convolutions.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        halvings = config.patch_size.bit_length() - 1
+        widths = (3, *[64] * (halvings - 1), config.embed_dim)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(inside, outside, 3, padding=1) for inside, outside in pairwise(widths)
+        )
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, g*g, D), patches in row-major order."""
+        for conv in self.convs:
+            x = F.max_pool2d(conv(x), kernel_size=3, stride=2, padding=1).relu()
+        return x.flatten(2).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -111,7 +172,7 @@ class MLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim)
         self.fc2 = nn.Linear(config.mlp_dim, config.embed_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
@@ -121,24 +182,27 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One encoder block: attention, then the MLP, each normalised first and added to its input."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.embed_dim, eps=1e-6)
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(config.embed_dim, eps=1e-6)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
-        x = x + self.dropout(self.attn(self.norm1(x)))
-        return x + self.mlp(self.norm2(x))
+        return self._add_branches(x, self.attn(self.norm1(x)))
 
     def forward_with_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the block's output (B, N, D) and its attention weights (B, h, N, N)."""
         out, weights = self.attn.forward_with_attention(self.norm1(x))
-        x = x + self.dropout(out)
-        return x + self.mlp(self.norm2(x)), weights
+        return self._add_branches(x, out), weights
+
+    def _add_branches(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.drop_path(self.dropout(attended))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class ViT(nn.Module):
@@ -147,36 +211,47 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.grid_size**2, config.embed_dim))
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
-        self.head = nn.Linear(config.embed_dim, config.num_classes)
+        width, tokens = config.embed_dim, config.num_prefix_tokens + config.grid_size**2
+        self.patch_embed = ConvStem(config) if config.stem == "conv" else PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.pool == "cls" else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(config, config.drop_path * i / max(1, config.depth - 1))
+            for i in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, config.num_classes)
+        if config.pool == "seq":
+            self.pool_score = nn.Parameter(torch.zeros(width))  # at first the plain mean
+        self.distill_token = nn.Parameter(torch.zeros(1, 1, width)) if config.distilled else None
+        self.distill_head = nn.Linear(width, config.num_classes) if config.distilled else None
         self._init_weights()
 
     def _init_weights(self) -> None:
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for token in (self.cls_token, self.pos_embed, self.distill_token):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.head.weight)  # as in the paper: uniform predictions at the start
+        for head in (self.head, self.distill_head):
+            if head is not None:
+                nn.init.zeros_(head.weight)  # as in the paper: uniform predictions at the start
         for block in self.blocks:
             # Every block starts as the identity, so a high learning rate is safe from the start.
             nn.init.zeros_(block.attn.proj.weight)
             nn.init.zeros_(block.mlp.fc2.weight)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Return the encoder's input tokens, class token first.
+        """Return the encoder's input tokens: class token, distillation token, patches.
 
         Args:
             x: Normalised images (B, 3, image_size, image_size), float.
 
         Returns:
-            Tokens (B, 1 + g*g, D).
+            Tokens (B, num_prefix_tokens + g*g, D).
 
         Raises:
             ValueError: If the images are not square with side `image_size`.
@@ -184,16 +259,26 @@ class ViT(nn.Module):
         side = self.config.image_size
         if x.ndim != 4 or x.shape[1:] != (3, side, side):
             raise ValueError(f"images have shape {tuple(x.shape)}; expected (B, 3, {side}, {side})")
-        patches = self.patch_embed(x) + self.pos_embed[:, 1:]
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
-        return self.dropout(torch.cat((cls, patches), dim=1))
+        tokens = (self.cls_token, self.distill_token)
+        first = [t.expand(x.shape[0], -1, -1) for t in tokens if t is not None]
+        return self.dropout(torch.cat((*first, self.patch_embed(x)), dim=1) + self.pos_embed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classify images (B, 3, H, W): logits (B, num_classes)."""
-        x = self.embed(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x[:, 0]))
+        """Classify images (B, 3, H, W): logits (B, num_classes), of two heads their mean."""
+        return self._classify(self._encode(x))
+
+    def forward_heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the class head and the distillation head say, (B, num_classes) each.
+
+        Hard distillation of DeiT (Touvron et al. 2021, https://arxiv.org/abs/2012.12877) trains the
+        first with the labels and the second with a teacher's answers.
+
+        Raises:
+            ValueError: If the model has no distillation head.
+        """
+        if not self.config.distilled:
+            raise ValueError("the model has one head; ViTConfig(distilled=True) gives it two")
+        return self._read_heads(self._encode(x))
 
     def forward_with_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Classify images and return what every head looked at.
@@ -202,11 +287,37 @@ class ViT(nn.Module):
             x: Normalised images (B, 3, H, W), float.
 
         Returns:
-            Logits (B, num_classes) and attentions (L, B, h, N, N), whose last axis sums to 1.
+            Logits (B, num_classes) of `forward` and attentions (L, B, h, N, N), whose last axis
+            sums to 1; N as in `embed`.
         """
         x = self.embed(x)
         attentions = []
         for block in self.blocks:
             x, weights = block.forward_with_attention(x)
             attentions.append(weights)
-        return self.head(self.norm(x[:, 0])), torch.stack(attentions)
+        return self._classify(x), torch.stack(attentions)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return x  # (B, N, D)
+
+    def _classify(self, x: Tensor) -> Tensor:
+        if self.config.distilled:
+            return torch.stack(self._read_heads(x)).mean(dim=0)
+        return self.head(self._pool(x))
+
+    def _read_heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self._pool(x)), self.distill_head(self.norm(x[:, 1]))
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Turn the encoder's output (B, N, D) into what the head reads (B, D)."""
+        if self.config.pool == "cls":
+            return self.norm(x[:, 0])
+        x = self.norm(x)
+        if self.config.pool == "mean":
+            return x.mean(dim=1)
+        # Sequence pooling of CCT (https://arxiv.org/abs/2104.05704).
+        weights = (x @ self.pool_score).softmax(dim=1)  # (B, N)
+        return (weights[..., None] * x).sum(dim=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vit.checkpoint import Checkpoint, load_checkpoint
 from vit.data import normalize
+from vit.model import ViTConfig
 
 Box = tuple[int, int, int, int]
 
@@ -22,12 +23,14 @@ class Prediction:
     Attributes:
         probabilities: Class name to probability, in label order; the values sum to 1.
         attentions: Softmax weights (L, 1, h, N, N), float, on the CPU.
+        config: The model's sizes, which say what the N tokens are.
         seen: The RGB picture the model saw, image_size x image_size.
         box: The part of the given picture that `seen` shows: left, top, right, bottom in pixels.
     """
 
     probabilities: dict[str, float]
     attentions: Tensor
+    config: ViTConfig
     seen: Image.Image
     box: Box
 
@@ -74,16 +77,16 @@ class Predictor:
             ValueError: If the checkpoint is missing or cannot be read.
         """
         checkpoint = self.checkpoint
-        side = checkpoint.model.config.image_size
+        config = checkpoint.model.config
         box = centre_square(image.size)
         # Pillow's bicubic filter widens when it shrinks, that is, it does not alias. (Its own
         # `box` argument would let pixels beside the square in.)
         square = image.crop(box).convert("RGB")
-        seen = square.resize((side, side), Image.Resampling.BICUBIC)
+        seen = square.resize((config.image_size, config.image_size), Image.Resampling.BICUBIC)
         logits, attentions = checkpoint.model.forward_with_attention(self._to_input(seen))
         values = logits[0].softmax(dim=0).tolist()
         probabilities = dict(zip(checkpoint.classes, values, strict=True))
-        return Prediction(probabilities, attentions.cpu(), seen, box)
+        return Prediction(probabilities, attentions.cpu(), config, seen, box)
 
     def _to_input(self, seen: Image.Image) -> Tensor:
         """Turn the picture into the model's input (1, 3, S, S) on the device."""

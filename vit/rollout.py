@@ -4,7 +4,8 @@ Abnar and Zuidema, ACL 2020 (https://arxiv.org/abs/2005.00928): in every layer t
 to one matrix, the residual connection is added as an identity, and the layers are multiplied, the
 last one leftmost. The result does not depend on a class.
 
-Axes: L layers, B batch, h heads, N tokens (the class token, then g*g patches row by row), g grid.
+Axes: L layers, B batch, h heads, g grid, N tokens: P = `ViTConfig.num_prefix_tokens` of them, then
+g*g patches row by row.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,10 @@ HEAD_FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def attention_rollout(
-    attentions: Tensor, head_fusion: str = "mean", discard_ratio: float = 0.0
+    attentions: Tensor,
+    head_fusion: str = "mean",
+    discard_ratio: float = 0.0,
+    num_prefix_tokens: int = 1,
 ) -> Tensor:
     """Multiply the attention of all layers, residual connections included.
 
@@ -28,19 +32,20 @@ def attention_rollout(
         attentions: float (L, B, h, N, N), softmax weights of `ViT.forward_with_attention`.
         head_fusion: How the heads of a layer become one: a key of `HEAD_FUSIONS`.
         discard_ratio: Share in [0, 1) of patches whose weight is set to 0 in each row, the
-            lowest ones; the class token's column always stays.
+            lowest ones; the columns of the prefix tokens always stay.
+        num_prefix_tokens: Number P of tokens before the patches, in [0, N).
 
     Returns:
         float (B, N, N); row i says from where token i of the output comes, and sums to 1.
 
     Raises:
-        ValueError: If the shape, the fusion or the ratio is not as above.
+        ValueError: If the shape, the fusion, the ratio or the number is not as above.
 
     >>> attention_rollout(torch.full((6, 1, 8, 4, 4), 1 / 4)).sum(dim=-1)
     tensor([[1., 1., 1., 1.]])
     """
-    _check(attentions, head_fusion, discard_ratio)
-    layers = _discard(HEAD_FUSIONS[head_fusion](attentions), discard_ratio)
+    _check(attentions, head_fusion, discard_ratio, num_prefix_tokens)
+    layers = _discard(HEAD_FUSIONS[head_fusion](attentions), discard_ratio, num_prefix_tokens)
     identity = torch.eye(layers.shape[-1], dtype=layers.dtype, device=layers.device)
     # The second time matters for a row that is all 0, which "min" can leave.
     layers = _normalize_rows(0.5 * _normalize_rows(layers) + 0.5 * identity)
@@ -50,12 +55,16 @@ def attention_rollout(
     return rollout
 
 
-def cls_attention_map(rollout: Tensor, grid: int) -> Tensor:
-    """Return how much of each patch has reached the class token, stretched to [0, 1].
+def attention_map(rollout: Tensor, grid: int, num_prefix_tokens: int = 1) -> Tensor:
+    """Return how much of each patch has reached the answer, stretched to [0, 1].
+
+    The answer is read from the class token, which is token 0. Without prefix tokens it is read from
+    all patches, so their mean is taken.
 
     Args:
-        rollout: float (B, N, N) of `attention_rollout`, N = 1 + grid * grid.
+        rollout: float (B, N, N) of `attention_rollout`, N = P + grid * grid.
         grid: Number g of patches along one side.
+        num_prefix_tokens: Number P of tokens before the patches.
 
     Returns:
         float (B, g, g), smallest 0 and largest 1 in each picture; all 0 where all are equal.
@@ -63,19 +72,21 @@ def cls_attention_map(rollout: Tensor, grid: int) -> Tensor:
     Raises:
         ValueError: If `rollout` does not fit `grid`.
     """
-    tokens = 1 + grid * grid
+    tokens = num_prefix_tokens + grid * grid
     if rollout.ndim != 3 or rollout.shape[1:] != (tokens, tokens):
         raise ValueError(
-            f"rollout has shape {tuple(rollout.shape)}; grid {grid} expects (B, {tokens}, {tokens})"
+            f"rollout has shape {tuple(rollout.shape)}; grid {grid} with {num_prefix_tokens} "
+            f"prefix tokens expects (B, {tokens}, {tokens})"
         )
-    row = rollout[:, 0, 1:]
+    reached = rollout[:, 0] if num_prefix_tokens else rollout.mean(dim=1)
+    row = reached[:, num_prefix_tokens:]
     low, high = row.amin(dim=1, keepdim=True), row.amax(dim=1, keepdim=True)
     flat = high - low <= 1e-5 * high  # no more than rounding: nothing to show
     scaled = torch.where(flat, 0.0, (row - low) / torch.where(flat, 1.0, high - low))
     return scaled.view(-1, grid, grid)
 
 
-def _check(attentions: Tensor, head_fusion: str, discard_ratio: float) -> None:
+def _check(attentions: Tensor, head_fusion: str, discard_ratio: float, prefix: int) -> None:
     shape = tuple(attentions.shape)
     if len(shape) != 5 or shape[3] != shape[4] or shape[3] < 2 or 0 in shape:
         raise ValueError(f"attentions have shape {shape}; expected (L, B, h, N, N) with N >= 2")
@@ -83,13 +94,15 @@ def _check(attentions: Tensor, head_fusion: str, discard_ratio: float) -> None:
         raise ValueError(f"head_fusion is {head_fusion!r}; choose one of {tuple(HEAD_FUSIONS)}")
     if not 0 <= discard_ratio < 1:
         raise ValueError(f"discard_ratio is {discard_ratio}; it must be in [0, 1)")
+    if not 0 <= prefix < shape[-1]:
+        raise ValueError(f"num_prefix_tokens is {prefix}; of {shape[-1]} tokens it is impossible")
 
 
-def _discard(layers: Tensor, ratio: float) -> Tensor:
+def _discard(layers: Tensor, ratio: float, prefix: int) -> Tensor:
     """Set the lowest `ratio` of the patch columns to 0, row by row: (..., N, N) to the same."""
-    patches = layers[..., 1:]
+    patches = layers[..., prefix:]
     lowest = patches.topk(int(ratio * patches.shape[-1]), dim=-1, largest=False).indices
-    return torch.cat((layers[..., :1], patches.scatter(-1, lowest, 0.0)), dim=-1)
+    return torch.cat((layers[..., :prefix], patches.scatter(-1, lowest, 0.0)), dim=-1)
 
 
 def _normalize_rows(layers: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from functools import cache
 from html import escape
-from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +35,9 @@ CSS = """
 #vit-note { padding: 4px 8px; }
 """
 ROLLOUT_HELP = """Attention rollout multiplies the attention of all layers, residual connections
-included, and shows how much of each patch has reached the class token. It is the same for every
-class. Dark to yellow is lowest to highest *within this picture*."""
+included, and shows how much of each patch has reached what the answer is read from: the class token
+or, in a model without one, all patches together. It is the same for every class. Dark to yellow is
+lowest to highest *within this picture*."""
 
 Answer = tuple[dict[str, float], Image.Image, Image.Image, str]
 OpenImage = Callable[[str], Image.Image]
@@ -72,6 +72,8 @@ def describe(prediction: "Prediction", truth: str | None, size: tuple[int, int])
     left, top, right, bottom = prediction.box
     if truth is not None:
         verdict = "✓ right" if truth == best else "✗ wrong"
+        if truth not in prediction.probabilities:
+            verdict = "not a class of this model"
         return f"{answer}\nTrue label: **{escape(truth)}** — {verdict}"
     part = "all" if (right, bottom) == size else f"the middle {right - left} × {bottom - top}"
     width, height = prediction.seen.size
@@ -86,11 +88,11 @@ def explain(
     Raises:
         ValueError: If `fusion` or `ratio` is none that `attention_rollout` takes.
     """
-    from vit.rollout import attention_rollout, cls_attention_map
+    from vit.rollout import attention_map, attention_rollout
 
-    rollout = attention_rollout(prediction.attentions, fusion, ratio)
-    grid = isqrt(rollout.shape[-1] - 1)
-    heat = cls_attention_map(rollout, grid)[0].numpy()
+    prefix = prediction.config.num_prefix_tokens
+    rollout = attention_rollout(prediction.attentions, fusion, ratio, prefix)
+    heat = attention_map(rollout, prediction.config.grid_size, prefix)[0].numpy()
     return overlay(picture.crop(prediction.box), heat, SIDE)
 
 

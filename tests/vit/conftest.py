@@ -1,4 +1,7 @@
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +28,14 @@ def tiny_config() -> ViTConfig:
 
 
 @pytest.fixture
-def tiny_model(tiny_config: ViTConfig) -> ViT:
-    return randomized(ViT(tiny_config))
+def make_model(tiny_config: ViTConfig) -> Callable[..., ViT]:
+    """Return a function that makes a tiny model with the options of ViTConfig it is given."""
+    return lambda **options: randomized(ViT(dataclasses.replace(tiny_config, **options)))
+
+
+@pytest.fixture
+def tiny_model(make_model: Callable[..., ViT]) -> ViT:
+    return make_model()
 
 
 @pytest.fixture
@@ -44,9 +53,19 @@ def tiny_set() -> ImageSet:
 
 
 @pytest.fixture
-def tiny_checkpoint(tmp_path: Path, tiny_model: ViT) -> Path:
-    path = tmp_path / "tiny.safetensors"
-    metrics = {"test_accuracy": 0.875, "test_images": 1234, "data": "colours"}
-    classes = ("red", "green", "blue")
-    save_checkpoint(path, Checkpoint(tiny_model, classes, Preprocessing(), {"epochs": 1}, metrics))
-    return path
+def make_checkpoint(tmp_path: Path, make_model: Callable[..., ViT]) -> Callable[..., Path]:
+    """Return a function that writes a checkpoint of a tiny model, as train_vit.py would."""
+
+    def write(classes: tuple[str, ...] = ("red", "green", "blue"), **options: Any) -> Path:
+        path = tmp_path / "tiny.safetensors"
+        metrics = {"test_accuracy": 0.875, "test_images": 1234, "data": "colours"}
+        model = make_model(num_classes=len(classes), **options)
+        save_checkpoint(path, Checkpoint(model, classes, Preprocessing(), {"epochs": 1}, metrics))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tiny_checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
+    return make_checkpoint()

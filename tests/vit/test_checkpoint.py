@@ -22,6 +22,14 @@ def test_round_trip(tiny_checkpoint: Path, tiny_model: ViT) -> None:
         assert torch.equal(loaded.model.state_dict()[name], tensor)
 
 
+def test_a_config_of_before_the_options_loads(tiny_checkpoint: Path, tiny_model: ViT) -> None:
+    tensors, facts = load_tensors(tiny_checkpoint)
+    for name in ("pool", "stem", "drop_path", "distilled"):
+        del facts["config"][name]
+    save_tensors(tiny_checkpoint, tensors, {key: json.dumps(v) for key, v in facts.items()})
+    assert load_checkpoint(tiny_checkpoint).model.config == tiny_model.config
+
+
 def test_a_crash_while_saving_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +63,8 @@ def test_cut_off_file(tiny_checkpoint: Path) -> None:
         ({"config": {"embed_dim": 24, "num_heads": 2}}, "the weights do not fit its config"),
         ({"config": {"registers": 4}}, "unexpected keyword argument 'registers'"),  # a later size
         ({"config": {"depth": 0}}, "depth is 0"),
+        # a head that this model has not
+        ({"config": {"pool": "mean"}}, "the weights do not fit its config"),
     ],
 )
 def test_damaged_facts(tiny_checkpoint: Path, change: dict[str, object], message: str) -> None:

@@ -1,12 +1,28 @@
 import dataclasses
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from vit.model import ViT, ViTConfig
+
+Make = Callable[..., ViT]
+
+# Every option alone and those that meet in the code.
+OPTIONS = [
+    {},
+    {"pool": "mean"},
+    {"pool": "seq"},
+    {"stem": "conv"},
+    {"stem": "conv", "pool": "mean"},
+    {"drop_path": 0.5},
+    {"distilled": True},
+    {"distilled": True, "stem": "conv", "drop_path": 0.5},
+]
 
 
 def pictures(config: ViTConfig, count: int = 3) -> Tensor:
@@ -53,16 +69,100 @@ def test_equals_torchvision(tiny_model: ViT) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_forward_with_attention_equals_forward(tiny_model: ViT, training: bool) -> None:
-    x = pictures(tiny_model.config)
-    tiny_model.train(training)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_forward_with_attention_equals_forward(
+    make_model: Make, options: dict[str, Any], training: bool
+) -> None:
+    model = make_model(**options).train(training)
+    tokens = 16 + model.config.num_prefix_tokens
+    x = pictures(model.config)
     torch.manual_seed(0)  # the same dropout in both
-    plain = tiny_model(x)
+    plain = model(x)
     torch.manual_seed(0)
-    logits, attentions = tiny_model.forward_with_attention(x)
+    logits, attentions = model.forward_with_attention(x)
     torch.testing.assert_close(logits, plain)
-    assert attentions.shape == (2, 3, 2, 17, 17)
-    torch.testing.assert_close(attentions.sum(-1), torch.ones(2, 3, 2, 17))
+    assert attentions.shape == (2, 3, 2, tokens, tokens)
+    torch.testing.assert_close(attentions.sum(-1), torch.ones(2, 3, 2, tokens))
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix"),
+    [({}, 1), ({"pool": "mean"}, 0), ({"pool": "seq"}, 0), ({"distilled": True}, 2)],
+)
+def test_prefix_tokens(tiny_config: ViTConfig, options: dict[str, Any], prefix: int) -> None:
+    config = dataclasses.replace(tiny_config, **options)
+    assert config.num_prefix_tokens == prefix
+    assert ViT(config).embed(pictures(config)).shape == (3, prefix + 16, 16)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_weight_learns(make_model: Make, options: dict[str, Any]) -> None:
+    model = make_model(**options)
+    model(pictures(model.config)).square().sum().backward()
+    assert all(p.grad.abs().max() > 1e-4 for p in model.parameters())
+
+
+def test_mean_pooling_by_hand(make_model: Make) -> None:
+    model = make_model(pool="mean")
+    x = model.embed(pictures(model.config))
+    for block in model.blocks:
+        x = block(x)
+    by_hand = torch.stack([model.norm(token) for token in x.unbind(1)]).mean(0)
+    torch.testing.assert_close(model(pictures(model.config)), model.head(by_hand))
+
+
+def test_sequence_pooling_reads_the_highest_score(make_model: Make) -> None:
+    """A score of a thousand times token 3 leaves that token alone; a score of 0 is the mean."""
+    model = make_model(pool="seq")
+    x = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        model.norm = nn.LayerNorm(16)  # all tokens as long, so that each is most like itself
+        model.pool_score.zero_()
+        torch.testing.assert_close(model._pool(x), model.norm(x).mean(1))
+        model.pool_score.copy_(1000 * model.norm(x[0, 3]))
+        torch.testing.assert_close(model._pool(x), model.norm(x[:, 3]))
+
+
+def test_two_heads(make_model: Make) -> None:
+    model = make_model(distilled=True)
+    x = pictures(model.config)
+    of_class, of_teacher = model.forward_heads(x)
+    assert not torch.allclose(of_class, of_teacher)
+    torch.testing.assert_close(model(x), (of_class + of_teacher) / 2)
+
+
+def test_two_heads_need_two_tokens(tiny_model: ViT) -> None:
+    with pytest.raises(ValueError, match="the model has one head"):
+        tiny_model.forward_heads(pictures(tiny_model.config))
+
+
+@pytest.mark.parametrize("patch_size", [2, 4, 8, 16])
+def test_conv_stem_gives_the_same_grid(patch_size: int) -> None:
+    sizes = {"image_size": 16, "patch_size": patch_size, "embed_dim": 16, "depth": 1}
+    x = pictures(ViTConfig(**sizes))
+    grids = [ViT(ViTConfig(**sizes, stem=stem)).patch_embed(x).shape for stem in ("patch", "conv")]
+    assert grids[0] == grids[1] == (3, (16 // patch_size) ** 2, 16)
+
+
+def test_conv_stem_sees_beyond_the_patch_and_no_further(make_model: Make) -> None:
+    model = make_model(stem="conv")
+    black = torch.zeros(1, 3, 8, 8)
+    dotted = black.clone()
+    dotted[0, :, 3, 6] = 1
+    changed = (model.patch_embed(black) != model.patch_embed(dotted)).any(-1).view(4, 4)
+    assert changed[1, 3]
+    assert 1 < changed.sum() <= changed[1:3, 2:].sum()
+
+
+def test_drop_path_rises_linearly(tiny_config: ViTConfig) -> None:
+    config = dataclasses.replace(tiny_config, depth=5, drop_path=0.4)
+    rates = [block.drop_path.p for block in ViT(config).blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_parameters_of_the_hybrid_stay_below_the_limit() -> None:
+    """3.4 M, so that it may be compared with the reference."""
+    assert sum(p.numel() for p in ViT(ViTConfig(stem="conv", pool="seq")).parameters()) < 3_400_000
 
 
 def test_attention_is_what_the_layers_use(tiny_model: ViT) -> None:
@@ -106,11 +206,18 @@ def test_every_block_starts_as_the_identity(tiny_config: ViTConfig) -> None:
         ({"num_heads": 3}, "embed_dim 16 is not a multiple of num_heads 3"),
         ({"dropout": 1.0}, "dropout is 1.0; it must be in [0, 1)"),
         ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"drop_path": 1.0}, "drop_path is 1.0; it must be in [0, 1)"),
+        ({"pool": "max"}, "pool is 'max'; choose one of ('cls', 'mean', 'seq')"),
+        ({"stem": "resnet"}, "stem is 'resnet'; choose one of ('patch', 'conv')"),
+        ({"distilled": True, "pool": "mean"}, "pool is 'mean'; with a distillation token"),
+        # no number of halvings
+        ({"stem": "conv", "patch_size": 1}, "patch_size is 1; with stem 'conv' it must be 2"),
+        ({"stem": "conv", "patch_size": 6, "image_size": 12}, "patch_size is 6; with stem 'conv'"),
         ({"depth": 0}, "depth is 0; it must be at least 1"),
         ({"mlp_dim": -4}, "mlp_dim is -4; it must be at least 1"),
     ],
 )
-def test_impossible_sizes(tiny_config: ViTConfig, changes: dict[str, float], message: str) -> None:
+def test_impossible_sizes(tiny_config: ViTConfig, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         dataclasses.replace(tiny_config, **changes)
 

@@ -1,4 +1,6 @@
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vit.model import ViT
-from vit.rollout import HEAD_FUSIONS, attention_rollout, cls_attention_map
+from vit.rollout import HEAD_FUSIONS, attention_map, attention_rollout
 
 DISCARDS = [0.0, 0.1, 0.5, 0.9, 0.99]
 
@@ -17,7 +19,7 @@ def attentions(layers: int = 3, batch: int = 2, heads: int = 4, tokens: int = 17
     return (2 * scores).softmax(dim=-1)
 
 
-def slow_rollout(weights: np.ndarray, fusion: str, ratio: float) -> np.ndarray:
+def slow_rollout(weights: np.ndarray, fusion: str, ratio: float, prefix: int) -> np.ndarray:
     """Follow the paper for one picture (L, h, N, N), number by number."""
     fuse = {"mean": np.mean, "max": np.max, "min": np.min}[fusion]
     layers, _, tokens, _ = weights.shape
@@ -26,8 +28,8 @@ def slow_rollout(weights: np.ndarray, fusion: str, ratio: float) -> np.ndarray:
         matrix = np.zeros((tokens, tokens))
         for row in range(tokens):
             values = [fuse(weights[layer, :, row, column]) for column in range(tokens)]
-            patches = sorted(range(1, tokens), key=lambda column, v=values: v[column])
-            for column in patches[: int(ratio * (tokens - 1))]:
+            patches = sorted(range(prefix, tokens), key=lambda column, v=values: v[column])
+            for column in patches[: int(ratio * (tokens - prefix))]:
                 values[column] = 0.0
             for column in range(tokens):
                 matrix[row, column] = 0.5 * values[column] / sum(values) + 0.5 * (row == column)
@@ -37,11 +39,13 @@ def slow_rollout(weights: np.ndarray, fusion: str, ratio: float) -> np.ndarray:
 
 @pytest.mark.parametrize("fusion", HEAD_FUSIONS)
 @pytest.mark.parametrize("ratio", DISCARDS)
-def test_equals_a_slow_reference(fusion: str, ratio: float) -> None:
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+def test_equals_a_slow_reference(fusion: str, ratio: float, prefix: int) -> None:
     weights = attentions().double()
-    got = attention_rollout(weights, fusion, ratio)
+    got = attention_rollout(weights, fusion, ratio, prefix)
     for i in range(2):
-        np.testing.assert_allclose(got[i], slow_rollout(weights[:, i].numpy(), fusion, ratio))
+        by_hand = slow_rollout(weights[:, i].numpy(), fusion, ratio, prefix)
+        np.testing.assert_allclose(got[i], by_hand)
 
 
 @pytest.mark.parametrize("fusion", HEAD_FUSIONS)
@@ -95,26 +99,55 @@ def test_the_input_is_left_alone() -> None:
     assert torch.equal(weights, attentions(heads=1))
 
 
-def test_on_a_model(tiny_model: ViT) -> None:
-    _, weights = tiny_model.forward_with_attention(torch.rand(2, 3, 8, 8))
-    assert cls_attention_map(attention_rollout(weights), 4).shape == (2, 4, 4)
+@pytest.mark.parametrize("prefix", [1, 2])
+def test_every_prefix_token_keeps_its_column(prefix: int) -> None:
+    weights = attentions(layers=1)
+    weights[..., :prefix] = 1e-6  # the lowest of all
+    rollout = attention_rollout(weights, "mean", 0.9, prefix)
+    assert (rollout[..., :prefix] > 0).all()
+    assert (rollout[:, 0, prefix:] > 0).sum().item() == 2 * (17 - prefix - int(0.9 * (17 - prefix)))
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": "mean"}, {"pool": "seq"}, {"distilled": True}])
+def test_on_a_model(make_model: Callable[..., ViT], options: dict[str, Any]) -> None:
+    model = make_model(**options)
+    prefix = model.config.num_prefix_tokens
+    _, weights = model.forward_with_attention(torch.rand(2, 3, 8, 8))
+    rollout = attention_rollout(weights, "mean", 0.5, prefix)
+    assert attention_map(rollout, 4, prefix).shape == (2, 4, 4)
 
 
 @pytest.mark.parametrize(
-    ("shape", "fusion", "ratio", "message"),
+    ("shape", "fusion", "ratio", "prefix", "message"),
     [
-        ((2, 3, 5, 5), "mean", 0, "attentions have shape (2, 3, 5, 5); expected (L, B, h, N, N)"),
-        ((2, 1, 3, 5, 4), "mean", 0, "attentions have shape (2, 1, 3, 5, 4)"),
-        ((0, 1, 3, 5, 5), "mean", 0, "attentions have shape (0, 1, 3, 5, 5)"),  # no layers
-        ((2, 1, 3, 5, 5), "sum", 0, "head_fusion is 'sum'; choose one of ('mean', 'max', 'min')"),
-        ((2, 1, 3, 5, 5), "mean", 1.0, "discard_ratio is 1.0; it must be in [0, 1)"),
-        ((2, 1, 3, 5, 5), "mean", -0.1, "discard_ratio is -0.1"),
-        ((2, 1, 3, 5, 5), "mean", float("nan"), "discard_ratio is nan"),
+        (
+            (2, 3, 5, 5),
+            "mean",
+            0,
+            1,
+            "attentions have shape (2, 3, 5, 5); expected (L, B, h, N, N)",
+        ),
+        ((2, 1, 3, 5, 4), "mean", 0, 1, "attentions have shape (2, 1, 3, 5, 4)"),
+        ((0, 1, 3, 5, 5), "mean", 0, 1, "attentions have shape (0, 1, 3, 5, 5)"),  # no layers
+        (
+            (2, 1, 3, 5, 5),
+            "sum",
+            0,
+            1,
+            "head_fusion is 'sum'; choose one of ('mean', 'max', 'min')",
+        ),
+        ((2, 1, 3, 5, 5), "mean", 1.0, 1, "discard_ratio is 1.0; it must be in [0, 1)"),
+        ((2, 1, 3, 5, 5), "mean", -0.1, 1, "discard_ratio is -0.1"),
+        ((2, 1, 3, 5, 5), "mean", float("nan"), 1, "discard_ratio is nan"),
+        ((2, 1, 3, 5, 5), "mean", 0, 5, "num_prefix_tokens is 5; of 5 tokens it is impossible"),
+        ((2, 1, 3, 5, 5), "mean", 0, -1, "num_prefix_tokens is -1"),
     ],
 )
-def test_bad_arguments(shape: tuple[int, ...], fusion: str, ratio: float, message: str) -> None:
+def test_bad_arguments(
+    shape: tuple[int, ...], fusion: str, ratio: float, prefix: int, message: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        attention_rollout(torch.zeros(shape), fusion, ratio)
+        attention_rollout(torch.zeros(shape), fusion, ratio, prefix)
 
 
 def test_map_is_the_class_tokens_row() -> None:
@@ -122,17 +155,43 @@ def test_map_is_the_class_tokens_row() -> None:
     rollout[0, 0] = torch.tensor([0.9, 0.1, 0.2, 0.3, 0.5])
     rollout[1, 0] = torch.tensor([0.0, 0.4, 0.2, 0.3, 0.2])
     expected = torch.tensor([[[0, 0.25], [0.5, 1]], [[1, 0], [0.5, 0]]])
-    torch.testing.assert_close(cls_attention_map(rollout, 2), expected)
+    torch.testing.assert_close(attention_map(rollout, 2), expected)
+
+
+def test_map_skips_the_distillation_token() -> None:
+    rollout = torch.zeros(1, 6, 6)
+    rollout[0, 0] = torch.tensor([0.1, 0.9, 0.1, 0.2, 0.3, 0.5])
+    rollout[0, 1] = 7  # what the distillation token has seen
+    expected = torch.tensor([[[0, 0.25], [0.5, 1]]])
+    torch.testing.assert_close(attention_map(rollout, 2, 2), expected)
+
+
+def test_map_without_prefix_is_the_mean_of_all_rows() -> None:
+    rollout = torch.zeros(1, 4, 4)
+    rollout[0, 1] = torch.tensor([0.4, 0.0, 0.4, 0.8])
+    rollout[0, 2] = torch.tensor([0.0, 0.2, 0.0, 0.0])
+    expected = torch.tensor([[[1 / 3, 0], [1 / 3, 1]]])
+    torch.testing.assert_close(attention_map(rollout, 2, 0), expected)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.2, 1 / 3])
 def test_flat_map_is_zero(value: float) -> None:
     rollout = torch.full((1, 5, 5), value)
     rollout[0, 0, 2] *= 1 + 1e-7  # rounding, nothing to stretch
-    assert torch.equal(cls_attention_map(rollout, 2), torch.zeros(1, 2, 2))
+    assert torch.equal(attention_map(rollout, 2), torch.zeros(1, 2, 2))
 
 
-@pytest.mark.parametrize("shape", [(5, 5), (1, 5, 6), (1, 4, 4)])
-def test_map_of_another_grid(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{shape}; grid 2 expects (B, 5, 5)")):
-        cls_attention_map(torch.zeros(shape), 2)
+@pytest.mark.parametrize(
+    ("shape", "prefix", "tokens"),
+    [
+        ((5, 5), 1, 5),  # no batch axis
+        ((1, 5, 6), 1, 5),
+        ((1, 4, 4), 1, 5),  # of a model without class token
+        ((1, 5, 5), 2, 6),
+        ((1, 5, 5), 0, 4),
+    ],
+)
+def test_map_of_another_grid(shape: tuple[int, ...], prefix: int, tokens: int) -> None:
+    message = f"{shape}; grid 2 with {prefix} prefix tokens expects (B, {tokens}, {tokens})"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        attention_map(torch.zeros(shape), 2, prefix)

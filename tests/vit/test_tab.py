@@ -1,14 +1,18 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
+import torch
 from PIL import Image
 
 from vit import rollout, tab
+from vit.model import ViTConfig
+from vit.predictor import Prediction
 
 Handler = Callable[..., tuple[Any, ...]]
 
@@ -67,8 +71,42 @@ def test_a_sample(tmp_path: Path, classify: Handler) -> None:
     probabilities, overlay, seen, note = classify(str(tmp_path / "any name.png"), "max", 0.5)
     assert list(probabilities) == ["red", "green", "blue"]
     assert overlay.size == seen.size == (tab.SIDE, tab.SIDE)
-    assert f"True label: **{label}** — ✗ wrong" in note
+    assert f"True label: **{label}** — not a class of this model" in note
     assert "**87.5%** right on the 1,234 test pictures of colours" in note
+
+
+@pytest.mark.parametrize(
+    ("classes", "verdict"),
+    [(("airplane", "<b>"), "✓ right"), (("<b>", "airplane"), "✗ wrong")],
+)
+def test_verdict(classes: tuple[str, str], verdict: str) -> None:
+    probabilities = dict(zip(classes, (0.75, 0.25), strict=True))
+    seen = Image.new("RGB", (8, 8))
+    prediction = Prediction(probabilities, torch.empty(0), ViTConfig(), seen, (0, 0, 8, 8))
+    text = tab.describe(prediction, "airplane", (8, 8))
+    assert text == f"### {escape(classes[0])}, 75%\nTrue label: **airplane** — {verdict}"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pool": "mean"},
+        {"pool": "seq", "stem": "conv"},
+        {"distilled": True},
+        {"image_size": 12, "patch_size": 4},
+        {"classes": ("a & b", "7")},
+    ],
+    ids=str,
+)
+def test_any_checkpoint(
+    tmp_path: Path, make_checkpoint: Callable[..., Path], options: dict[str, Any]
+) -> None:
+    classify = handler(build(make_checkpoint(**options)), "classify")
+    tab.load_samples()[0][0].save(tmp_path / "own.png")
+    probabilities, overlay, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.5)
+    assert tuple(probabilities) == options.get("classes", ("red", "green", "blue"))
+    assert overlay.size == seen.size == (tab.SIDE, tab.SIDE)
+    assert f"It knows {len(probabilities)} classes" in note
 
 
 def test_an_own_picture(tmp_path: Path, classify: Handler) -> None:

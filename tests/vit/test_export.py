@@ -1,0 +1,45 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+
+from vit.checkpoint import Preprocessing, load_checkpoint
+from vit.export import export_onnx
+
+
+@pytest.mark.parametrize("options", [{"depth": 1}, {"depth": 1, "pool": "mean"}], ids=str)
+def test_onnxruntime_agrees(
+    tmp_path: Path, make_checkpoint: Callable[..., Path], options: dict[str, Any]
+) -> None:
+    checkpoint, out = make_checkpoint(**options), tmp_path / "new folder" / "vit.onnx"
+    export_onnx(checkpoint, out)
+    assert [path.name for path in out.parent.iterdir()] == ["vit.onnx"]  # weights inside
+    session = onnxruntime.InferenceSession(out)
+    for batch in (1, 3):
+        x = torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+        got = session.run(["logits", "attentions"], {"image": x.numpy()})
+        expected = load_checkpoint(checkpoint).model.forward_with_attention(x)
+        for ours, torchs in zip(got, expected, strict=True):
+            torch.testing.assert_close(torch.from_numpy(ours), torchs, rtol=1e-4, atol=1e-5)
+    facts = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+    assert facts["classes"] == ["red", "green", "blue"]
+    assert facts["mean"] == list(Preprocessing().mean)
+    assert facts["std"] == list(Preprocessing().std)
+
+
+def test_a_missing_package_is_named(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"onnxscript.*pip install onnx onnxscript onnxruntime"):
+        export_onnx(tiny_checkpoint, tmp_path / "vit.onnx")
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        export_onnx(tmp_path / "none.safetensors", tmp_path / "vit.onnx")

@@ -1,0 +1,69 @@
+"""A trained ViT as an ONNX file, which runs without torch.
+
+    session = onnxruntime.InferenceSession("vit.onnx")
+    (logits,) = session.run(["logits"], {"image": pictures})
+
+The file's metadata hold, as JSON: `classes`, and `mean` and `std` of the pictures' normalisation.
+"""
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vit.checkpoint import load_checkpoint
+from vit.model import ViT
+
+
+class _WithAttention(nn.Module):
+    """A ViT whose forward pass also returns the attention."""
+
+    def __init__(self, model: ViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.forward_with_attention(image)
+
+
+def export_onnx(checkpoint: Path, out: Path) -> None:
+    """Write a checkpoint as ONNX; needs the packages onnx and onnxscript.
+
+    The input is "image": normalised float32 (B, 3, S, S) with any B. The outputs are "logits"
+    (B, num_classes) and "attentions" (L, B, h, N, N), as of `ViT.forward_with_attention`.
+
+    Args:
+        checkpoint: File written by `train_vit.py`.
+        out: File to write; its folder is made.
+
+    Raises:
+        ValueError: If the checkpoint cannot be read or a package is missing.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"{error}; ONNX needs it: pip install onnx onnxscript onnxruntime"
+        ) from error
+    loaded = load_checkpoint(checkpoint)
+    side = loaded.model.config.image_size
+    with warnings.catch_warnings():
+        # From inside of torch.export.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+        program = torch.onnx.export(
+            _WithAttention(loaded.model).eval(),
+            # Of two pictures, as torch takes a size of 1 for a fixed one.
+            (torch.zeros(2, 3, side, side),),
+            input_names=["image"],
+            output_names=["logits", "attentions"],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
+    statistics = loaded.preprocessing
+    facts = {"classes": loaded.classes, "mean": statistics.mean, "std": statistics.std}
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    program.save(out)
