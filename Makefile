@@ -53,7 +53,7 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 	$(BIN)/pip install --no-build-isolation -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-train.txt $(VENV)/.installed
 	$(BIN)/pip install -r requirements-dev.txt
 	@touch $@
 

@@ -1,8 +1,12 @@
 """Train the Vision Transformer of `vit/model.py` on CIFAR-10 or on your own class folders.
 
     python train_vit.py                                   # downloads CIFAR-10, reference recipe
-    python train_vit.py --recipe short --data cifar10.tar.xz --out runs/short
-    python train_vit.py --recipe short --data cifar10.tar.xz --out runs/short --resume
+    python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best
+    python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best --resume
+    torchrun --nproc_per_node 2 train_vit.py --recipe best --data cifar10.tar.xz
+    python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz
+    python train_vit.py --export onnx --checkpoint runs/best/model.safetensors --out best.onnx
+    python train_vit.py --ablate --epochs 5 --data cifar10.tar.xz
 
 A flag given beside --recipe replaces that value of the recipe. Ctrl-C saves; --resume goes on.
 """
@@ -11,14 +15,21 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vit.data import download_cifar10, load_image_folder
+from vit.ablation import ablate
+from vit.checkpoint import load_checkpoint
+from vit.data import ImageSet, download_cifar10, load_image_folder
+from vit.distributed import first_alone, process_group, rank
 from vit.model import ViTConfig
-from vit.training import RECIPES, TrainConfig, Trainer
+from vit.recipes import RECIPES, TrainConfig, build_model_config
+from vit.training import Trainer, evaluate
 
-MODEL_FLAGS = ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_dim")
+SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
+RECIPE_FLAGS = [field.name for field in dataclasses.fields(TrainConfig)]
+MODEL_FLAGS = ["image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_dim"]
 
 
 def _add_fields(group: argparse._ArgumentGroup, config: object, names: list[str]) -> None:
@@ -28,41 +39,91 @@ def _add_fields(group: argparse._ArgumentGroup, config: object, names: list[str]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line: the files, the recipe, and a flag per field of it."""
+    """Parse the command line: what to do, the files, the recipe, and a flag per field of it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="folder or archive with train|test/<class>/*")
-    parser.add_argument("--out", type=Path, default=Path("runs/vit"), help="default: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    action.add_argument("--evaluate", type=Path, nargs="?", const=SHIPPED, metavar="CHECKPOINT",
+                        help="print its accuracy on --data; default: the shipped one")  # fmt: skip
+    action.add_argument("--export", choices=["onnx"], help="write --checkpoint to --out as ONNX")
+    action.add_argument("--ablate", action="store_true", help="see vit/ablation.py")
+    parser.add_argument("--data", type=Path, help="folder or archive with train|test/<class>/* or "
+                        "<class>/*; default: download CIFAR-10")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="default: runs/vit; with --ablate assets/ablation;"
+                        " with --export CHECKPOINT.onnx here")  # fmt: skip
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="for --export")
     parser.add_argument("--recipe", choices=RECIPES, default="reference", help="%(default)s")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    recipe = parser.add_argument_group("recipe (vit/training.py explains each field)")
-    _add_fields(recipe, TrainConfig(), [field.name for field in dataclasses.fields(TrainConfig)])
-    _add_fields(parser.add_argument_group("model"), ViTConfig(), list(MODEL_FLAGS))
+    recipe = parser.add_argument_group("recipe (vit/recipes.py explains each field)")
+    _add_fields(recipe, TrainConfig(), RECIPE_FLAGS)
+    _add_fields(parser.add_argument_group("model"), ViTConfig(), MODEL_FLAGS)
     return parser.parse_args(argv)
 
 
-def _given(args: argparse.Namespace, names: list[str]) -> dict[str, object]:
+def _given(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train as the command line says."""
-    args = parse_args(argv)
-    fields = [field.name for field in dataclasses.fields(TrainConfig)]
-    config = dataclasses.replace(RECIPES[args.recipe], **_given(args, fields))
-    sizes = ViTConfig(dropout=config.dropout, **_given(args, list(MODEL_FLAGS)))
-    data = (
-        load_image_folder(args.data, sizes.image_size)
-        if args.data
-        else download_cifar10(Path("data"))
+def load_data(path: Path | None, image_size: int) -> ImageSet:
+    """Read the pictures at `path`, or download CIFAR-10 if it is None, and say what was found."""
+    data = first_alone(
+        lambda: load_image_folder(path, image_size) if path else download_cifar10(Path("data"))
     )
-    model_config = dataclasses.replace(sizes, num_classes=len(data.classes))
-    trainer = Trainer(config, model_config, data, args.out, torch.device(args.device))
+    if rank() == 0:
+        print(f"{data.name}: {len(data.train.labels):,} training and {len(data.test.labels):,} "
+              f"test pictures of {len(data.classes)} classes")  # fmt: skip
+    return data
+
+
+def train(args: argparse.Namespace, device: torch.device) -> None:
+    """Train as the command line says."""
+    config = dataclasses.replace(RECIPES[args.recipe], **_given(args, RECIPE_FLAGS))
+    sizes = _given(args, MODEL_FLAGS)
+    model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
+    data = load_data(args.data, model_config.image_size)
+    if args.ablate:
+        ablate(config, sizes, data, args.out or Path("assets/ablation"), device)
+        return
+    model_config = dataclasses.replace(model_config, num_classes=len(data.classes))
+    trainer = Trainer(config, model_config, data, args.out or Path("runs/vit"), device)
     if args.resume:
         trainer.resume()
     trainer.run()
+
+
+def print_accuracy(path: Path, data_path: Path | None, device: torch.device) -> None:
+    """Print the accuracy of the checkpoint at `path` on the test pictures.
+
+    Raises:
+        ValueError: If it was trained on other classes than the data has.
+    """
+    checkpoint = load_checkpoint(path)
+    data = load_data(data_path, checkpoint.model.config.image_size)
+    if data.classes != checkpoint.classes:
+        raise ValueError(
+            f"{path} knows the classes {list(checkpoint.classes)}, the data has "
+            f"{list(data.classes)}; they must be the same"
+        )
+    accuracy = evaluate(checkpoint.model.to(device), data.test.to(device), checkpoint.preprocessing)
+    print(f"test accuracy: {100 * accuracy:.2f} %")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    args = parse_args(argv)
+    if args.export:
+        from vit.export import export_onnx
+
+        out = args.out or Path(args.checkpoint.name).with_suffix(".onnx")
+        export_onnx(args.checkpoint, out)
+        print(f"wrote {out}")
+    elif args.evaluate:
+        print_accuracy(args.evaluate, args.data, torch.device(args.device))
+    else:
+        with process_group(torch.device(args.device)) as device:
+            train(args, device)
 
 
 if __name__ == "__main__":

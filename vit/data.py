@@ -1,23 +1,30 @@
-"""Pictures in class folders, or CIFAR-10, as uint8 tensors, and their batched augmentation.
+"""Pictures in class folders, or CIFAR-10, as uint8 tensors.
 
 The whole set lives on the device as one tensor, so a batch is an index and augmentation is a few
-tensor operations: no worker processes, no per-picture Python.
+tensor operations (`vit/augment.py`): no worker processes, no per-picture Python.
 """
 
 import io
+import lzma
 import tarfile
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
+
+from vit.checkpoint import Preprocessing
 
 SPLITS = ("train", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+HOLD_OUT_EVERY = 5
+Labelled = list[tuple[str, np.ndarray]]  # class names and pictures (S, S, 3)
 
 
 def _is_picture(name: PurePosixPath) -> bool:
@@ -48,17 +55,36 @@ class ImageSet:
 
 
 def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    for path in sorted(root.rglob("*")):
-        if _is_picture(name := PurePosixPath(path.relative_to(root).as_posix())):
-            yield name, path.read_bytes()
+    names = [PurePosixPath(path.relative_to(root).as_posix()) for path in sorted(root.rglob("*"))]
+    pictures = [name for name in names if _is_picture(name)]
+    if empty := _empty_class_folders(root, pictures):
+        raise ValueError(f"{root} has class folders without pictures: {empty}; fill or remove them")
+    for name in pictures:
+        yield name, (root / name).read_bytes()
+
+
+def _empty_class_folders(root: Path, pictures: list[PurePosixPath]) -> list[str]:
+    filled = {folder for name in pictures for folder in name.parents}
+    beside = {name.parents[1] for name in pictures if len(name.parts) > 1}
+    return sorted(
+        folder.relative_to(root).as_posix()
+        for place in beside
+        for folder in (root / place).iterdir()
+        if folder.is_dir()
+        and not folder.name.startswith(".")
+        and PurePosixPath(folder.relative_to(root).as_posix()) not in filled
+    )
 
 
 def _tar_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    with tarfile.open(path) as archive:
-        for member in archive:
-            name = PurePosixPath(member.name)
-            if _is_picture(name) and (stream := archive.extractfile(member)):
-                yield name, stream.read()
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if _is_picture(name) and (stream := archive.extractfile(member)):
+                    yield name, stream.read()
+    except (tarfile.ReadError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or cut off ({error}); get it again") from error
 
 
 def _zip_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -82,46 +108,76 @@ def _files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 def _decode(name: PurePosixPath, data: bytes, image_size: int) -> np.ndarray:
     try:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     except OSError as error:  # also what Pillow raises on damaged files
         raise ValueError(f"{name} cannot be read as a picture ({error})") from error
-    if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    # The middle square, as the page shows pictures to the model (vit/predictor.py).
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((image_size, image_size), Image.Resampling.BICUBIC))
+
+
+def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:
+    """Read class names and pictures by split; "" for those below neither train/ nor test/."""
+    found: dict[str, Labelled] = {"train": [], "test": [], "": []}
+    for name, data in _files(path):
+        split = name.parts[-3] if len(name.parts) >= 3 and name.parts[-3] in SPLITS else ""
+        has_splits = found["train"] or found["test"]
+        if len(name.parts) >= 2 and (split or not has_splits):
+            found[split].append((name.parts[-2], _decode(name, data, image_size)))
+    return found
+
+
+def _hold_out_every(path: Path, pictures: Labelled) -> dict[str, Labelled]:
+    counts = Counter(label for label, _ in pictures)
+    if few := sorted(label for label, count in counts.items() if count < 2):
+        raise ValueError(f"{path} has one picture only of {few}; at least 2 a class are needed")
+    splits: dict[str, Labelled] = {"train": [], "test": []}
+    seen: Counter[str] = Counter()
+    for label, picture in pictures:
+        splits["train" if seen[label] % HOLD_OUT_EVERY else "test"].append((label, picture))
+        seen[label] += 1
+    return splits
 
 
 def load_image_folder(path: Path, image_size: int) -> ImageSet:
-    """Read `train/<class>/*` and `test/<class>/*` from a folder or archive.
+    """Read `train|test/<class>/*` or plain `<class>/*` from a folder or archive.
+
+    Without train/ and test/, the first picture of a class and every fifth after it (in the order of
+    the files' names or of the archive) are the test split; the name of the set then says so.
 
     Args:
         path: The folder, or a `.tar`, `.tar.gz`, `.tar.xz` or `.zip` with the same layout inside.
-        image_size: Side S to which other sizes are scaled, in pixels.
+        image_size: Side S to which the middle square of other sizes is scaled, in pixels.
 
     Raises:
-        ValueError: If the path is missing, a split has no pictures or the splits' classes differ.
+        ValueError: If the path is missing, a split or a class folder has no pictures or the
+            splits' classes differ.
     """
-    found: dict[str, list[tuple[str, np.ndarray]]] = {split: [] for split in SPLITS}
-    for name, data in _files(path):
-        if len(name.parts) >= 3 and name.parts[-3] in found:
-            found[name.parts[-3]].append((name.parts[-2], _decode(name, data, image_size)))
+    found, name = _pictures(path, image_size), path.name
+    if found[""] and not (found["train"] or found["test"]):
+        found = _hold_out_every(path, found[""])
+        name = f"{path.name} (every {HOLD_OUT_EVERY}th picture of a class held out)"
     for split in SPLITS:
         if not found[split]:
             raise ValueError(
-                f"{path} holds no pictures in {split}/<class>/; expected train and test"
+                f"{path} holds no pictures in {split}/<class>/; expected train and test, or "
+                "class folders only"
             )
     names = {split: sorted({name for name, _ in found[split]}) for split in SPLITS}
     if names["train"] != names["test"]:
         raise ValueError(
             f"{path}: classes differ: train has {names['train']}, test has {names['test']}"
         )
-    index = {name: i for i, name in enumerate(names["train"])}
+    train, test = (_to_split(found[split], names["train"]) for split in SPLITS)
+    return ImageSet(train, test, tuple(names["train"]), name)
 
-    def split(name: str) -> Split:
-        images = np.stack([picture for _, picture in found[name]]).transpose(0, 3, 1, 2)
-        labels = [index[label] for label, _ in found[name]]
-        return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels))
 
-    return ImageSet(split("train"), split("test"), tuple(names["train"]), path.name)
+def _to_split(pictures: Labelled, classes: list[str]) -> Split:
+    images = np.stack([picture for _, picture in pictures]).transpose(0, 3, 1, 2)
+    labels = [classes.index(label) for label, _ in pictures]
+    return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels))
 
 
 def download_cifar10(root: Path) -> ImageSet:
@@ -137,30 +193,30 @@ def download_cifar10(root: Path) -> ImageSet:
     return ImageSet(train, test, tuple(classes), "CIFAR-10")
 
 
+def hold_out(data: ImageSet, count: int) -> ImageSet:
+    """Return `data` with `count` training pictures, always the same, as its test split.
+
+    Raises:
+        ValueError: If no training picture would be left.
+    """
+    images = len(data.train.labels)
+    if count >= images:
+        raise ValueError(f"holdout is {count}; it must be below the {images} training pictures")
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(0))
+    order = order.to(data.train.labels.device)
+    held, kept = (
+        Split(data.train.images[chosen], data.train.labels[chosen])
+        for chosen in (order[:count], order[count:])
+    )
+    return replace(data, train=kept, test=held, name=f"{data.name} (held-out training pictures)")
+
+
+def statistics(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the mean (3,) and standard deviation (3,), float32 on `device`, for `normalize`."""
+    mean, std = torch.tensor([preprocessing.mean, preprocessing.std], device=device)
+    return mean, std
+
+
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Map uint8 images (B, 3, H, W) to float ones: (image / 255 - mean) / std per channel."""
     return (images.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-
-
-def random_crop_flip(images: Tensor, padding: int) -> Tensor:
-    """Shift each image by up to `padding` pixels and mirror half of them.
-
-    Args:
-        images: uint8 (B, 3, S, S).
-        padding: Largest shift in pixels; the space left free is black.
-
-    Returns:
-        uint8 (B, 3, S, S).
-    """
-    b, _, side, _ = images.shape
-    device = images.device
-    padded = torch.nn.functional.pad(images, (padding,) * 4)
-    dy, dx = torch.randint(0, 2 * padding + 1, (2, b, 1), device=device)
-    rows = dy + torch.arange(side, device=device)  # (B, S)
-    columns = dx + torch.arange(side, device=device)
-    flip = torch.rand(b, 1, device=device) < 0.5
-    columns = torch.where(flip, columns.flip(1), columns)
-    batch = torch.arange(b, device=device)
-    return padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )

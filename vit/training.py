@@ -1,25 +1,30 @@
-"""Recipes and the training loop: everything random follows from the seed and the step.
+"""The training loop: everything random follows from the seed and the step.
 
 So a run that is stopped at any step goes on as if it had not been stopped: the state on disk is the
-weights, the optimisers' moments and the step.
+weights, the optimisers' moments and the step. What is kept of a run is its last weights (or their
+running mean), never an epoch that the test pictures chose.
 """
 
 import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from vit import report
+from vit.augment import augment
 from vit.checkpoint import (
     Checkpoint,
     Preprocessing,
@@ -27,91 +32,12 @@ from vit.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from vit.data import ImageSet, Split, normalize, random_crop_flip
+from vit.data import ImageSet, Split, hold_out, normalize, statistics
+from vit.distributed import rank, total, world_size
 from vit.model import ViT, ViTConfig
 from vit.muon import Muon
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Hold a recipe; the defaults are the reference one.
-
-    Attributes:
-        optimizer: "adamw", or "muon" for the blocks' matrices with AdamW for the rest.
-        lr: Peak learning rate of AdamW.
-        muon_lr: Peak learning rate of Muon; unused with "adamw".
-        weight_decay: Decoupled weight decay of the matrices.
-        schedule: "cosine" or "linear": the way from the peak down to 0, step by step.
-        warmup: Share of all steps in which the learning rate rises from 0.
-        batch_size: Images a step.
-        epochs: Passes over the training images.
-        dropout: Dropout probability of the model.
-        label_smoothing: Share of the target spread over all classes.
-        crop_padding: Largest shift of the random crop, in pixels.
-        precision: "fp32", or "bf16" for the matrix products (weights and moments stay float32).
-        test_every: Epochs between two test passes; the last epoch is always tested.
-        seed: Seed of everything random.
-    """
-
-    optimizer: str = "adamw"
-    lr: float = 3e-4
-    muon_lr: float = 0.02
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    warmup: float = 0.0
-    batch_size: int = 128
-    epochs: int = 100
-    dropout: float = 0.1
-    label_smoothing: float = 0.0
-    crop_padding: int = 4
-    precision: str = "fp32"
-    test_every: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
-        for name in ("lr", "muon_lr", "batch_size", "epochs", "test_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-
-
-CHOICES = {
-    "optimizer": ("adamw", "muon"),
-    "schedule": ("cosine", "linear"),
-    "precision": ("fp32", "bf16"),
-}
-RECIPES = {
-    "reference": TrainConfig(),
-    # For an hour or two on a CPU: every part is there to learn more per step.
-    "short": TrainConfig(
-        optimizer="muon",
-        lr=2e-3,
-        weight_decay=0.05,
-        schedule="linear",
-        warmup=0.05,
-        epochs=12,
-        dropout=0.0,
-        label_smoothing=0.1,
-        precision="bf16",
-    ),
-}
-
-
-def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Return the factor in [0, 1] on the peak learning rate at `step` of `steps`.
-
-    >>> [round(learning_rate(step, 100, TrainConfig(warmup=0.1)), 2) for step in (0, 9, 10, 55)]
-    [0.1, 1.0, 1.0, 0.5]
-    """
-    warmup = int(config.warmup * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = torch.tensor((step - warmup) / max(1, steps - warmup))
-    if config.schedule == "linear":
-        return float(1 - progress)
-    return float(0.5 * (1 + torch.cos(torch.pi * progress)))
+from vit.recipes import TrainConfig, learning_rate
+from vit.teacher import load_teacher
 
 
 def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
@@ -119,9 +45,10 @@ def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
     matrices = [(n, p) for n, p in model.blocks.named_parameters() if p.ndim == 2]
     inside = {id(p) for _, p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
-    if config.optimizer == "adamw":
+    if config.optimizer != "muon":
         groups = [{"params": [p for _, p in matrices]}, {"params": others, "weight_decay": 0.0}]
-        return [AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)]
+        kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
+        return [kind(groups, lr=config.lr, weight_decay=config.weight_decay)]
     groups = [
         {"params": [p for n, p in matrices if "qkv" in n], "split": 3},
         {"params": [p for n, p in matrices if "qkv" not in n]},
@@ -137,22 +64,62 @@ def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
     ]
 
 
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return the update of a running mean of weights, for torch's `AveragedModel`.
+
+    The decay rises to `decay` as (1 + n) / (10 + n) after n updates, so that a short run does not
+    end with a mean over its beginning.
+    """
+
+    def update(mean: Tensor, weight: Tensor, updates: Tensor) -> Tensor:
+        now = ((1 + updates) / (10 + updates)).clamp(max=decay)
+        return weight.lerp(mean, now.to(weight.dtype))
+
+    return update
+
+
 @torch.inference_mode()
-def evaluate(model: ViT, split: Split, preprocessing: Preprocessing) -> float:
-    """Return the accuracy in [0, 1] of `model` on `split`."""
+def predict(model: ViT, split: Split, preprocessing: Preprocessing) -> Tensor:
+    """Return the answers of `model` on `split`: int64 (N,), the labels with the largest logits."""
     training = model.training
     model.eval()
-    mean, std = _statistics(preprocessing, split.images.device)
-    correct = 0
-    for images, labels in zip(split.images.split(500), split.labels.split(500), strict=True):
-        correct += int((model(normalize(images, mean, std)).argmax(1) == labels).sum())
+    mean, std = statistics(preprocessing, split.images.device)
+    answers = [model(normalize(images, mean, std)).argmax(1) for images in split.images.split(500)]
     model.train(training)
-    return correct / len(split.labels)
+    return torch.cat(answers)
 
 
-def _statistics(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    mean, std = torch.tensor([preprocessing.mean, preprocessing.std], device=device)
-    return mean, std
+def evaluate(model: ViT, split: Split, preprocessing: Preprocessing) -> float:
+    """Return the accuracy in [0, 1] of `model` on `split`."""
+    answers = predict(model, split, preprocessing)
+    return int((answers == split.labels).sum()) / len(split.labels)
+
+
+class Objective(nn.Module):
+    """The loss as one module with the model, as DistributedDataParallel wants it."""
+
+    def __init__(self, model: ViT, label_smoothing: float) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+
+    def forward(self, images: Tensor, targets: Tensor, taught: Tensor | None) -> Tensor:
+        """Return the loss, summed over the batch.
+
+        Args:
+            images: Normalised images (B, 3, S, S), float.
+            targets: float (B, K), rows sum to 1.
+            taught: The teacher's labels, int64 (B,), for the distillation token: half of the loss.
+        """
+        if taught is None:
+            return self._loss(self.model(images), targets)
+        logits, distilled = self.model.forward_heads(images)
+        hard = F.cross_entropy(distilled.float(), taught, reduction="sum")
+        return 0.5 * (self._loss(logits, targets) + hard)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(
+            logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum"
+        )
 
 
 @contextmanager
@@ -169,7 +136,10 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 
 class Trainer:
-    """Train a ViT on an `ImageSet` and keep its state and its best checkpoint in a folder."""
+    """Train a ViT on an `ImageSet` and keep its state, weights and logs in a folder.
+
+    Under torchrun every process has a trainer and takes its part of each batch.
+    """
 
     def __init__(
         self,
@@ -179,67 +149,157 @@ class Trainer:
         folder: Path,
         device: torch.device,
     ) -> None:
-        """Build the model and the optimisers of `config`; nothing is written yet."""
+        """Build the model and the optimisers of `config`; nothing is written yet.
+
+        Raises:
+            ValueError: If a batch has fewer images than parts, too many are held out or the
+                teacher does not know the classes.
+        """
         torch.manual_seed(config.seed)
         self.config, self.folder, self.device = config, folder, device
+        data = hold_out(data, config.holdout) if config.holdout else data
         self.classes, self.data_name = data.classes, data.name
         self.train_split, self.test_split = data.train.to(device), data.test.to(device)
-        self.model = ViT(model_config).to(device).train()
+        self.batch_size = min(config.batch_size, len(data.train.labels))
+        self.parts = world_size() * config.accumulate
+        if self.parts > self.batch_size:
+            raise ValueError(
+                f"{world_size()} processes x accumulate {config.accumulate} cannot share "
+                f"{self.batch_size} images a step; each part needs one at least"
+            )
+        self.preprocessing = Preprocessing()
+        self.statistics = statistics(self.preprocessing, device)
+        self._build(model_config)
+        self.step = 0
+        self.epoch_loss = torch.zeros((), device=device)  # summed over the steps of the epoch
+        self.history: list[report.Row] = []
+        self.seconds = 0.0
+
+    def _build(self, model_config: ViTConfig) -> None:
+        config = self.config
+        self.model = ViT(model_config).to(self.device).train()
+        self.ema = (
+            AveragedModel(self.model, avg_fn=moving_average(config.ema_decay))
+            if config.ema_decay
+            else None
+        )
         self.optimizers = build_optimizers(self.model, config)
         self.peaks = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
-        self.preprocessing = Preprocessing()
-        self.statistics = _statistics(self.preprocessing, device)
-        self.step = 0
-        self.history: list[dict[str, float]] = []
-        self.seconds = 0.0
+        self.objective: nn.Module = Objective(self.model, config.label_smoothing)
+        if world_size() > 1:
+            self.objective = DistributedDataParallel(self.objective)
+        self.teach = (
+            load_teacher(config.teacher, self.classes, self.device) if config.teacher else None
+        )
 
     @property
     def steps_per_epoch(self) -> int:
         """Return the number of full batches in the training split."""
-        return max(1, len(self.train_split.labels) // self.config.batch_size)
+        return len(self.train_split.labels) // self.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Return the number of steps of the whole run."""
+        return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def kept_model(self) -> ViT:
+        """Return the model that is tested and saved: the running mean if there is one."""
+        return self.ema.module if self.ema else self.model
+
+    @property
+    def accuracy_name(self) -> str:
+        """Return what the accuracy of this run is measured on, in words."""
+        return "held-out accuracy" if self.config.holdout else "test accuracy"
 
     def run(self) -> None:
         """Train to the last epoch, or until Ctrl-C or SIGTERM, and save."""
-        total = self.steps_per_epoch * self.config.epochs
-        with (
-            stop_on_signal() as stop,
-            tqdm(total=total, initial=self.step, unit="step", smoothing=0.02) as bar,
-        ):
-            while self.step < total and not stop.is_set():
+        if rank() == 0:
+            report.announce_missing_packages()
+        with stop_on_signal() as stop, self._progress_bar() as bar:
+            while self.step < self.total_steps and not self._must_stop(stop):
                 began = time.perf_counter()
-                loss = self.train_step(total)
+                loss = self.train_step()
                 self.seconds += time.perf_counter() - began
-                bar.update()
+                bar.update(self.batch_size)
                 if self.step % 20 == 0:
                     bar.set_postfix(epoch=self.step // self.steps_per_epoch, loss=f"{loss:.3f}")
                 if self.step % self.steps_per_epoch == 0:
-                    self.end_epoch(self.step // self.steps_per_epoch, float(loss))
-            self.save_state()
-        if self.step < total:
-            print(f"Stopped at step {self.step} of {total}; go on with --resume {self.folder}")
+                    self.end_epoch(self.step // self.steps_per_epoch)
+        if rank() == 0:
+            self.finish()
 
-    def train_step(self, total: int) -> Tensor:
-        """Take one optimiser step and return the loss (a scalar on the device)."""
+    def _progress_bar(self) -> tqdm:
+        return tqdm(
+            total=self.total_steps * self.batch_size,
+            initial=self.step * self.batch_size,
+            unit="img",
+            unit_scale=True,
+            smoothing=0.02,
+            disable=rank() > 0,
+        )
+
+    def _must_stop(self, stop: threading.Event) -> bool:
+        if world_size() == 1:
+            return stop.is_set()
+        # A process that left alone would let the others wait for its gradients.
+        return bool(total(torch.tensor(int(stop.is_set()), device=self.device)))
+
+    def train_step(self) -> Tensor:
+        """Take one optimiser step and return the mean loss of the batch, a scalar tensor."""
         config = self.config
         epoch, position = divmod(self.step, self.steps_per_epoch)
-        chosen = self._epoch_order(epoch)[position * config.batch_size :][: config.batch_size]
+        chosen = self._epoch_order(epoch)[position * self.batch_size :][: self.batch_size]
         # Seeding every step makes augmentation and dropout independent of the past.
-        torch.manual_seed(config.seed * 1_000_003 + self.step)
-        images = random_crop_flip(self.train_split.images[chosen], config.crop_padding)
-        bf16 = config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            logits = self.model(normalize(images, *self.statistics))
-        loss = F.cross_entropy(
-            logits.float(), self.train_split.labels[chosen], label_smoothing=config.label_smoothing
+        seed = config.seed * 1_000_003 + self.step
+        torch.manual_seed(seed)
+        labels = self.train_split.labels[chosen]
+        images, targets = augment(
+            self.train_split.images[chosen],
+            F.one_hot(labels, len(self.classes)).float(),
+            config,
+            plain=epoch >= config.epochs - config.plain_epochs,
         )
-        self._set_learning_rates(learning_rate(self.step, total, config))
+        if rank() > 0:
+            torch.manual_seed(seed + 500_000_000 * rank())  # its own dropout
+        self._set_learning_rates(learning_rate(self.step, self.total_steps, config))
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        loss.backward()
+        loss = self._backward(images, targets)
         for optimizer in self.optimizers:
             optimizer.step()
+        if self.ema:
+            self.ema.update_parameters(self.model)
+        self.epoch_loss += loss
         self.step += 1
-        return loss.detach()
+        return loss
+
+    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Give the weights the gradient of the mean loss of the batch; return that loss."""
+        first, last = rank() * self.config.accumulate, (rank() + 1) * self.config.accumulate
+        mine = list(
+            zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
+        )[first:last]
+        loss = torch.zeros((), device=self.device)
+        for number, (part, part_targets) in enumerate(mine, 1):
+            taught = self.teach(part) if self.teach else None
+            with self._exchange(number == len(mine)):
+                with self._autocast():
+                    inputs = normalize(part, *self.statistics)
+                    part_loss = self.objective(inputs, part_targets, taught) / len(images)
+                # Between processes gradients are averaged, and we want their sum.
+                (part_loss * world_size()).backward()
+            loss += part_loss.detach()
+        return total(loss)
+
+    def _exchange(self, now: bool) -> AbstractContextManager[None]:
+        if now or not isinstance(self.objective, DistributedDataParallel):
+            return nullcontext()
+        return self.objective.no_sync()
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
     def _epoch_order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + 500_000 + epoch)
@@ -251,33 +311,59 @@ class Trainer:
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
 
-    def end_epoch(self, epoch: int, loss: float) -> None:
-        """Test if it is time, keep the checkpoint if it is the best so far, save the state."""
-        if epoch % self.config.test_every == 0 or epoch == self.config.epochs:
-            accuracy = evaluate(self.model, self.test_split, self.preprocessing)
-            best = max((row["test_accuracy"] for row in self.history), default=0.0)
-            row = {"epoch": epoch, "loss": loss, "test_accuracy": accuracy}
-            self.history.append(row | {"train_minutes": round(self.seconds / 60, 2)})
-            tqdm.write(f"epoch {epoch:3d}  loss {loss:.3f}  test accuracy: {accuracy:.2%}")
-            if accuracy >= best:
-                self.save_best()
+    def end_epoch(self, epoch: int) -> None:
+        """Test if it is time and save: the weights that were tested, the state and the logs."""
+        row = {"epoch": epoch, "loss": float(self.epoch_loss) / self.steps_per_epoch}
+        self.epoch_loss.zero_()
+        if rank() > 0:
+            return
+        line = f"epoch {epoch:3d}  loss {row['loss']:.3f}"
+        if tested := epoch % self.config.test_every == 0 or epoch == self.config.epochs:
+            accuracy = evaluate(self.kept_model, self.test_split, self.preprocessing)
+            row["test_accuracy"] = accuracy
+            line += f"  {self.accuracy_name}: {100 * accuracy:.2f} %"
+        self.history.append(row | {"train_minutes": round(self.seconds / 60, 2)})
+        tqdm.write(line)
+        if tested:
+            self.save_model()
         self.save_state()
+        report.write_csv(self.folder / "log.csv", self.history)
+        report.write_tensorboard(self.folder / "tensorboard", self.history[-1])
 
-    def save_best(self) -> None:
-        """Write `best.safetensors`, which the app and `load_checkpoint` read."""
+    def finish(self) -> None:
+        """Save the state; draw the pictures if the run is at its end, else say how to go on."""
+        self.save_state()
+        if self.step < self.total_steps:
+            print(
+                f"Stopped at step {self.step} of {self.total_steps}; "
+                f"go on with --out {self.folder} --resume"
+            )
+            return
+        report.plot_curve(self.folder / "curve.png", self.history, self.accuracy_name)
+        answers = predict(self.kept_model, self.test_split, self.preprocessing)
+        k = len(self.classes)
+        pairs = torch.bincount(self.test_split.labels * k + answers, minlength=k * k)
+        report.plot_confusion(self.folder / "confusion.png", pairs.view(k, k).cpu(), self.classes)
+
+    def save_model(self) -> None:
+        """Write `model.safetensors`, which the app and `load_checkpoint` read."""
         recipe = asdict(self.config) | {"train_images": len(self.train_split.labels)}
         metrics = self.history[-1] | {
+            "epochs": self.config.epochs,
             "data": self.data_name,
             "test_images": len(self.test_split.labels),
             "device": str(self.device),
             "torch": torch.__version__,
         }
-        checkpoint = Checkpoint(self.model, self.classes, self.preprocessing, recipe, metrics)
-        save_checkpoint(self.folder / "best.safetensors", checkpoint)
+        checkpoint = Checkpoint(self.kept_model, self.classes, self.preprocessing, recipe, metrics)
+        save_checkpoint(self.folder / "model.safetensors", checkpoint)
 
     def save_state(self) -> None:
         """Write `state.safetensors`, from which `resume` goes on bit for bit on a CPU."""
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        tensors["epoch_loss"] = self.epoch_loss
+        if self.ema:
+            tensors |= {f"ema.{name}": t for name, t in self.ema.state_dict().items()}
         for i, optimizer in enumerate(self.optimizers):
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{index}.{name}": t for name, t in state.items()}
@@ -302,10 +388,13 @@ class Trainer:
         expected = {"train_config": asdict(self.config), "config": asdict(self.model.config)}
         for name, value in expected.items():
             if facts[name] != value:
-                other = {k: v for k, v in facts[name].items() if value[k] != v}
+                other = {k: facts[name].get(k) for k in value if facts[name].get(k) != value[k]}
                 raise ValueError(f"{path} was trained with {other}; give the same flags to resume")
         self.step, self.history, self.seconds = facts["step"], facts["history"], facts["seconds"]
         self.model.load_state_dict(_under("model.", tensors))
+        self.epoch_loss.copy_(tensors["epoch_loss"])
+        if self.ema:
+            self.ema.load_state_dict(_under("ema.", tensors))
         for i, optimizer in enumerate(self.optimizers):
             states: dict[int, dict[str, Tensor]] = {}
             for key, tensor in _under(f"optimizer.{i}.", tensors).items():

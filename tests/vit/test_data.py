@@ -1,16 +1,15 @@
 import io
+import random
 import re
 import tarfile
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from vit.data import ImageSet, load_image_folder, normalize, random_crop_flip
+from vit.data import ImageSet, hold_out, load_image_folder, normalize
 
 COLOURS = {"cat": (200, 10, 20), "dog": (10, 200, 20)}
 
@@ -66,6 +65,59 @@ def test_layouts(tmp_path: Path, write: type(write_zip)) -> None:
     assert_colours(data)
 
 
+def test_the_middle_square_is_taken(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (32, 16), COLOURS["cat"])
+    picture.paste(COLOURS["dog"], (8, 0, 24, 16))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    data = load_image_folder(write_folder(tmp_path, dict.fromkeys(files(), buffer.getvalue())), 8)
+    pixels = data.train.images.permute(0, 2, 3, 1).reshape(-1, 3)
+    assert pixels.unique(dim=0).tolist() == [list(COLOURS["dog"])]
+
+
+@pytest.mark.parametrize("write", [write_folder, write_tar, write_zip])
+def test_plain_class_folders(tmp_path: Path, write: type(write_zip)) -> None:
+    content = {
+        f"pets/{name}/{number:02}.png": png((*colour[:2], number))
+        for name, colour in COLOURS.items()
+        for number in range(7)
+    }
+    data = load_image_folder(write(tmp_path, content), 8)
+    assert data.classes == ("cat", "dog")
+    assert data.test.images[:, 2, 0, 0].tolist() == [0, 5, 0, 5]  # blue numbers the pictures
+    assert data.train.images[:, 2, 0, 0].tolist() == [1, 2, 3, 4, 6] * 2
+    assert data.train.labels.tolist() == [0] * 5 + [1] * 5
+    assert "every 5th picture of a class held out" in data.name
+
+
+@pytest.mark.parametrize("folder", ["set/train/cow", "set/test/cow"])
+def test_folders_without_pictures(tmp_path: Path, folder: str) -> None:
+    """An extraction that stopped half-way leaves empty folders."""
+    content = {name: data for name, data in files().items() if not name.startswith(f"{folder}/")}
+    root = write_folder(tmp_path, content)
+    (root / folder / ".hidden").mkdir(parents=True)
+    (root / folder / "notes.txt").write_text("hello")
+    with pytest.raises(
+        ValueError, match=re.escape(f"class folders without pictures: ['{folder}']")
+    ):
+        load_image_folder(root, 8)
+
+
+def test_hold_out(tiny_set: ImageSet) -> None:
+    data = hold_out(tiny_set, 4)
+    again = hold_out(tiny_set, 4)
+    assert torch.equal(data.test.images, again.test.images)
+    assert (len(data.train.labels), len(data.test.labels)) == (9, 4)
+    both = torch.cat((data.train.images, data.test.images)).flatten(1)
+    everything = tiny_set.train.images.flatten(1)
+    assert sorted(both.tolist()) == sorted(everything.tolist())
+    for split in (data.train, data.test):
+        assert torch.equal(split.images.amax((2, 3)).argmax(1), split.labels)
+    assert data.name == "colours (held-out training pictures)"
+    with pytest.raises(ValueError, match="holdout is 13; it must be below the 13 training"):
+        hold_out(tiny_set, 13)
+
+
 def assert_colours(data: ImageSet) -> None:
     for split in (data.train, data.test):
         for image, label in zip(split.images, split.labels, strict=True):
@@ -89,6 +141,15 @@ def test_other_sizes_are_scaled(tmp_path: Path) -> None:
             files() | {"set/test/cow/0.png": png(COLOURS["cat"])},
             "train has ['cat', 'dog'], test has ['cat', 'cow', 'dog']",
         ),
+        # plain class folders with too little in one
+        (
+            {
+                "cat/0.png": png(COLOURS["cat"]),
+                "dog/0.png": png(COLOURS["dog"]),
+                "dog/1.png": png(COLOURS["dog"]),
+            },
+            "has one picture only of ['cat']; at least 2 a class are needed",
+        ),
         # a picture that is none
         (files() | {"set/test/cat/9.png": b"hello"}, "test/cat/9.png cannot be read as a picture"),
     ],
@@ -106,35 +167,21 @@ def test_bad_paths(tmp_path: Path) -> None:
         load_image_folder(tmp_path / "text.zip", 8)
 
 
+@pytest.mark.parametrize("kind", ["xz", "gz"])
+def test_cut_off_archive(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"data.tar.{kind}"
+    noise = random.Random(0).randbytes(300_000)  # stays as large when compressed
+    with tarfile.open(path, f"w:{kind}") as archive:
+        for name, data in (files() | {"set/readme.txt": noise}).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    path.write_bytes(path.read_bytes()[:150_000])
+    with pytest.raises(ValueError, match=r"data\.tar\..z is damaged or cut off"):
+        load_image_folder(path, 8)
+
+
 def test_normalize() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     got = normalize(images, torch.tensor([0.5, 0.2, 0.0]), torch.tensor([0.5, 1.0, 2.0]))
     torch.testing.assert_close(got.flatten(), torch.tensor([-1.0, 0.0, 0.5]))
-
-
-def views(image: Tensor, padding: int) -> list[bytes]:
-    """Return all crops, plain and mirrored, that augmentation may give."""
-    pad = np.pad(image.numpy(), ((0, 0), (padding, padding), (padding, padding)))
-    side = image.shape[-1]
-    crops = [
-        pad[:, y : y + side, x : x + side]
-        for y in range(2 * padding + 1)
-        for x in range(2 * padding + 1)
-    ]
-    return [crop.tobytes() for crop in crops] + [crop[..., ::-1].tobytes() for crop in crops]
-
-
-@pytest.mark.parametrize("padding", [0, 1, 2])
-def test_random_crop_flip_gives_every_view(padding: int) -> None:
-    torch.manual_seed(5)
-    image = torch.randint(1, 256, (3, 6, 6), dtype=torch.uint8)
-    batch = random_crop_flip(image.expand(1500, -1, -1, -1), padding)
-    assert batch.shape == (1500, 3, 6, 6)
-    assert batch.dtype == torch.uint8
-    assert {view.numpy().tobytes() for view in batch} == set(views(image, padding))
-
-
-def test_random_crop_flip_keeps_the_order_of_the_batch() -> None:
-    torch.manual_seed(6)
-    images = torch.arange(1, 51, dtype=torch.uint8).view(50, 1, 1, 1).expand(-1, 3, 6, 6)
-    assert torch.equal(random_crop_flip(images, 2).amax((1, 2, 3)), torch.arange(1, 51).byte())

@@ -1,47 +1,86 @@
+import re
 import runpy
+import shutil
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import train_vit
-from vit.checkpoint import load_checkpoint
-from vit.data import ImageSet
+from vit import report
+from vit.checkpoint import Checkpoint, Preprocessing, load_checkpoint, save_checkpoint
+from vit.data import ImageSet, load_image_folder
+from vit.model import ViT
+from vit.training import evaluate
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--image-size", "8", "--embed-dim", "16", "--depth", "1", "--num-heads", "2"]
 SHORT = ["--epochs", "1", "--batch-size", "4", "--device", "cpu"]
 
+Write = Callable[[str, tuple[str, ...]], Path]
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_draw_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_is_installed", lambda _: False)
+
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for split in ("train", "test"):
-        for i, name in enumerate(("cat", "dog")):
-            place = tmp_path / "data" / split / name
-            place.mkdir(parents=True)
+def write(tmp_path: Path) -> Write:
+    """Return a function that writes three pictures a class, the first class black."""
+
+    def pictures(place: str, classes: tuple[str, ...]) -> Path:
+        for i, name in enumerate(classes):
+            (tmp_path / place / name).mkdir(parents=True)
             for number in range(3):
-                Image.new("RGB", (8, 8), (200 * i, 90, number)).save(place / f"{number}.png")
-    return tmp_path / "data"
+                picture = Image.new("RGB", (8, 8), (200 * i, 90, number))
+                picture.save(tmp_path / place / name / f"{number}.png")
+        return tmp_path / place
+
+    return pictures
+
+
+@pytest.fixture
+def folder(write: Write) -> Path:
+    write("data/train", ("cat", "dog"))
+    return write("data/test", ("cat", "dog")).parent
 
 
 def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
     arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *SHORT]
     train_vit.main(arguments)
-    checkpoint = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert checkpoint.classes == ("cat", "dog")
     assert checkpoint.model.config.num_classes == 2
     assert (checkpoint.recipe["epochs"], checkpoint.recipe["batch_size"]) == (1, 4)
     train_vit.main([*arguments, "--resume"])  # nothing is left to do
 
 
-def test_a_flag_replaces_the_recipe(tmp_path: Path, folder: Path) -> None:
-    arguments = ["--data", str(folder), "--out", str(tmp_path), "--recipe", "short"]
-    train_vit.main([*arguments, *SIZES, *SHORT, "--dropout", "0.25"])
-    checkpoint = load_checkpoint(tmp_path / "best.safetensors")
-    assert checkpoint.recipe["optimizer"] == "muon"
-    assert checkpoint.recipe["epochs"] == 1
-    assert checkpoint.model.config.dropout == checkpoint.recipe["dropout"] == 0.25
+@pytest.mark.parametrize(
+    ("flags", "recipe", "model"),
+    [
+        (["--recipe", "short"], {"optimizer": "muon", "epochs": 1}, {"dropout": 0.0}),
+        (["--recipe", "short", "--dropout", "0.25"], {"dropout": 0.25}, {"dropout": 0.25}),
+        (["--recipe", "best"], {"augment": "trivial"}, {"pool": "mean", "drop_path": 0.1}),
+        (["--recipe", "best", "--pool", "seq"], {"pool": "seq"}, {"pool": "seq"}),
+        (["--stem", "conv", "--optimizer", "adam"], {"optimizer": "adam"}, {"stem": "conv"}),
+        (["--patch-size", "2", "--cutmix", "0.5"], {"cutmix": 0.5}, {"patch_size": 2}),
+    ],
+)
+def test_a_flag_replaces_the_recipe(
+    tmp_path: Path,
+    folder: Path,
+    flags: list[str],
+    recipe: dict[str, object],
+    model: dict[str, object],
+) -> None:
+    train_vit.main(["--data", str(folder), "--out", str(tmp_path), *SIZES, *SHORT, *flags])
+    checkpoint = load_checkpoint(tmp_path / "model.safetensors")
+    assert checkpoint.recipe.items() >= recipe.items()
+    assert vars(checkpoint.model.config).items() >= model.items()
 
 
 def test_without_data_cifar10_is_downloaded(
@@ -51,7 +90,67 @@ def test_without_data_cifar10_is_downloaded(
     monkeypatch.setattr(train_vit, "download_cifar10", lambda root: asked.append(root) or tiny_set)
     train_vit.main(["--out", str(tmp_path), *SIZES, *SHORT])
     assert asked == [Path("data")]
-    assert load_checkpoint(tmp_path / "best.safetensors").classes == tiny_set.classes
+    assert load_checkpoint(tmp_path / "model.safetensors").classes == tiny_set.classes
+
+
+def test_own_pictures_in_plain_class_folders(
+    tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pets = write("pets", ("bird", "cat", "dog"))
+    train_vit.main(["--data", str(pets), "--out", str(tmp_path / "run"), *SIZES, *SHORT])
+    assert capsys.readouterr().out.startswith(
+        "pets (every 5th picture of a class held out): 6 training and 3 test pictures of 3 classes"
+    )
+    assert load_checkpoint(tmp_path / "run/model.safetensors").classes == ("bird", "cat", "dog")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "xztar"])
+def test_evaluate(
+    tmp_path: Path, tiny_model: ViT, write: Write, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = ("blue", "green", "red")
+    write("set/train", classes)
+    data = write("set/test", classes).parent
+    if form != "folder":
+        data = Path(shutil.make_archive(str(tmp_path / "packed"), form, data))
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, Checkpoint(tiny_model, classes, Preprocessing(), {}, {}))
+    train_vit.main(["--evaluate", str(path), "--data", str(data), "--device", "cpu"])
+    expected = evaluate(tiny_model, load_image_folder(data, 8).test, Preprocessing())
+    assert 0 < expected < 1
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == f"test accuracy: {100 * round(expected, 4):.2f} %"
+    assert re.fullmatch(r"test accuracy: \d\d\.\d\d %", line)
+
+
+def test_evaluate_without_data_downloads_cifar10(
+    tiny_checkpoint: Path,
+    tiny_set: ImageSet,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train_vit, "download_cifar10", lambda _: tiny_set)
+    monkeypatch.setattr(train_vit, "evaluate", lambda *_: 0.56254)
+    train_vit.main(["--evaluate", str(tiny_checkpoint), "--device", "cpu"])
+    assert capsys.readouterr().out.splitlines()[-1] == "test accuracy: 56.25 %"
+
+
+def test_evaluate_without_a_path_takes_the_shipped_checkpoint() -> None:
+    path = train_vit.parse_args(["--evaluate"]).evaluate
+    assert len(load_checkpoint(path).classes) == 10
+
+
+def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    module = types.ModuleType("vit.export")
+    module.export_onnx = lambda checkpoint, out: asked.append((checkpoint, out))
+    monkeypatch.setitem(sys.modules, "vit.export", module)
+    train_vit.main(["--export", "onnx", "--checkpoint", "a/b.safetensors"])
+    train_vit.main(["--export", "onnx", "--out", str(tmp_path / "c.onnx")])
+    assert asked == [
+        (Path("a/b.safetensors"), Path("b.onnx")),
+        (train_vit.SHIPPED, tmp_path / "c.onnx"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,21 +159,34 @@ def test_without_data_cifar10_is_downloaded(
         (["--data", "nowhere"], "train_vit.py: nowhere does not exist"),
         (["--patch-size", "5"], "train_vit.py: patch_size 5 does not divide image_size 32"),
         (["--epochs", "0"], "train_vit.py: epochs is 0; it must be above 0"),
+        (["--teacher", "a", "--pool", "mean"], "train_vit.py: pool is 'mean'; with a distillation"),
+        (["--evaluate", "nowhere"], "train_vit.py: nowhere is not a checkpoint of train_vit.py"),
+        (
+            ["--evaluate", "{checkpoint}", "--data", "{folder}"],
+            "train_vit.py: {checkpoint} knows the classes ['red', 'green', 'blue'], the data has "
+            "['cat', 'dog']; they must be the same",
+        ),
     ],
 )
 def test_mistakes_are_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    tiny_checkpoint: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train_vit.py", *arguments])
+    names = {"checkpoint": tiny_checkpoint, "folder": folder}
+    filled = [argument.format(**names) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["train_vit.py", *filled])
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(ROOT / "train_vit.py"), run_name="__main__")
-    assert str(caught.value).startswith(message)
+    assert str(caught.value).startswith(message.format(**names))
 
 
 def test_help_names_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train_vit.parse_args(["--help"])
     text = capsys.readouterr().out
-    assert "--recipe {reference,short}" in text
+    assert "--recipe {reference,best,short}" in text
     assert "--label-smoothing float" in text
     assert "--embed-dim int" in text

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import re
 import signal
 from collections.abc import Callable
@@ -7,18 +6,52 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vit import training
+from vit import report, training
 from vit.checkpoint import Preprocessing, load_checkpoint, load_tensors
 from vit.data import ImageSet
-from vit.model import ViTConfig
-from vit.training import RECIPES, TrainConfig, Trainer, build_optimizers, evaluate, learning_rate
+from vit.model import ViT, ViTConfig
+from vit.recipes import TrainConfig, build_model_config, learning_rate
+from vit.training import (
+    Objective,
+    Trainer,
+    build_optimizers,
+    evaluate,
+    moving_average,
+    predict,
+)
 
-ADAMW = TrainConfig(batch_size=4, epochs=3, crop_padding=1, lr=3e-3)
+ADAM = TrainConfig(optimizer="adam", batch_size=4, epochs=3, crop_padding=1, lr=3e-3)
+ADAMW = dataclasses.replace(ADAM, optimizer="adamw")
 MUON = dataclasses.replace(ADAMW, optimizer="muon", schedule="linear", warmup=0.2, precision="bf16")
+EVERYTHING = dataclasses.replace(
+    MUON,
+    augment="trivial",
+    cutmix=0.5,
+    mixup=0.2,
+    random_erasing=0.25,
+    plain_epochs=1,
+    label_smoothing=0.1,
+    drop_path=0.2,
+    ema_decay=0.9,
+    pool="mean",
+    accumulate=2,
+    holdout=1,
+)
+OPTIMIZERS = pytest.mark.parametrize(
+    "config", [ADAM, ADAMW, MUON], ids=lambda config: config.optimizer
+)
+
+RECIPE_FIELDS = ("dropout", "drop_path", "pool", "stem", "distilled")
 
 Make = Callable[[TrainConfig, str], Trainer]
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_draw_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the tests a second of drawing for each run."""
+    monkeypatch.setattr(report, "_is_installed", lambda _: False)
 
 
 @pytest.fixture
@@ -26,7 +59,9 @@ def make(tmp_path: Path, tiny_config: ViTConfig, tiny_set: ImageSet) -> Make:
     """Return a function that makes a trainer; thirteen pictures are three steps an epoch."""
 
     def trainer(config: TrainConfig, folder: str) -> Trainer:
-        sizes = dataclasses.replace(tiny_config, dropout=config.dropout)
+        recipe = build_model_config(config)
+        given = {name: getattr(recipe, name) for name in RECIPE_FIELDS}
+        sizes = dataclasses.replace(tiny_config, **given)
         return Trainer(config, sizes, tiny_set, tmp_path / folder, torch.device("cpu"))
 
     return trainer
@@ -36,8 +71,8 @@ def interrupt_after(trainer: Trainer, steps: int) -> None:
     """Send ourselves what Ctrl-C sends while the trainer is in its step number `steps`."""
     train_step = trainer.train_step
 
-    def interrupted(total: int) -> Tensor:
-        loss = train_step(total)
+    def interrupted() -> Tensor:
+        loss = train_step()
         if trainer.step == steps:
             signal.raise_signal(signal.SIGINT)
         return loss
@@ -45,11 +80,11 @@ def interrupt_after(trainer: Trainer, steps: int) -> None:
     trainer.train_step = interrupted
 
 
-def accuracies(trainer: Trainer) -> list[tuple[float, float, float]]:
-    return [(row["epoch"], row["loss"], row["test_accuracy"]) for row in trainer.history]
+def without_time(trainer: Trainer) -> list[dict[str, float]]:
+    return [row | {"train_minutes": 0} for row in trainer.history]
 
 
-@pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
+@pytest.mark.parametrize("config", [ADAMW, MUON, EVERYTHING], ids=["adamw", "muon", "everything"])
 @pytest.mark.parametrize("steps", [3, 4], ids=["between epochs", "inside an epoch"])
 def test_resumed_is_the_same_as_never_stopped(make: Make, config: TrainConfig, steps: int) -> None:
     straight = make(config, "straight")
@@ -63,7 +98,7 @@ def test_resumed_is_the_same_as_never_stopped(make: Make, config: TrainConfig, s
     second.run()
 
     assert straight.step == second.step == 9
-    assert accuracies(straight) == accuracies(second)
+    assert without_time(straight) == without_time(second)
     tensors = [load_tensors(t.folder / "state.safetensors")[0] for t in (straight, second)]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
@@ -78,9 +113,19 @@ def test_interrupt_saves_and_says_how_to_go_on(
     trainer.run()
     assert signal.getsignal(signal.SIGINT) is before
     assert (
-        f"Stopped at step 2 of 9; go on with --resume {trainer.folder}" in capsys.readouterr().out
+        f"Stopped at step 2 of 9; go on with --out {trainer.folder} --resume"
+        in capsys.readouterr().out
     )
     assert load_tensors(trainer.folder / "state.safetensors")[1]["step"] == 2
+
+
+def test_processes_stop_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two got the signal: the other one, which is this, stops as well."""
+    trainer = make(ADAMW, "run")
+    monkeypatch.setattr(training, "world_size", lambda: 2)
+    monkeypatch.setattr(training, "total", lambda mine: mine + 1)
+    trainer.run()
+    assert trainer.step == 0
 
 
 def test_resume_refuses_another_recipe(make: Make) -> None:
@@ -97,31 +142,168 @@ def test_resume_needs_a_state(make: Make) -> None:
         make(ADAMW, "nothing").resume()
 
 
-@pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
-def test_learns_and_the_best_checkpoint_loads(
+@OPTIMIZERS
+def test_learns_and_the_checkpoint_loads(
     make: Make, tiny_set: ImageSet, config: TrainConfig
 ) -> None:
     trainer = make(dataclasses.replace(config, epochs=15, dropout=0.0, test_every=5), "run")
     trainer.run()
-    checkpoint = load_checkpoint(trainer.folder / "best.safetensors")
-    assert checkpoint.metrics["test_accuracy"] == max(r["test_accuracy"] for r in trainer.history)
+    checkpoint = load_checkpoint(trainer.folder / "model.safetensors")
     assert checkpoint.metrics["test_accuracy"] == 1
     assert evaluate(checkpoint.model, tiny_set.test, checkpoint.preprocessing) == 1
     assert checkpoint.classes == ("red", "green", "blue")
     assert checkpoint.recipe["train_images"] == 13
     assert checkpoint.metrics["test_images"] == 9
     assert checkpoint.metrics["data"] == "colours"
+    assert checkpoint.metrics["epochs"] == 15
     assert not checkpoint.model.training
 
 
-def test_the_best_epoch_is_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_weights_are_kept_whatever_the_test_says(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores = iter((0.5, 0.75, 0.25))
     monkeypatch.setattr(training, "evaluate", lambda *_: next(scores))
     trainer = make(ADAMW, "run")
     trainer.run()
-    metrics = load_checkpoint(trainer.folder / "best.safetensors").metrics
-    assert (metrics["epoch"], metrics["test_accuracy"]) == (2, 0.75)
+    kept = load_checkpoint(trainer.folder / "model.safetensors")
+    assert (kept.metrics["epoch"], kept.metrics["test_accuracy"]) == (3, 0.25)
+    assert_equal_weights(kept.model, trainer.model)
     assert [row["epoch"] for row in trainer.history] == [1, 2, 3]
+
+
+def assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
+    states = one.state_dict(), other.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_running_mean_is_what_is_tested_and_kept(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = []
+    monkeypatch.setattr(training, "evaluate", lambda model, *_: tested.append(model) or 0.5)
+    trainer = make(dataclasses.replace(ADAMW, ema_decay=0.9), "run")
+    weights = []
+    train_step = trainer.train_step
+
+    def step() -> Tensor:
+        loss = train_step()
+        weights.append(trainer.model.head.weight.detach().clone())
+        return loss
+
+    trainer.train_step = step
+    trainer.run()
+    mean = weights[0]
+    for updates, weight in enumerate(weights[1:], 1):
+        decay = min(0.9, (1 + updates) / (10 + updates))
+        mean = decay * mean + (1 - decay) * weight
+    kept = load_checkpoint(trainer.folder / "model.safetensors").model
+    torch.testing.assert_close(kept.head.weight, mean)
+    assert_equal_weights(kept, tested[-1])
+    assert not torch.equal(kept.head.weight, weights[-1])
+
+
+@pytest.mark.parametrize(
+    ("updates", "decay"),
+    [(1, 2 / 11), (8, 0.5), (10_000, 0.99)],  # an early mean is young
+)
+def test_moving_average(updates: int, decay: float) -> None:
+    got = moving_average(0.99)(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(updates))
+    assert float(got) == pytest.approx(decay)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("accumulate", [2, 3, 4])  # 3 does not divide a batch of 4
+def test_accumulation_equals_the_whole_batch(make: Make, optimizer: str, accumulate: int) -> None:
+    config = dataclasses.replace(ADAMW, optimizer=optimizer, dropout=0.0, cutmix=0.5)
+    whole = make(config, "whole")
+    parts = make(dataclasses.replace(config, accumulate=accumulate), "parts")
+    for _ in range(4):
+        torch.testing.assert_close(parts.train_step(), whole.train_step())
+    for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+def test_a_part_needs_an_image(make: Make) -> None:
+    with pytest.raises(ValueError, match="accumulate 5 cannot share 4 images a step"):
+        make(dataclasses.replace(ADAMW, accumulate=5), "run")
+
+
+def test_holdout_never_looks_at_the_test_set(
+    make: Make, tiny_set: ImageSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make(dataclasses.replace(ADAMW, holdout=5, epochs=1), "run")
+    seen = torch.cat((trainer.train_split.images, trainer.test_split.images)).flatten(1)
+    assert sorted(seen.tolist()) == sorted(tiny_set.train.images.flatten(1).tolist())
+    trainer.run()
+    assert "held-out accuracy: " in capsys.readouterr().out
+    metrics = load_checkpoint(trainer.folder / "model.safetensors").metrics
+    assert metrics["test_images"] == 5
+    assert metrics["data"] == "colours (held-out training pictures)"
+
+
+def test_the_last_epochs_are_plain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        training,
+        "augment",
+        lambda images, targets, _, plain: asked.append(plain) or (images, targets),
+    )
+    make(dataclasses.replace(ADAMW, plain_epochs=1), "run").run()
+    assert asked == [False] * 6 + [True] * 3
+
+
+def test_logs_and_pictures(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run repeats no row of the table."""
+    monkeypatch.setattr(report, "_is_installed", lambda _: True)
+    config = dataclasses.replace(ADAMW, test_every=2)
+    first = make(config, "run")
+    interrupt_after(first, 4)
+    first.run()
+    assert not (first.folder / "curve.png").exists()
+    second = make(config, "run")
+    second.resume()
+    second.run()
+    lines = (second.folder / "log.csv").read_text().splitlines()
+    assert sorted(lines[0].split(",")) == ["epoch", "loss", "test_accuracy", "train_minutes"]
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert (second.folder / "curve.png").stat().st_size > 5000
+    assert (second.folder / "confusion.png").stat().st_size > 5000
+    assert len(list((second.folder / "tensorboard").iterdir())) == 3
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_steps(make: Make) -> None:
+    trainer = make(dataclasses.replace(ADAMW, epochs=1), "run")
+    losses = []
+    train_step = trainer.train_step
+    trainer.train_step = lambda: losses.append(train_step()) or losses[-1]
+    trainer.run()
+    assert trainer.history[0]["loss"] == pytest.approx(float(sum(losses) / 3))
+
+
+def test_distillation_is_half_of_the_loss(tiny_config: ViTConfig) -> None:
+    model = ViT(dataclasses.replace(tiny_config, distilled=True)).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    targets, taught = torch.eye(3)[[0, 1, 2, 0, 1]], torch.tensor([2, 2, 1, 1, 0])
+    logits, distilled = model.forward_heads(images)
+    first = -(targets * logits.log_softmax(1)).sum()
+    second = -distilled.log_softmax(1)[range(5), taught].sum()
+    got = Objective(model, label_smoothing=0.0)(images, targets, taught)
+    torch.testing.assert_close(got, (first + second) / 2)
+
+
+def test_a_student_is_taught_what_it_sees(make: Make, tiny_checkpoint: Path) -> None:
+    """Its second head learns the teacher's answers to the augmented images."""
+    student = make(dataclasses.replace(ADAMW, teacher=str(tiny_checkpoint)), "student")
+    teach, asked = student.teach, []
+    student.teach = lambda images: asked.append(images) or teach(images)
+    before = student.model.distill_head.weight.detach().clone()
+    student.train_step()
+    assert asked[0].shape == (4, 3, 8, 8)
+    assert not any((asked[0][0] == image).all() for image in student.train_split.images)
+    assert not torch.equal(student.model.distill_head.weight, before)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +313,8 @@ def test_the_best_epoch_is_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> 
 def test_test_every(make: Make, test_every: int, tested: list[int]) -> None:
     trainer = make(dataclasses.replace(ADAMW, test_every=test_every), "run")
     trainer.run()
-    assert [row["epoch"] for row in trainer.history] == tested
+    assert [row["epoch"] for row in trainer.history] == [1, 2, 3]
+    assert [row["epoch"] for row in trainer.history if "test_accuracy" in row] == tested
 
 
 def test_every_picture_once_an_epoch(make: Make) -> None:
@@ -139,6 +322,14 @@ def test_every_picture_once_an_epoch(make: Make) -> None:
     orders = [trainer._epoch_order(epoch).tolist() for epoch in range(2)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(13))
     assert orders[0] != orders[1]
+
+
+def test_predict_and_evaluate(make: Make, tiny_set: ImageSet) -> None:
+    trainer = make(dataclasses.replace(ADAMW, epochs=1), "run")
+    answers = predict(trainer.model, tiny_set.test, Preprocessing())
+    assert (answers.dtype, answers.shape) == (torch.int64, (9,))
+    expected = (answers == tiny_set.test.labels).sum() / 9
+    assert evaluate(trainer.model, tiny_set.test, Preprocessing()) == pytest.approx(float(expected))
 
 
 def test_evaluate_leaves_the_mode_as_it_was(make: Make, tiny_set: ImageSet) -> None:
@@ -149,38 +340,17 @@ def test_evaluate_leaves_the_mode_as_it_was(make: Make, tiny_set: ImageSet) -> N
         assert model.training is mode
 
 
-COSINE, LINEAR = TrainConfig(), TrainConfig(schedule="linear", warmup=0.1)
-
-
-@pytest.mark.parametrize(
-    ("config", "step", "factor"),
-    [
-        (COSINE, 0, 1.0),  # no warm-up: the peak at once
-        (COSINE, 50, 0.5),
-        (COSINE, 100, 0.0),
-        (COSINE, 25, 0.853553),
-        (LINEAR, 0, 0.1),  # the first step already moves
-        (LINEAR, 9, 1.0),
-        (LINEAR, 10, 1.0),
-        (LINEAR, 55, 0.5),
-        (LINEAR, 100, 0.0),
-    ],
-)
-def test_learning_rate(config: TrainConfig, step: int, factor: float) -> None:
-    assert learning_rate(step, 100, config) == pytest.approx(factor, abs=1e-6)
-
-
 def test_learning_rate_reaches_the_optimizers(make: Make) -> None:
     trainer = make(MUON, "run")
     trainer.step = 5
-    trainer.train_step(9)
+    trainer.train_step()
     factor = learning_rate(5, 9, MUON)
     muon, adamw = trainer.optimizers
     assert {group["lr"] for group in muon.param_groups} == {0.02 * factor}
     assert {group["lr"] for group in adamw.param_groups} == {3e-3 * factor}
 
 
-@pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
+@OPTIMIZERS
 def test_every_weight_has_one_optimizer_and_only_matrices_decay(
     make: Make, config: TrainConfig
 ) -> None:
@@ -190,23 +360,3 @@ def test_every_weight_has_one_optimizer_and_only_matrices_decay(
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(p) for p in model.blocks.parameters() if p.ndim == 2}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"optimizer": "sgd"}, "optimizer is 'sgd'; choose one of ('adamw', 'muon')"),
-        ({"schedule": "step"}, "schedule is 'step'; choose one of ('cosine', 'linear')"),
-        ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
-        ({"epochs": -1}, "epochs is -1; it must be above 0"),
-    ],
-)
-def test_impossible_recipes(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        TrainConfig(**changes)
-
-
-def test_recipes() -> None:
-    assert RECIPES["reference"] == TrainConfig()
-    for recipe in RECIPES.values():
-        assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe

@@ -1,0 +1,118 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from vit import ablation, report
+from vit.ablation import ablate
+from vit.data import ImageSet, Split
+from vit.recipes import TrainConfig
+from vit.training import Trainer
+
+CONFIG = TrainConfig(epochs=1, batch_size=4, crop_padding=1)
+SIZES = {"image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make the studies small; return the names of the runs that were trained."""
+    studies = {
+        "patch size": ({"patch_size": 4}, {"patch_size": 8}),
+        "optimizer": ({"optimizer": "adamw"}, {"optimizer": "adam"}),
+    }
+    monkeypatch.setattr(ablation, "STUDIES", studies)
+    names = []
+    train_step = Trainer.train_step
+
+    def step(self: Trainer) -> torch.Tensor:
+        if self.step == 0:
+            names.append(self.folder.name)
+        return train_step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(report, "announce_missing_packages", lambda: None)
+    monkeypatch.setattr(report, "plot_curve", lambda *_: None)
+    monkeypatch.setattr(report, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(report, "write_tensorboard", lambda *_: None)
+    return names
+
+
+def test_table_and_plots(tmp_path: Path, tiny_set: ImageSet, trained: list[str]) -> None:
+    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    assert trained == ["base", "patch_size=8", "optimizer=adam"]  # the base only once
+    with (tmp_path / "ablation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["study"], row["value"]) for row in rows] == [
+        ("patch size", "patch_size 4"),
+        ("patch size", "patch_size 8"),
+        ("optimizer", "optimizer adamw"),
+        ("optimizer", "optimizer adam"),
+    ]
+    assert rows[0]["test_accuracy"] == rows[2]["test_accuracy"]
+    assert int(rows[1]["parameters"]) > int(rows[0]["parameters"])  # larger patches to embed
+    assert all(0 <= float(row["train_accuracy"]) <= 1 for row in rows)
+    table = (tmp_path / "ablation.md").read_text().splitlines()
+    assert len(table) == 2 + len(rows)
+    assert len({line.count("|") for line in table}) == 1
+    for name in ("patch-size.png", "optimizer.png"):
+        assert (tmp_path / name).stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("count", "labels"),
+    [(4, [0, 0, 1, 1]), (3, [0, 0, 1, 1]), (8, [0] * 4 + [1] * 4), (20, [0] * 4 + [1] * 4)],
+)
+def test_training_accuracy_is_of_all_classes(count: int, labels: list[int]) -> None:
+    split = Split(torch.zeros(8, 3, 2, 2), torch.tensor([0] * 4 + [1] * 4))
+    assert ablation._spread(split, count).labels.tolist() == labels
+
+
+def test_finished_runs_are_skipped(tmp_path: Path, tiny_set: ImageSet, trained: list[str]) -> None:
+    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    lines = (tmp_path / "ablation.csv").read_text().splitlines()
+    (tmp_path / "ablation.csv").write_text("\n".join(lines[:-1]) + "\n")
+    trained.clear()
+    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    assert trained == []  # the last row comes from the finished run's state
+    assert (tmp_path / "ablation.csv").read_text().splitlines() == lines
+
+
+def test_a_stopped_run_goes_on(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, steps = Trainer.run, []
+
+    def stopped(self: Trainer) -> None:
+        self.train_step()
+        self.save_state()
+
+    monkeypatch.setattr(Trainer, "run", stopped)
+    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    assert trained == ["base"]
+    assert not (tmp_path / "ablation.csv").exists()
+    monkeypatch.setattr(Trainer, "run", lambda self: steps.append(self.step) or run(self))
+    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    assert steps[0] == 1
+
+
+def test_other_epochs_are_refused(tmp_path: Path, tiny_set: ImageSet) -> None:
+    report.write_csv(tmp_path / "ablation.csv", [{"study": "x", "value": "y", "epochs": 5}])
+    with pytest.raises(ValueError, match=r"has runs of 5 epochs; give --epochs the same"):
+        ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+
+
+def test_one_process_is_needed(
+    tmp_path: Path, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match="--ablate was started in 2 processes; it needs one"):
+        ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+
+
+def test_studies_vary_known_fields_and_contain_the_reference() -> None:
+    known = {**vars(TrainConfig()), "patch_size": 4, "depth": 6, "embed_dim": 256, "mlp_dim": 512}
+    for variants in ablation.STUDIES.values():
+        assert all(changes.keys() <= known.keys() for changes in variants)
+        assert any(changes.items() <= known.items() for changes in variants)

@@ -1,0 +1,94 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision.models
+import transformers
+from torch import Tensor
+
+from vit.checkpoint import Preprocessing
+from vit.data import ImageSet, normalize, statistics
+from vit.model import ViT
+from vit.teacher import load_teacher
+
+CPU = torch.device("cpu")
+Labels = Callable[[Tensor], Tensor]
+
+
+def test_a_checkpoint(tiny_checkpoint: Path, tiny_model: ViT, tiny_set: ImageSet) -> None:
+    images = tiny_set.train.images
+    teach = load_teacher(str(tiny_checkpoint), ("red", "green", "blue"), CPU)
+    with torch.no_grad():
+        logits = tiny_model(normalize(images, *statistics(Preprocessing(), CPU)))
+    assert torch.equal(teach(images), logits.argmax(1))
+    # Other classes in another order: the answer is the best of those, as their number.
+    pair = load_teacher(str(tiny_checkpoint), ("blue", "red"), CPU)
+    assert torch.equal(pair(images), logits[:, [2, 0]].argmax(1))
+
+
+class Brightest(torch.nn.Module):
+    """Answer 1 ("bright") if the normalised picture's mean is above 0, else 0 ("dark")."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[1:] == (3, 16, 16)  # the side it was trained with
+        mean = images.mean((1, 2, 3))
+        return torch.stack((-mean, mean), 1)
+
+
+@pytest.fixture
+def torchvision_name(monkeypatch: pytest.MonkeyPatch) -> str:
+    transform = SimpleNamespace(crop_size=[16], mean=[0.5] * 3, std=[0.25] * 3)
+    weights = SimpleNamespace(meta={"categories": ["dark", "bright"]}, transforms=lambda: transform)
+    kinds = {"tiny_net": SimpleNamespace(DEFAULT=weights)}
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: kinds[name])
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: Brightest())
+    return "torchvision:tiny_net"
+
+
+@pytest.fixture
+def transformers_name(tmp_path: Path) -> str:
+    """Save a ViT of transformers whose answer is fixed: "bright" by its bias."""
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        image_size=16, patch_size=8, id2label={0: "dark", 1: "bright"},
+    )  # fmt: skip
+    model = transformers.ViTForImageClassification(config)
+    torch.nn.init.constant_(model.classifier.bias[1:], 100.0)
+    model.save_pretrained(tmp_path / "net")
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(
+        tmp_path / "net"
+    )
+    return f"transformers:{tmp_path / 'net'}"
+
+
+def test_torchvision(torchvision_name: str) -> None:
+    images = torch.tensor([10, 250, 120, 135], dtype=torch.uint8).view(-1, 1, 1, 1)
+    teach = load_teacher(torchvision_name, ("bright", "dark"), CPU)
+    assert teach(images.expand(-1, 3, 8, 8)).tolist() == [1, 0, 1, 0]
+
+
+def test_transformers(transformers_name: str) -> None:
+    teach = load_teacher(transformers_name, ("bright", "dark"), CPU)
+    assert teach(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).tolist() == [0, 0]
+
+
+def test_a_teacher_has_to_know_the_classes(torchvision_name: str) -> None:
+    with pytest.raises(ValueError, match=re.escape("does not know the classes ['cat']; it must")):
+        load_teacher(torchvision_name, ("dark", "cat"), CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.safetensors", "nowhere.safetensors is not a checkpoint of train_vit.py"),
+        ("torchvision:resnet9000", "Unknown model resnet9000"),
+        ("transformers:./nowhere", "teacher transformers:./nowhere cannot be loaded"),
+    ],
+)
+def test_unknown_teachers(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_teacher(name, ("dark",), CPU)

@@ -1,0 +1,139 @@
+"""Short runs that ask what a part of the reference setup is worth: `train_vit.py --ablate`.
+
+Every run differs from the recipe of the command line in what STUDIES says and in nothing else. A
+finished run is a row of `ablation.csv` and is not repeated; an unfinished one goes on.
+"""
+
+import csv
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from vit import report
+from vit.data import ImageSet, Split
+from vit.distributed import world_size
+from vit.recipes import TrainConfig, build_model_config
+from vit.training import Trainer, evaluate
+
+Changes = dict[str, object]
+STUDIES: dict[str, tuple[Changes, ...]] = {
+    "patch size": ({"patch_size": 4}, {"patch_size": 8}, {"patch_size": 16}),
+    "depth": ({"depth": 4}, {"depth": 6}, {"depth": 8}, {"depth": 10}),
+    "width": tuple({"embed_dim": width, "mlp_dim": 2 * width} for width in (128, 256, 384)),
+    # Small differences are measured twice; "seed" shows how much comes by chance.
+    "augmentation": tuple(
+        {"augment": name, "seed": seed} for name in ("crop_flip", "none") for seed in (0, 1)
+    ),
+    "optimizer": tuple(
+        {"optimizer": name, "seed": seed} for name in ("adamw", "adam") for seed in (0, 1)
+    ),
+    "seed": ({"seed": 0}, {"seed": 1}, {"seed": 2}),
+}
+
+
+def ablate(
+    config: TrainConfig, sizes: dict[str, int], data: ImageSet, folder: Path, device: torch.device
+) -> None:
+    """Train every variant of STUDIES that has no row yet; write the table and the plots.
+
+    Args:
+        config: The recipe that is varied.
+        sizes: Fields of ViTConfig other than its defaults.
+        data: The pictures.
+        folder: Where `ablation.csv`, `ablation.md`, a PNG for each study and the runs go.
+        device: Where to train.
+
+    Raises:
+        ValueError: If the rows in the folder are of another number of epochs, or under torchrun.
+    """
+    if world_size() > 1:
+        raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
+    rows = _read_rows(folder / "ablation.csv", config.epochs)
+    for study, variants in STUDIES.items():
+        for changes in variants:
+            value = ", ".join(f"{name} {setting}" for name, setting in changes.items())
+            if any((row["study"], row["value"]) == (study, value) for row in rows):
+                continue
+            print(f"{study}: {value}")
+            numbers = _train(config, sizes, changes, data, folder / "runs", device)
+            if numbers is None:
+                return
+            rows.append({"study": study, "value": value} | numbers)
+            report.write_csv(folder / "ablation.csv", rows)
+    _write_markdown(folder / "ablation.md", rows)
+    for study in STUDIES:
+        _plot(folder, study, [row for row in rows if row["study"] == study])
+
+
+def _read_rows(path: Path, epochs: int) -> list[dict[str, object]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows: list[dict[str, object]] = list(csv.DictReader(file))
+    if others := {row["epochs"] for row in rows} - {str(epochs)}:
+        raise ValueError(
+            f"{path} has runs of {', '.join(map(str, others))} epochs; give --epochs the same or "
+            "choose another --out"
+        )
+    return rows
+
+
+def _train(
+    config: TrainConfig,
+    sizes: dict[str, int],
+    changes: Changes,
+    data: ImageSet,
+    folder: Path,
+    device: torch.device,
+) -> dict[str, object] | None:
+    """Return the numbers of one run, or None if it was stopped before its end."""
+    base, base_model = config, build_model_config(config, **sizes)
+    config = replace(base, **{k: v for k, v in changes.items() if hasattr(base, k)})
+    sizes = sizes | {k: v for k, v in changes.items() if not hasattr(base, k)}
+    model_config = build_model_config(config, **sizes)
+    before, after = (asdict(c) | asdict(m) for c, m in ((base, base_model), (config, model_config)))
+    # Studies that share a setting share its run.
+    name = "-".join(f"{k}={after[k]}" for k in before if after[k] != before[k]) or "base"
+    model_config = replace(model_config, num_classes=len(data.classes))
+    trainer = Trainer(config, model_config, data, folder / name, device)
+    if (trainer.folder / "state.safetensors").exists():
+        trainer.resume()
+    trainer.run()
+    if trainer.step < trainer.total_steps:
+        return None
+    seen = _spread(trainer.train_split, len(trainer.test_split.labels))
+    return {
+        "epochs": config.epochs,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "train_accuracy": evaluate(trainer.kept_model, seen, trainer.preprocessing),
+        "test_accuracy": trainer.history[-1]["test_accuracy"],
+        "minutes": trainer.history[-1]["train_minutes"],
+    }
+
+
+def _spread(split: Split, count: int) -> Split:
+    """Return about `count` pictures, of all classes though folders come class by class."""
+    stride = max(1, len(split.labels) // count)
+    return Split(split.images[::stride], split.labels[::stride])
+
+
+def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:
+    lines = ["| study | setting | parameters | train accuracy | test accuracy | minutes |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for row in rows:
+        train, test = (f"{100 * float(str(row[f'{x}_accuracy'])):.1f} %" for x in ("train", "test"))
+        lines.append(
+            f"| {row['study']} | {row['value']} | {row['parameters']} | {train} | {test} "
+            f"| {row['minutes']} |"
+        )
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _plot(folder: Path, study: str, rows: list[dict[str, object]]) -> None:
+    bars = {
+        f"{name} accuracy in %": [100 * float(str(row[f"{name}_accuracy"])) for row in rows]
+        for name in ("test", "train")
+    }
+    names = [f"{row['value']}\n{float(str(row['minutes'])):.1f} min" for row in rows]
+    report.plot_bars(folder / f"{study.replace(' ', '-')}.png", study, names, bars)

@@ -1,0 +1,152 @@
+"""Recipes: every number of a training run, as frozen tables, and the schedule they ask for."""
+
+import math
+from dataclasses import dataclass
+
+from vit.model import ViTConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Hold a recipe; the defaults are the reference one.
+
+    Attributes:
+        optimizer: "adam", "adamw", or "muon" for the blocks' matrices with AdamW for the rest.
+        lr: Peak learning rate of Adam or AdamW.
+        muon_lr: Peak learning rate of Muon; used with "muon" only.
+        weight_decay: Weight decay of the matrices; decoupled, but for "adam" part of the gradient.
+        schedule: "cosine" or "linear": the way from the peak down to 0, step by step.
+        warmup: Share of all steps in which the learning rate rises from 0.
+        batch_size: Images a step, over all processes.
+        accumulate: Parts in which a process takes its share of a batch, to need less memory.
+        epochs: Passes over the training images.
+        dropout: Dropout probability of the model.
+        drop_path: Probability of skipping the last block for an image; less in earlier blocks.
+        pool: What the head reads: "cls" token, "mean" of the patches, or "seq" (learned weights).
+        stem: "patch" for linear patches, "conv" for convolutions.
+        label_smoothing: Share of the target spread over all classes.
+        augment: "none", "crop_flip", or "trivial" for crop, flip and TrivialAugment.
+        crop_padding: Largest shift of the random crop, in pixels.
+        cutmix: Share of the images that get a rectangle of another one.
+        mixup: Alpha of the Beta distribution that blends images; 0 switches it off.
+        random_erasing: Share of the images in which a rectangle becomes noise.
+        plain_epochs: Number of last epochs without cutmix and mixup.
+        ema_decay: Decay of the running mean of the weights, which is what is kept; 0 is off.
+        teacher: Who teaches the distillation token, as `vit/teacher.py` says; empty for nobody.
+        holdout: Training images that are kept apart and tested on instead of the test set.
+        precision: "fp32", or "bf16" for the matrix products (weights and moments stay float32).
+        test_every: Epochs between two test passes, after which the model is written; the last epoch
+            is always tested.
+        seed: Seed of everything random.
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 3e-4
+    muon_lr: float = 0.02
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup: float = 0.0
+    batch_size: int = 128
+    accumulate: int = 1
+    epochs: int = 100
+    dropout: float = 0.1
+    drop_path: float = 0.0
+    pool: str = "cls"
+    stem: str = "patch"
+    label_smoothing: float = 0.0
+    augment: str = "crop_flip"
+    crop_padding: int = 4
+    cutmix: float = 0.0
+    mixup: float = 0.0
+    random_erasing: float = 0.0
+    plain_epochs: int = 0
+    ema_decay: float = 0.0
+    teacher: str = ""
+    holdout: int = 0
+    precision: str = "fp32"
+    test_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
+        for name in ("lr", "muon_lr", "batch_size", "accumulate", "epochs", "test_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("crop_padding", "mixup", "plain_epochs", "holdout"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("warmup", "label_smoothing", "cutmix", "random_erasing", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
+
+
+CHOICES = {
+    "optimizer": ("adam", "adamw", "muon"),
+    "schedule": ("cosine", "linear"),
+    "augment": ("none", "crop_flip", "trivial"),
+    "precision": ("fp32", "bf16"),
+}
+RECIPES = {
+    "reference": TrainConfig(),
+    # The most from 100 epochs of the reference architecture.
+    "best": TrainConfig(
+        optimizer="muon",
+        lr=2e-3,
+        weight_decay=0.05,
+        schedule="linear",
+        warmup=0.05,
+        dropout=0.0,
+        drop_path=0.1,
+        pool="mean",
+        label_smoothing=0.1,
+        augment="trivial",
+        cutmix=0.5,
+        random_erasing=0.25,
+        plain_epochs=10,
+        ema_decay=0.9995,
+        precision="bf16",
+        test_every=5,
+    ),
+    # For an hour or two on a CPU: every part is there to learn more per step.
+    "short": TrainConfig(
+        optimizer="muon",
+        lr=2e-3,
+        weight_decay=0.05,
+        schedule="linear",
+        warmup=0.05,
+        epochs=12,
+        dropout=0.0,
+        pool="mean",
+        label_smoothing=0.1,
+        precision="bf16",
+    ),
+}
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Return the factor in [0, 1] on the peak learning rate at `step` of `steps`.
+
+    >>> [round(learning_rate(step, 100, TrainConfig(warmup=0.1)), 2) for step in (0, 9, 10, 55)]
+    [0.1, 1.0, 1.0, 0.5]
+    """
+    warmup = int(config.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    if config.schedule == "linear":
+        return 1 - progress
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_model_config(config: TrainConfig, **sizes: int) -> ViTConfig:
+    """Return the model that a recipe trains; `sizes` are the other fields of ViTConfig."""
+    return ViTConfig(
+        dropout=config.dropout,
+        drop_path=config.drop_path,
+        pool=config.pool,
+        stem=config.stem,
+        distilled=bool(config.teacher),
+        **sizes,
+    )

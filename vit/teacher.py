@@ -1,0 +1,105 @@
+"""Teachers for the distillation token of DeiT (Touvron et al., ICML 2021, arXiv 2012.12877).
+
+A teacher is `torchvision:<name>`, `transformers:<name or folder>` or the path of a checkpoint of
+train_vit.py. It has to know the classes of the data by name; it may know more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit.checkpoint import Preprocessing, load_checkpoint
+from vit.data import normalize, statistics
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Hold a trained classifier in eval mode and what it needs to answer for our classes.
+
+    Attributes:
+        logits: Maps normalised images (B, 3, side, side) to logits (B, K).
+        classes: The K class names.
+        side: Side of the images, in pixels.
+        preprocessing: Mean and standard deviation of the normalisation.
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    classes: tuple[str, ...]
+    side: int
+    preprocessing: Preprocessing
+
+
+def _from_torchvision(name: str, device: torch.device) -> Teacher:
+    from torchvision.models import get_model, get_model_weights
+
+    weights = get_model_weights(name).DEFAULT
+    transform = weights.transforms()
+    return Teacher(
+        get_model(name, weights=weights).to(device).eval(),
+        tuple(weights.meta["categories"]),
+        transform.crop_size[0],
+        Preprocessing(tuple(transform.mean), tuple(transform.std)),
+    )
+
+
+def _from_transformers(name: str, device: torch.device) -> Teacher:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    model: nn.Module = AutoModelForImageClassification.from_pretrained(name).to(device).eval()
+    processor = AutoImageProcessor.from_pretrained(name)
+    size = processor.crop_size if getattr(processor, "do_center_crop", None) else processor.size
+    return Teacher(
+        lambda images: model(pixel_values=images).logits,
+        tuple(label for _, label in sorted(model.config.id2label.items())),
+        size["height"] if "height" in size else size["shortest_edge"],
+        Preprocessing(tuple(processor.image_mean), tuple(processor.image_std)),
+    )
+
+
+def _from_checkpoint(path: str, device: torch.device) -> Teacher:
+    checkpoint = load_checkpoint(Path(path))
+    model = checkpoint.model.to(device)
+    return Teacher(model, checkpoint.classes, model.config.image_size, checkpoint.preprocessing)
+
+
+LIBRARIES = {"torchvision": _from_torchvision, "transformers": _from_transformers}
+
+
+def load_teacher(
+    name: str, classes: tuple[str, ...], device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """Return a function from uint8 images (B, 3, S, S) to the teacher's int64 labels (B,).
+
+    Args:
+        name: `torchvision:<name>`, `transformers:<name or folder>` or the path of a checkpoint.
+        classes: Class names in label order.
+        device: Where the images are.
+
+    Raises:
+        ValueError: If there is no such teacher or it does not know one of the classes.
+    """
+    library, _, model_name = name.partition(":")
+    try:
+        if library in LIBRARIES:
+            teacher = LIBRARIES[library](model_name, device)
+        else:
+            teacher = _from_checkpoint(name, device)
+    except OSError as error:  # what transformers raises for an unknown name
+        raise ValueError(f"teacher {name} cannot be loaded: {error}") from error
+    if missing := [label for label in classes if label not in teacher.classes]:
+        raise ValueError(f"teacher {name} does not know the classes {missing}; it must know all")
+    ours = torch.tensor([teacher.classes.index(label) for label in classes], device=device)
+    mean, std = statistics(teacher.preprocessing, device)
+
+    @torch.no_grad()
+    def labels(images: Tensor) -> Tensor:
+        inputs = normalize(images, mean, std)
+        if images.shape[-1] != teacher.side:
+            inputs = F.interpolate(inputs, size=(teacher.side,) * 2, mode="bicubic")
+        return teacher.logits(inputs)[:, ours].argmax(1)
+
+    return labels
