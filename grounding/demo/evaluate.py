@@ -35,7 +35,7 @@ LOW = 0.02
 
 
 ENTRIES = {entry.module: entry for entry in GROUNDERS.values()}
-DETECTORS = ("grounding_dino",)
+DETECTORS = ("grounding_dino", "glip")
 
 
 @dataclass

@@ -3,6 +3,7 @@
     python -m grounding.demo.train sam2 --minutes 15
     python -m grounding.demo.train grounding_dino --minutes 28
     python -m grounding.demo.train clipseg --minutes 22
+    python -m grounding.demo.train glip --minutes 90
 
 Each run keeps its state in runs/demo/NAME (Ctrl-C saves, --resume goes on) and writes the averaged
 weights to assets/demo/NAME at every evaluation. Minutes are those of the training steps alone.
@@ -58,6 +59,7 @@ RECIPES = {
     "sam2": "grounding.demo.train_sam2",
     "grounding_dino": "grounding.demo.train_grounding_dino",
     "clipseg": "grounding.demo.train_clipseg",
+    "glip": "grounding.demo.train_glip",
 }
 
 

@@ -5,17 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from grounding.demo import train_glip
 from grounding.demo.calibration import fit_sigmoid
 from grounding.demo.dense import cell_labels
 from grounding.demo.evaluate import average_precision, judge
-from grounding.demo.scenes import make_scene
+from grounding.demo.scenes import make_scene, queries
 from grounding.demo.set_loss import assign
 from grounding.demo.sprites import load_sprites
 from grounding.demo.train import RECIPES, Run, learning_rate, train
 from grounding.demo.train_grounding_dino import build, make_processor, rescale_scores
 from grounding.demo.words import NAMES
+from grounding.grounders.glip.checkpoint import load_weights
+from grounding.grounders.glip.config import read_config
+from grounding.grounders.glip.model import Glip
 
 
 class LineRecipe:
@@ -124,6 +129,44 @@ def test_rescaling_changes_scores_alone() -> None:
     expected = 3 * before.logits[..., :tokens] + 2
     assert torch.allclose(after.logits[..., :tokens], expected, atol=1e-3)
     assert torch.allclose(after.pred_boxes, before.pred_boxes, atol=1e-4)
+
+
+def test_tokens_of_an_object_spell_the_phrases_that_mean_it() -> None:
+    scene = make_scene(np.random.default_rng(3), 128)
+    asked = queries(scene, 6, 2, np.random.default_rng(0))
+    tokenizer = train_glip.make_bert_tokenizer()
+    batch = train_glip.make_batch([scene, scene], [asked, asked[:1]], tokenizer)
+    meaning = [[q.phrase for q in asked if q.members[i]] for i in range(len(scene.names))]
+    spelt = [tokenizer.decode(batch.input_ids[0, row > 0]) for row in batch.objects[0].tokens]
+    assert spelt == [" ".join(phrases) for phrases in meaning if phrases]
+    assert batch.valid.sum(dim=1).tolist() == [(row != 0).sum() for row in batch.input_ids]
+
+
+@torch.no_grad()
+def test_rescaling_glip_changes_scores_alone() -> None:
+    torch.manual_seed(0)
+    glip = train_glip.build().glip.eval()
+    glip.bias_lang.normal_()
+    inputs = torch.randn(1, 3, 64, 64), torch.tensor([[101, 5, 6, 102]])
+    before = glip(*inputs)
+    train_glip.rescale_scores(glip, 3.0, 2.0)
+    after = glip(*inputs)
+    for old, new in zip(before.logits, after.logits, strict=True):
+        assert torch.allclose(new, 3 * old + 2, atol=1e-4)
+    assert all(torch.equal(*pair) for pair in zip(before.deltas, after.deltas, strict=True))
+
+
+def test_glip_is_saved_as_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_glip, "_calibrate", lambda trainee: (1.0, 0.0))
+    trainee = train_glip.build()
+    train_glip.save(trainee, tmp_path)
+    loaded = Glip(read_config(tmp_path / "config.json"))
+    weights = load_file(tmp_path / "model.safetensors")
+    load_weights(loaded, {name: value.float() for name, value in weights.items()}, tmp_path)
+    for name, value in trainee.glip.state_dict().items():
+        assert torch.allclose(loaded.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    rows = (tmp_path / "vocab.txt").read_text().splitlines()
+    assert (len(rows), rows[0], rows[101]) == (loaded.config.vocab_size, "[PAD]", "[CLS]")
 
 
 @pytest.mark.parametrize(
