@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 # How much of the colour covers the picture where the map is 0 and where it is 1.
 COLD, HOT = 0.25, 0.7
@@ -28,10 +28,34 @@ def overlay(image: Image.Image, heat: NDArray[np.float32], side: int) -> Image.I
     # Bicubic overshoots at steep edges, hence the clip.
     smooth = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
     smooth = smooth.clip(0, 1)
-    colours = cv2.applyColorMap((smooth * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    colours = colour(smooth)
     share = (COLD + (HOT - COLD) * smooth)[..., None]
     blend = picture * (1 - share) + colours * share
     return Image.fromarray(blend.round().astype(np.uint8))
+
+
+def colour(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Turn a map (H, W) in [0, 1] into colours (H, W, 3), from dark over red to yellow."""
+    return cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+def outline(image: Image.Image, patch: int, grid: int) -> Image.Image:
+    """Return a copy of a square picture with one patch framed.
+
+    Args:
+        image: RGB, any side.
+        patch: Index of the patch in [0, grid * grid), row by row.
+        grid: Number of patches along one side.
+
+    >>> outline(Image.new("RGB", (8, 8)), 3, 2).getpixel((4, 4))
+    (0, 255, 255)
+    """
+    framed, side = image.copy(), image.width / grid
+    top, left = divmod(patch, grid)
+    box = (left * side, top * side, (left + 1) * side - 1, (top + 1) * side - 1)
+    width = max(1, image.width // 150)
+    ImageDraw.Draw(framed).rectangle(box, outline=(0, 255, 255), width=width)
+    return framed
 
 
 def enlarge(image: Image.Image, side: int) -> Image.Image:

@@ -1,6 +1,7 @@
 """From a picture of any size to what the model says about it and what it looked at."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vit.attribution import attention_gradients
 from vit.checkpoint import Checkpoint, load_checkpoint
 from vit.data import normalize
 from vit.model import ViTConfig
@@ -26,6 +28,8 @@ class Prediction:
         config: The model's sizes, which say what the N tokens are.
         seen: The RGB picture the model saw, image_size x image_size.
         box: The part of the given picture that `seen` shows: left, top, right, bottom in pixels.
+        gradients: Of the classes asked for so far, by index: how the class's logit changes with
+            `attentions`, the same shape; filled by `Predictor.gradients`.
     """
 
     probabilities: dict[str, float]
@@ -33,6 +37,7 @@ class Prediction:
     config: ViTConfig
     seen: Image.Image
     box: Box
+    gradients: dict[int, Tensor] = field(default_factory=dict)
 
 
 def centre_square(size: tuple[int, int]) -> Box:
@@ -69,7 +74,6 @@ class Predictor:
                 self._loaded = loaded
             return self._loaded
 
-    @torch.inference_mode()
     def predict(self, image: Image.Image) -> Prediction:
         """Classify the centre square of a picture of any size and mode.
 
@@ -83,14 +87,35 @@ class Predictor:
         # `box` argument would let pixels beside the square in.)
         square = image.crop(box).convert("RGB")
         seen = square.resize((config.image_size, config.image_size), Image.Resampling.BICUBIC)
-        logits, attentions = checkpoint.model.forward_with_attention(self._to_input(seen))
+        with torch.no_grad():
+            logits, attentions = checkpoint.model.forward_with_attention(self.to_input([seen]))
         values = logits[0].softmax(dim=0).tolist()
         probabilities = dict(zip(checkpoint.classes, values, strict=True))
         return Prediction(probabilities, attentions.cpu(), config, seen, box)
 
-    def _to_input(self, seen: Image.Image) -> Tensor:
-        """Turn the picture into the model's input (1, 3, S, S) on the device."""
-        pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].to(self._device)
+    def gradients(self, prediction: Prediction, label: int) -> Tensor:
+        """Return how the logit of a class changes with every attention of a prediction.
+
+        Args:
+            prediction: Of this predictor; it keeps the result for the next time.
+            label: Index of the class.
+
+        Returns:
+            float (L, 1, h, N, N), on the CPU.
+        """
+        if label not in prediction.gradients:
+            x = self.to_input([prediction.seen])
+            prediction.gradients[label] = attention_gradients(self.checkpoint.model, x, label).cpu()
+        return prediction.gradients[label]
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Classify a batch (B, 3, S, S) of `to_input`: float (B, K) on the CPU, rows sum to 1."""
+        return self.checkpoint.model(x.to(self._device)).softmax(dim=1).cpu()
+
+    def to_input(self, seen: Sequence[Image.Image]) -> Tensor:
+        """Turn RGB pictures of the model's size S into its input, float (B, 3, S, S)."""
+        pixels = torch.from_numpy(np.stack([np.array(image) for image in seen]))
         statistics = self.checkpoint.preprocessing
         mean, std = torch.tensor([statistics.mean, statistics.std], device=self._device)
-        return normalize(pixels, mean, std)
+        return normalize(pixels.permute(0, 3, 1, 2).to(self._device), mean, std)

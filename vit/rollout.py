@@ -45,7 +45,19 @@ def attention_rollout(
     tensor([[1., 1., 1., 1.]])
     """
     _check(attentions, head_fusion, discard_ratio, num_prefix_tokens)
-    layers = _discard(HEAD_FUSIONS[head_fusion](attentions), discard_ratio, num_prefix_tokens)
+    fused = HEAD_FUSIONS[head_fusion](attentions)
+    return chain(_discard(fused, discard_ratio, num_prefix_tokens))
+
+
+def chain(layers: Tensor) -> Tensor:
+    """Add the residual connection to every layer and multiply the layers, the last one leftmost.
+
+    Args:
+        layers: float (L, B, N, N), at least 0; rows need not sum to 1.
+
+    Returns:
+        float (B, N, N), whose rows sum to 1.
+    """
     identity = torch.eye(layers.shape[-1], dtype=layers.dtype, device=layers.device)
     # The second time matters for a row that is all 0, which "min" can leave.
     layers = _normalize_rows(0.5 * _normalize_rows(layers) + 0.5 * identity)
@@ -55,14 +67,46 @@ def attention_rollout(
     return rollout
 
 
+def layers_between(attentions: Tensor, first: int, last: int) -> Tensor:
+    """Return layers `first` to `last` of (L, ...), counted from 1, both included.
+
+    Raises:
+        ValueError: If there are no such layers.
+
+    >>> layers_between(torch.arange(6), 2, 4)
+    tensor([1, 2, 3])
+    """
+    if not 1 <= first <= last <= len(attentions):
+        raise ValueError(
+            f"layers {first} to {last} were asked for; choose 1 <= first <= last <= "
+            f"{len(attentions)}"
+        )
+    return attentions[first - 1 : last]
+
+
+def answer_row(relevance: Tensor, num_prefix_tokens: int = 1) -> Tensor:
+    """Return what reached the tokens that the answer is read from.
+
+    These are the prefix tokens, class token and distillation token, whose two heads share the
+    answer equally; without prefix tokens they are all patches.
+
+    Args:
+        relevance: float (..., N, N), a row per output token.
+        num_prefix_tokens: Number P of tokens before the patches.
+
+    Returns:
+        float (..., N - P), the mean of those tokens' rows, patch columns only.
+    """
+    rows = relevance[..., : num_prefix_tokens or None, num_prefix_tokens:]
+    return rows.mean(dim=-2)
+
+
 def attention_map(rollout: Tensor, grid: int, num_prefix_tokens: int = 1) -> Tensor:
     """Return how much of each patch has reached the answer, stretched to [0, 1].
 
-    The answer is read from the class token, which is token 0. Without prefix tokens it is read from
-    all patches, so their mean is taken.
-
     Args:
-        rollout: float (B, N, N) of `attention_rollout`, N = P + grid * grid.
+        rollout: float (B, N, N) of `attention_rollout` or of a function of `vit.attribution`,
+            N = P + grid * grid; see `answer_row` for which of its rows count.
         grid: Number g of patches along one side.
         num_prefix_tokens: Number P of tokens before the patches.
 
@@ -78,12 +122,19 @@ def attention_map(rollout: Tensor, grid: int, num_prefix_tokens: int = 1) -> Ten
             f"rollout has shape {tuple(rollout.shape)}; grid {grid} with {num_prefix_tokens} "
             f"prefix tokens expects (B, {tokens}, {tokens})"
         )
-    reached = rollout[:, 0] if num_prefix_tokens else rollout.mean(dim=1)
-    row = reached[:, num_prefix_tokens:]
-    low, high = row.amin(dim=1, keepdim=True), row.amax(dim=1, keepdim=True)
-    flat = high - low <= 1e-5 * high  # no more than rounding: nothing to show
-    scaled = torch.where(flat, 0.0, (row - low) / torch.where(flat, 1.0, high - low))
-    return scaled.view(-1, grid, grid)
+    return stretch(answer_row(rollout, num_prefix_tokens)).view(-1, grid, grid)
+
+
+def stretch(row: Tensor) -> Tensor:
+    """Stretch each row of float (..., n) to [0, 1]; a row whose values are all equal becomes 0.
+
+    >>> stretch(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]))
+    tensor([[0.0000, 0.5000, 1.0000],
+            [0.0000, 0.0000, 0.0000]])
+    """
+    low, high = row.amin(dim=-1, keepdim=True), row.amax(dim=-1, keepdim=True)
+    flat = high - low <= 1e-5 * high.abs()  # no more than rounding: nothing to show
+    return torch.where(flat, 0.0, (row - low) / torch.where(flat, 1.0, high - low))
 
 
 def _check(attentions: Tensor, head_fusion: str, discard_ratio: float, prefix: int) -> None:

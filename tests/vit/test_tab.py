@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vit import rollout, tab
+from vit import rollout, tab, view
 from vit.model import ViTConfig
 from vit.predictor import Prediction
 
@@ -70,7 +70,7 @@ def test_a_sample(tmp_path: Path, classify: Handler) -> None:
     picture.save(tmp_path / "any name.png")
     probabilities, overlay, seen, note = classify(str(tmp_path / "any name.png"), "max", 0.5)
     assert list(probabilities) == ["red", "green", "blue"]
-    assert overlay.size == seen.size == (tab.SIDE, tab.SIDE)
+    assert overlay.size == seen.size == (view.SIDE, view.SIDE)
     assert f"True label: **{label}** — not a class of this model" in note
     assert "**87.5%** right on the 1,234 test pictures of colours" in note
 
@@ -105,7 +105,7 @@ def test_any_checkpoint(
     tab.load_samples()[0][0].save(tmp_path / "own.png")
     probabilities, overlay, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.5)
     assert tuple(probabilities) == options.get("classes", ("red", "green", "blue"))
-    assert overlay.size == seen.size == (tab.SIDE, tab.SIDE)
+    assert overlay.size == seen.size == (view.SIDE, view.SIDE)
     assert f"It knows {len(probabilities)} classes" in note
 
 
@@ -143,4 +143,6 @@ def test_a_page_without_checkpoint_opens_and_says_so(tmp_path: Path) -> None:
 
 
 def test_no_picture_empties_the_page(page: gr.Blocks) -> None:
-    assert handler(page, "refresh")(None, "mean", 0.0) == (None, None, None, "")
+    assert handler(page, "look")(None) == (None, None, "")
+    heat, other, seen = tab.draw(None, tab.NOTHING, view.BEST, view.ROLLOUT, view.BEST)
+    assert (heat, other.value, other.visible, seen) == (None, None, False, None)

@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch import Tensor
+
+from vit.curves import ORDERS, Curves, area, blur, masks, measure, verdict
+
+GRID, SIDE = 4, 8
+HEAT = torch.arange(16.0).view(GRID, GRID) / 15  # the last patch is the most important
+
+
+def sees_the_last_patches(x: Tensor) -> Tensor:
+    """Answer class 1 the more, the more of the last row of patches is there (its pixels are 1)."""
+    share = x[:, :, -2:].mean(dim=(1, 2, 3))
+    return torch.stack((1 - share, share), dim=1)
+
+
+def striped() -> Tensor:
+    x = torch.zeros(1, 3, SIDE, SIDE)
+    x[..., -2:, :] = 1
+    return x
+
+
+def test_curves_equal_a_slow_reference() -> None:
+    curves = measure(striped(), HEAT, sees_the_last_patches, 1)
+    for row, order in ((0, list(range(16))[::-1]), (2, list(range(16)))):
+        for step in range(17):
+            deleted, inserted = striped(), blur(striped())
+            for patch in order[:step]:
+                top, left = 2 * (patch // 4), 2 * (patch % 4)
+                area_ = (..., slice(top, top + 2), slice(left, left + 2))
+                deleted[area_], inserted[area_] = 0, striped()[area_]
+            for got, picture in ((curves.deletion, deleted), (curves.insertion, inserted)):
+                expected = sees_the_last_patches(picture)[0, 1]
+                torch.testing.assert_close(got[row, step], expected)
+
+
+def test_ends_do_not_depend_on_the_order() -> None:
+    curves = measure(striped(), HEAT, sees_the_last_patches, 1)
+    assert curves.shares.tolist() == [step / 16 for step in range(17)]
+    assert curves.deletion[:, 0].tolist() == curves.insertion[:, -1].tolist() == [1] * 3
+    assert curves.deletion[:, -1].tolist() == [0] * 3
+
+
+@pytest.mark.parametrize(
+    ("grid", "pictures"),
+    [
+        (1, 2),  # a single patch: all or nothing
+        (2, 5),  # fewer patches than steps
+        (5, 17),  # 25 patches in 16 steps
+    ],
+)
+def test_masks_grow_from_nothing_to_all(grid: int, pictures: int) -> None:
+    order = torch.randperm(grid**2, generator=torch.Generator().manual_seed(1))
+    got = masks(order, grid, 2 * grid)
+    assert got.shape == (pictures, 1, 2 * grid, 2 * grid)
+    assert not got[0].any() and got[-1].all()
+    assert (got[:-1] <= got[1:]).all()
+    top, left = divmod(int(order[0]), grid)
+    assert got[1, 0, 2 * top, 2 * left]
+
+
+def test_blur_keeps_a_plain_picture_and_the_shape() -> None:
+    plain = torch.full((2, 3, SIDE, SIDE), 0.5)
+    torch.testing.assert_close(blur(plain), plain)
+    dot = torch.zeros(1, 1, SIDE, SIDE)
+    dot[..., 3, 3] = 25
+    expected = torch.zeros(1, 1, SIDE, SIDE)
+    expected[..., 1:6, 1:6] = 1
+    torch.testing.assert_close(blur(dot), expected)
+
+
+def test_area_of_steps_that_are_not_even() -> None:
+    assert float(area(torch.tensor([0.0, 0.2, 1.0]), torch.tensor([1.0, 0.0, 0.5]))) == (
+        pytest.approx(0.1 + 0.2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("heat", "words"),
+    [
+        (HEAT, "better than chance both ways: it finds what matters for cat"),
+        (1 - HEAT, "no better than chance: it does not show what matters for cat"),
+    ],
+)
+def test_verdict_of_a_good_and_a_bad_map(heat: Tensor, words: str) -> None:
+    assert words in verdict(measure(striped(), heat, sees_the_last_patches, 1), "cat")
+
+
+def test_verdict_of_a_map_that_is_good_one_way() -> None:
+    rising = torch.tensor([[0.0, 1.0], [0.0, 0.5], [0.0, 0.2]])
+    curves = Curves(torch.tensor([0.0, 1.0]), deletion=rising, insertion=rising)
+    assert len(rising) == len(ORDERS)
+    assert "one way only" in verdict(curves, "cat")

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit.strips import heat_tiles, sheet
+
+COLOURS = [[(255, 0, 0), (0, 255, 0), (0, 0, 255)], [(9, 9, 9), (90, 90, 90), (200, 200, 200)]]
+TILES = [[Image.new("RGB", (60, 40), colour) for colour in row] for row in COLOURS]
+
+
+@pytest.mark.parametrize(
+    ("options", "corner", "step"),
+    [
+        ({}, (0, 0), 46),
+        ({"columns": "abc"}, (0, 18), 46),
+        ({"rows": "ab", "columns": "abc"}, (66, 18), 46),
+        ({"captions": ["abc", "def"]}, (0, 0), 64),  # room for a line under every tile
+    ],
+    ids=str,
+)
+def test_every_tile_is_in_its_place(options: dict, corner: tuple[int, int], step: int) -> None:
+    picture = sheet(TILES, **options)
+    for y, row in enumerate(COLOURS):
+        for x, colour in enumerate(row):
+            place = (corner[0] + 66 * x + 30, corner[1] + step * y + 20)
+            assert picture.getpixel(place) == (*colour, 255)
+
+
+def test_names_are_written_on_nothing() -> None:
+    picture = np.asarray(sheet(TILES, "ab", "abc"))
+    for name in (picture[:18, 66:126], picture[18:58, :60]):
+        assert 0 < (name[..., 3] > 0).sum() < name[..., 3].size / 2
+
+
+@pytest.mark.parametrize(("grid", "side"), [(8, 72), (7, 70), (100, 100)])
+def test_heat_tiles_show_every_patch_alike(grid: int, side: int) -> None:
+    maps = np.zeros((2, 3, grid, grid), np.float32)
+    maps[1, 2, 0, 1] = 1
+    tiles = heat_tiles(maps, 72)
+    assert [len(row) for row in tiles] == [3, 3]
+    assert tiles[1][2].size == (side, side)
+    pixels = np.asarray(tiles[1][2]).astype(int).sum(-1)
+    size = side // grid
+    assert (pixels > 300).sum() == size**2
+    assert (pixels[:size, size : 2 * size] > 300).all()

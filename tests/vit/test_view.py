@@ -1,0 +1,121 @@
+"""From settings to maps, and the panels, on models of every kind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vit import panels
+from vit.attribution import gradient_rollout, raw_attention, transformer_attribution
+from vit.predictor import Predictor
+from vit.rollout import attention_rollout
+from vit.view import (
+    BEST,
+    CHEFER,
+    CLASS_METHODS,
+    GRADIENT,
+    LAYER,
+    METHODS,
+    ROLLOUT,
+    SECOND,
+    SIDE,
+    Look,
+    Settings,
+    class_name,
+    explain,
+    relevance,
+    title,
+)
+
+KINDS: list[dict[str, Any]] = [{}, {"pool": "mean"}, {"pool": "seq"}, {"distilled": True}]
+
+
+def look_at(checkpoint: Path) -> Look:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    picture, predictor = Image.fromarray(pixels), Predictor(checkpoint)
+    return Look(predictor, predictor.predict(picture), picture)
+
+
+@pytest.fixture
+def look(tiny_checkpoint: Path) -> Look:
+    return look_at(tiny_checkpoint)
+
+
+def test_settings_reach_the_methods(look: Look) -> None:
+    attentions = look.prediction.attentions
+    gradients = look.predictor.gradients(look.prediction, 1)
+    rows = [
+        (Settings(), attention_rollout(attentions)),
+        (Settings(ROLLOUT, BEST, "max", 0.5), attention_rollout(attentions, "max", 0.5)),
+        (Settings(first=2, last=2), attention_rollout(attentions[1:])),
+        (Settings(first=2, last=1), attention_rollout(attentions)),  # sliders may cross
+        (Settings(LAYER, layer=2, head=1), raw_attention(attentions, 2, 1)),
+        (Settings(LAYER, layer=9, head=9), raw_attention(attentions, 2, 2)),  # of another model
+        (Settings(LAYER, layer=1), raw_attention(attentions, 1)),
+        (Settings(GRADIENT, "green"), gradient_rollout(attentions, gradients)),
+        (Settings(CHEFER, "green"), transformer_attribution(attentions, gradients)),
+        (Settings(CHEFER, "green", last=1), transformer_attribution(attentions[:1], gradients[:1])),
+    ]
+    for settings, expected in rows:
+        assert torch.equal(relevance(look, settings), expected), settings
+
+
+@pytest.mark.parametrize("method", CLASS_METHODS)
+def test_the_answer_and_the_second_guess(look: Look, method: str) -> None:
+    ranked = sorted(look.prediction.probabilities.items(), key=lambda item: -item[1])
+    names = {BEST: ranked[0][0], SECOND: ranked[1][0], "a class of another model": ranked[0][0]}
+    maps = {}
+    for label, name in names.items():
+        assert class_name(look.prediction, label) == name
+        assert title(look, Settings(method, label)) == f"For {name}"
+        maps[label] = relevance(look, Settings(method, label))
+        assert torch.equal(maps[label], relevance(look, Settings(method, name)))
+    assert not torch.allclose(maps[BEST], maps[SECOND])
+
+
+def test_settings_need_no_forward_pass(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class costs one pass, the first time; nothing else does."""
+    for label in look.prediction.probabilities:
+        relevance(look, Settings(CHEFER, label))
+    monkeypatch.setattr(look.predictor.checkpoint.model, "embed", None)
+    for method in METHODS:
+        for label in look.prediction.probabilities:
+            assert explain(look, Settings(method, label, "min", 0.3, 2, 2)).size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_everything_is_drawn_for_any_model(
+    make_checkpoint: Callable[..., Path], options: dict[str, Any]
+) -> None:
+    look = look_at(make_checkpoint(**options))
+    for method in METHODS:
+        assert explain(look, Settings(method)).size == (SIDE, SIDE)
+    looks, seen_by, strip = panels.draw_patch(look, 15, 2)
+    assert looks.size == seen_by.size == (SIDE, SIDE)
+    assert looks.getpixel((SIDE - 1, SIDE - 1)) == (0, 255, 255)  # the frame of the last patch
+    text, heads = panels.draw_heads(look)
+    bits = np.log2(16 + look.prediction.config.num_prefix_tokens)
+    assert f"{bits:.1f} bits (everywhere alike)" in text
+    for picture in (strip, heads, *panels.draw_learned(look)):
+        assert np.asarray(picture)[..., 3].any()
+    deletion, insertion, sentence = panels.run_test(look, Settings(CHEFER, SECOND))
+    assert len(deletion) == len(insertion) == 3 * 17
+    assert class_name(look.prediction, SECOND) in sentence
+    assert sentence.count("|\n|") == 4  # a table: head, rule, three orders
+
+
+def test_without_a_picture_the_panels_stay_empty(look: Look) -> None:
+    assert panels.draw_patch(None, 3, 1) == panels.draw_patch(look, None, 1) == (None,) * 3
+    assert panels.draw_heads(None) == ("", None)
+    assert panels.draw_learned(None) == (None, None)
+    with pytest.raises(ValueError, match="Choose a picture first"):
+        panels.run_test(None, Settings())
+
+
+def test_a_patch_of_a_finer_grid_means_the_last(look: Look) -> None:
+    got, expected = panels.draw_patch(look, 999, 9), panels.draw_patch(look, 15, 2)
+    assert [image.tobytes() for image in got] == [image.tobytes() for image in expected]

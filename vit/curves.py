@@ -1,0 +1,106 @@
+"""Does a map matter? Deletion and insertion of the patches it calls important.
+
+Petsiuk, Das and Saenko, "RISE" (BMVC 2018, https://arxiv.org/abs/1806.07421): patches are replaced
+by the mean colour of the training pictures, the most important first (deletion), or put back on a
+blurred picture (insertion), and the probability of a class is watched. A good map has a small area
+under the first curve and a large one under the second.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STEPS = 16  # pictures along a curve, at most one per patch
+RANDOM_ORDERS = 3  # their mean is less of an accident than one
+ORDERS = ("this map", "random", "reversed")
+Classify = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Hold probabilities in [0, 1], float (3, steps + 1), a row per name in `ORDERS`.
+
+    Attributes:
+        shares: float (steps + 1,), share of the patches replaced or put back, from 0 to 1.
+        deletion: Patches replaced, the most important first.
+        insertion: Patches put back, the most important first.
+    """
+
+    shares: Tensor
+    deletion: Tensor
+    insertion: Tensor
+
+
+def area(shares: Tensor, curve: Tensor) -> Tensor:
+    """Return the area under curves (..., n) over shares (n,), by trapezoids.
+
+    >>> area(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 0.5, 0.0]))
+    tensor(0.5000)
+    """
+    return torch.trapezoid(curve, shares, dim=-1)
+
+
+def _counts(patches: int) -> Tensor:
+    """Return how many patches are replaced in every picture, from 0 to all."""
+    return torch.linspace(0, patches, min(STEPS, patches) + 1).round()
+
+
+def masks(order: Tensor, grid: int, side: int) -> Tensor:
+    """Return which pixels belong to the first patches of an order.
+
+    Args:
+        order: int (g * g,), all patches, the most important first.
+        grid: Number g of patches along one side.
+        side: Of the picture, in pixels; a multiple of g.
+
+    Returns:
+        bool (steps + 1, 1, side, side), from no patch to all.
+    """
+    chosen = order.argsort() < _counts(len(order))[:, None]
+    pixels = chosen.view(-1, 1, grid, grid)
+    return pixels.repeat_interleave(side // grid, 2).repeat_interleave(side // grid, 3)
+
+
+def blur(x: Tensor) -> Tensor:
+    """Blur pictures (B, 3, S, S) until only colours are left: an average over half the side."""
+    reach = x.shape[-1] // 4
+    padded = F.pad(x, [reach] * 4, mode="replicate")
+    return F.avg_pool2d(padded, 2 * reach + 1, stride=1)
+
+
+def measure(x: Tensor, heat: Tensor, classify: Classify, label: int) -> Curves:
+    """Delete and insert the patches of one picture in the order of a map, and in others.
+
+    Args:
+        x: The model's input, float (1, 3, S, S), in which 0 is the mean colour.
+        heat: float (g, g), the map; ties count in reading order.
+        classify: Turns inputs (B, 3, S, S) into probabilities (B, K).
+        label: Index of the class to watch.
+
+    Returns:
+        The curves; the row "random" is the mean of `RANDOM_ORDERS` orders that are always the same.
+    """
+    best = heat.flatten().argsort(descending=True, stable=True)
+    generator = torch.Generator().manual_seed(0)
+    randoms = [torch.randperm(len(best), generator=generator) for _ in range(RANDOM_ORDERS)]
+    chosen = torch.cat([masks(o, len(heat), x.shape[-1]) for o in (best, *randoms, best.flip(0))])
+    pictures = torch.cat((torch.where(chosen, 0.0, x), torch.where(chosen, x, blur(x))))
+    curves = classify(pictures)[:, label].view(2, RANDOM_ORDERS + 2, -1)
+    mean = curves[:, 1:-1].mean(dim=1)
+    deletion, insertion = torch.stack((curves[:, 0], mean, curves[:, -1]), dim=1)
+    return Curves(_counts(len(best)) / len(best), deletion, insertion)
+
+
+def verdict(curves: Curves, label: str) -> str:
+    """Say in one sentence whether the map knows what matters for the class `label`."""
+    deletion = area(curves.shares, curves.deletion)
+    insertion = area(curves.shares, curves.insertion)
+    falls, rises = bool(deletion[0] < deletion[1]), bool(insertion[0] > insertion[1])
+    if falls and rises:
+        return f"The map is better than chance both ways: it finds what matters for {label}."
+    if falls or rises:
+        return f"The map is better than chance one way only: read it for {label} with care."
+    return f"The map is no better than chance: it does not show what matters for {label}."

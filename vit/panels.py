@@ -1,0 +1,221 @@
+"""The folded panels under the answer: one patch, all heads, a test of the map, what was learned.
+
+A panel is built by a function that also connects it. What has to be drawn anew with every picture
+it returns as a `Drawing`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from page import page_errors
+from vit.heatmap import enlarge, outline, overlay
+from vit.strips import heat_tiles, numbered, sheet
+from vit.view import CLASS_METHODS, SIDE, Look, Settings, class_name, heat_map
+
+TILE = 72  # side of a small map in pixels
+PATCH_HELP = """Click a patch on one of the large pictures. Left: where this patch looks in the
+chosen layer. Right: which patches look at it. Below: the same in every layer (mean of the
+heads)."""
+HEADS_HELP = """Where every head of every layer looks, seen from what the answer is read from; each
+small map has its own range from dark to yellow. Under it: how far the head looks on average, in
+pixels of the small picture, and how spread out its attention is, from 0 bits (a single place) to
+{bits:.1f} bits (everywhere alike)."""
+TEST_HELP = """A map that is right about what matters should pass this test. Left: patches are
+replaced by a plain colour, those the map calls most important first, and the probability should
+fall fast. Right: they are put back on a blurred picture, and it should rise fast. Compare with
+random order and with the map turned round (after Petsiuk et al. 2018, RISE)."""
+POSITION_HELP = """**Positions.** How alike the learned position of each patch is to those of all
+others; a small map per patch, at its place in the picture, yellow where they are most alike. Nearby
+patches should be alike: nobody told the model which patches are neighbours."""
+FILTER_HELP = """**Patch filters.** The main patterns of colour and brightness by which a patch is
+described, the most important first."""
+
+
+class Drawing(NamedTuple):
+    """A handler that fills a panel anew, with its components."""
+
+    draw: Callable[..., Any]
+    inputs: Sequence[gr.components.Component]
+    outputs: Sequence[gr.components.Component]
+
+
+def _picture(name: str, **options: Any) -> gr.Image:
+    buttons = ["fullscreen", "download"]
+    return gr.Image(label=name, format="png", interactive=False, buttons=buttons, **options)
+
+
+def _sheet(name: str, elem_id: str) -> gr.Image:
+    # The label would lie over the first tiles.
+    return _picture(name, elem_id=elem_id, elem_classes="vit-sheet", show_label=False)
+
+
+def draw_patch(
+    look: Look | None, patch: int | None, layer: int
+) -> tuple[Image.Image | None, Image.Image | None, Image.Image | None]:
+    """Draw where a patch looks, who looks at it, and both in all layers; nothing without one."""
+    from vit.heads import patch_maps
+    from vit.rollout import stretch
+
+    if look is None or patch is None:
+        return None, None, None
+    grid, attentions = look.prediction.config.grid_size, look.prediction.attentions[:, 0]
+    patch = min(patch, grid**2 - 1)  # of a picture that another checkpoint saw
+    both = [stretch(m.flatten(1)).view(m.shape) for m in patch_maps(attentions, grid, patch)]
+    square, number = look.picture.crop(look.prediction.box), min(layer, len(attentions)) - 1
+    large = [outline(overlay(square, m[number].numpy(), SIDE), patch, grid) for m in both]
+    tiles = heat_tiles(np.stack([m.numpy() for m in both]), TILE)
+    names = numbered("layer", len(attentions))
+    return *large, sheet(tiles, ("looks at", "seen by"), names)
+
+
+def draw_heads(look: Look | None) -> tuple[str, Image.Image | None]:
+    """Draw a small map of every head, with distance and entropy, and explain it."""
+    from vit.heads import attention_distance, attention_entropy, head_maps
+    from vit.rollout import stretch
+
+    if look is None:
+        return "", None
+    config, attentions = look.prediction.config, look.prediction.attentions[:, 0]
+    maps = head_maps(attentions, config.grid_size)
+    tiles = heat_tiles(stretch(maps.flatten(2)).view(maps.shape).numpy(), TILE)
+    distance = attention_distance(attentions, config.grid_size, config.patch_size).tolist()
+    entropy = attention_entropy(attentions).tolist()
+    captions = [
+        [f"{pixels:.0f} px, {bits:.1f} b" for pixels, bits in zip(*row, strict=True)]
+        for row in zip(distance, entropy, strict=True)
+    ]
+    rows, columns = numbered("layer", config.depth), numbered("head", config.num_heads)
+    text = HEADS_HELP.format(bits=math.log2(attentions.shape[-1]))
+    return text, sheet(tiles, rows, columns, captions)
+
+
+def draw_learned(look: Look | None) -> tuple[Image.Image | None, Image.Image | None]:
+    """Draw the similarity of the positions and the filters of the patch embedding."""
+    from vit.learned import patch_filters, position_similarity
+    from vit.rollout import stretch
+
+    if look is None:
+        return None, None
+    model = look.predictor.checkpoint.model
+    similarity = position_similarity(model)
+    maps = stretch(similarity.flatten(2)).view(similarity.shape).numpy()
+    filters = (patch_filters(model).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    tiles = [enlarge(Image.fromarray(one), 48) for one in filters]
+    rows = [tiles[start : start + 7] for start in range(0, len(tiles), 7)]
+    return sheet(heat_tiles(maps, TILE * 8 // len(maps))), sheet(rows)
+
+
+def run_test(look: Look | None, settings: Settings) -> tuple[Any, Any, str]:
+    """Measure the shown map: two tables for the charts (deletion, insertion), and a text.
+
+    Raises:
+        ValueError: If there is no picture yet.
+    """
+    if look is None:
+        raise ValueError("Choose a picture first: there is no map to test yet.")
+    from vit.curves import ORDERS, area, measure, verdict
+
+    name = class_name(look.prediction, settings.label if settings.method in CLASS_METHODS else "")
+    index = list(look.prediction.probabilities).index(name)
+    x = look.predictor.to_input([look.prediction.seen]).cpu()
+    curves = measure(x, heat_map(look, settings), look.predictor.probabilities, index)
+    tables = [
+        _table(curves.shares.tolist(), c.tolist()) for c in (curves.deletion, curves.insertion)
+    ]
+    areas = [area(curves.shares, c).tolist() for c in (curves.deletion, curves.insertion)]
+    rows = "\n".join(f"| {n} | {d:.2f} | {i:.2f} |" for n, d, i in zip(ORDERS, *areas, strict=True))
+    head = "| area under the curve | deletion (small is good) | insertion (large is good) |"
+    return *tables, f"**{verdict(curves, name)}**\n\n{head}\n|---|---|---|\n{rows}"
+
+
+def _table(shares: list[float], curves: list[list[float]]) -> Any:
+    import pandas as pd
+
+    from vit.curves import ORDERS
+
+    columns = {"share": shares, **dict(zip(ORDERS, curves, strict=True))}
+    return pd.DataFrame(columns).melt("share", var_name="order", value_name="probability")
+
+
+def build_patch(session: gr.State, pictures: Sequence[gr.Image], depth: int) -> Drawing:
+    """Build the panel that opens with a click on one of `pictures`."""
+    patch = gr.State()
+    with gr.Accordion("One patch: where it looks, and who looks at it", open=False) as panel:
+        gr.Markdown(PATCH_HELP)
+        layer = gr.Slider(1, depth, depth, step=1, label="Layer", elem_id="vit-patch-layer")
+        with gr.Row():
+            looks = _picture("Where it looks", elem_id="vit-patch-looks")
+            seen_by = _picture("Who looks at it", elem_id="vit-patch-seen-by")
+        strip = _sheet("All layers", "vit-patch-strip")
+
+    def pick(event: gr.SelectData, look: Look | None) -> tuple[int, dict[str, Any]]:
+        grid = look.prediction.config.grid_size if look else 1
+        x, y = (min(grid - 1, int(place * grid / SIDE)) for place in event.index)
+        return y * grid + x, gr.Accordion(open=True)
+
+    drawing = Drawing(draw_patch, [session, patch, layer], [looks, seen_by, strip])
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    triggers = [picture.select for picture in pictures]
+    gr.on(triggers, pick, [session], [patch, panel], **quiet).success(*drawing, **quiet)
+    layer.change(*drawing, **quiet, trigger_mode="always_last")
+    return drawing
+
+
+def build_heads(session: gr.State) -> Drawing:
+    """Build the panel with all layers and heads."""
+    with gr.Accordion("All layers and heads", open=False):
+        text = gr.Markdown()
+        strip = _sheet("Layers down, heads across", "vit-heads")
+    return Drawing(draw_heads, [session], [text, strip])
+
+
+def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -> Drawing:
+    """Build the panel that tests the map which `settings` describe."""
+    with gr.Accordion("Does the map matter? A test", open=False):
+        gr.Markdown(TEST_HELP)
+        button = gr.Button("Test this map", elem_id="vit-test")
+        text = gr.Markdown(elem_id="vit-test-text")
+        with gr.Row():
+            charts = [
+                gr.LinePlot(
+                    x="share",
+                    y="probability",
+                    color="order",
+                    title=name,
+                    x_title="share of the patches",
+                    y_lim=[0, 1],
+                    height=260,
+                    visible=False,
+                )
+                for name in ("Deletion", "Insertion")
+            ]
+
+    def test(look: Look | None, *values: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+        with page_errors():
+            deletion, insertion, sentence = run_test(look, Settings(*values))
+        plots = (gr.LinePlot(deletion, visible=True), gr.LinePlot(insertion, visible=True))
+        return *plots, sentence
+
+    def clear() -> tuple[dict[str, Any], dict[str, Any], str]:
+        return gr.LinePlot(visible=False), gr.LinePlot(visible=False), ""
+
+    outputs = [*charts, text]
+    button.click(test, [session, *settings], outputs, api_visibility="private")
+    return Drawing(clear, [], outputs)
+
+
+def build_learned(session: gr.State) -> None:
+    """Build the panel with what does not depend on the picture; filled when it is opened."""
+    with gr.Accordion("What the model has learned", open=False) as panel, gr.Row():
+        with gr.Column(scale=3, min_width=320):
+            gr.Markdown(POSITION_HELP)
+            positions = _picture("Positions", elem_id="vit-positions", show_label=False)
+        with gr.Column(scale=2, min_width=320):
+            gr.Markdown(FILTER_HELP)
+            filters = _picture("Patch filters", elem_id="vit-filters", show_label=False)
+    panel.expand(draw_learned, [session], [positions, filters], api_visibility="private")

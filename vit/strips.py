@@ -1,0 +1,69 @@
+"""Many small pictures as one: a sheet of tiles with names and captions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vit.heatmap import colour, enlarge
+
+INK = (118, 118, 118)  # readable on a white page and on a dark one
+GAP, LINE, MARGIN, SIZE = (
+    6,
+    18,
+    66,
+    13,
+)  # pixels: between tiles, of a line, at the left, of a letter
+
+
+def sheet(
+    tiles: Sequence[Sequence[Image.Image]],
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
+) -> Image.Image:
+    """Put tiles of one size in a grid, on nothing, so that the page shines through.
+
+    Args:
+        tiles: RGB pictures, a list per row.
+        rows: Name of every row, at its left.
+        columns: Name of every column, above it.
+        captions: A text under every tile.
+
+    Returns:
+        RGBA picture.
+    """
+    width, height = tiles[0][0].size
+    left, top = MARGIN * bool(rows), LINE * bool(columns)
+    across, down = width + GAP, height + GAP + LINE * bool(captions)
+    size = (left + across * max(map(len, tiles)) - GAP, top + down * len(tiles) - GAP)
+    canvas = Image.new("RGBA", size)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(SIZE)
+    for x, name in enumerate(columns):
+        draw.text((left + across * x + width / 2, 2), name, INK, font, "ma")
+    for y, row in enumerate(tiles):
+        if rows:
+            draw.text((0, top + down * y + height / 2), rows[y], INK, font, "lm")
+        for x, tile in enumerate(row):
+            corner = (left + across * x, top + down * y)
+            canvas.paste(tile, corner)
+            if captions:
+                below = (corner[0] + width / 2, corner[1] + height + 3)
+                draw.text(below, captions[y][x], INK, font, "ma")
+    return canvas
+
+
+def heat_tiles(maps: NDArray[np.float32], side: int) -> list[list[Image.Image]]:
+    """Colour maps (rows, columns, g, g) in [0, 1]: tiles of about `side` pixels, patches sharp."""
+    whole = max(1, side // maps.shape[-1]) * maps.shape[-1]
+    return [[enlarge(Image.fromarray(colour(heat)), whole) for heat in row] for row in maps]
+
+
+def numbered(name: str, count: int) -> list[str]:
+    """Return the names of layers or heads.
+
+    >>> numbered("layer", 2)
+    ['layer 1', 'layer 2']
+    """
+    return [f"{name} {number}" for number in range(1, count + 1)]
