@@ -16,6 +16,7 @@ except ImportError:
 
 import gradio as gr
 
+from grounding.events import follow_link
 from grounding.images import open_image
 from grounding.pipeline import ModelStore, choose_device
 from grounding.tab import build_tab as build_segmentation_tab
@@ -28,9 +29,15 @@ Classify small pictures with a Vision Transformer and see where it looks, or out
 can name in a picture."""
 CSS = """
 .gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
-#seg-result img.mask:not(.inactive) { opacity: .6; }
+#seg-result img.mask:not(.inactive) { opacity: 1; }
 #seg-table, #seg-samples { max-width: calc(100vw - 64px); overflow-x: auto; }
 #seg-status p { margin: .2em 0; }
+#seg-gallery .grid-wrap { max-height: none; min-height: 0; }
+#seg-gallery .grid-container { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+#seg-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
+    border-radius: 0; text-align: center; white-space: normal; font-size: 12px; }
+#seg-gallery .thumbnail-item { padding-bottom: 24px; }
+#seg-table .add-row-container, #seg-table .add-row-button { display: none; }
 """
 
 
@@ -77,10 +84,12 @@ def build_page(weights: Weights, device: str) -> gr.Blocks:
     """Build the page; no model is loaded yet."""
     with gr.Blocks(title="ViT & segmentation", delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRO)
-        with gr.Tab("Vision Transformer"):
-            build_vit_tab(CHECKPOINT, "cpu", open_image)
-        with gr.Tab("Segmentation"):
-            build_segmentation_tab(ModelStore(weights, device), gpu)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Vision Transformer", id="vit"):
+                build_vit_tab(CHECKPOINT, "cpu", open_image)
+            with gr.Tab("Segmentation", id="segmentation"):
+                linked = build_segmentation_tab(ModelStore(weights, device), gpu)
+        page.load(follow_link, None, [tabs, *linked], api_visibility="private")
     return page
 
 

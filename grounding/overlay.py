@@ -1,6 +1,7 @@
-"""Pictures of results: colours, boxes, heat maps, and the table's rows."""
+"""Pictures of results: colours, outlines, boxes, heat maps, and the table's rows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -11,20 +12,35 @@ from grounding.core import Masks, Regions
 # Okabe and Ito's colour-blind safe colours (https://jfly.uni-koeln.de/color/), without black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 DISPLAY_SIDE = 1280
-HEADERS = ["#", "Phrase", "Grounder score", "Mask score", "Box (x1, y1, x2, y2)", "Area %"]
+NEGATIVE_COLOUR = "#808080"
+HEADERS = ["Show", "#", "Phrase", "Grounder score", "Mask score", "Box, pixels", "Area %"]
 
 
-def phrase_colours(phrases: Sequence[str]) -> dict[str, str]:
-    """Give every phrase a colour by its place in the prompt.
+@dataclass(frozen=True)
+class Style:
+    """Say how masks are painted.
 
-    >>> phrase_colours(["a dog", "a cat"])
-    {'a dog': '#0072B2', 'a cat': '#E69F00'}
+    Attributes:
+        opacity: Of the area, in [0, 1].
+        outline: Width of the edge, in pixels of the picture shown; 0 for none.
     """
-    return {phrase: COLOURS[i % len(COLOURS)] for i, phrase in enumerate(phrases)}
+
+    opacity: float = 0.55
+    outline: int = 2
+
+
+def phrase_colours(phrases: Sequence[str], negatives: Sequence[str] = ()) -> dict[str, str]:
+    """Give every phrase a colour by its place in the prompt, and all negatives the same grey.
+
+    >>> phrase_colours(["a dog", "a cat"], ["grass"])
+    {'a dog': '#0072B2', 'a cat': '#E69F00', 'grass': '#808080'}
+    """
+    colours = {phrase: COLOURS[i % len(COLOURS)] for i, phrase in enumerate(phrases)}
+    return colours | dict.fromkeys(negatives, NEGATIVE_COLOUR)
 
 
 def annotations(
-    image: Image.Image, labels: Sequence[str], masks: np.ndarray
+    image: Image.Image, labels: Sequence[str], masks: np.ndarray, style: Style = Style()
 ) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
     """Return the value of a `gr.AnnotatedImage`.
 
@@ -33,29 +49,65 @@ def annotations(
             component paints every mask at full float precision.
         labels: N phrases.
         masks: bool (N, H, W) at the picture's size.
+        style: How masks are painted.
 
     Returns:
-        The picture to show and N pairs of a bool mask at its size and its phrase.
+        The picture to show and N pairs of a mask's opacity at its size, in [0, 1], and its phrase.
     """
-    shown = image.copy()
-    shown.thumbnail((DISPLAY_SIDE, DISPLAY_SIDE))
+    shown = shrink(image)
     pairs = []
     for mask, label in zip(masks, labels, strict=True):
         small = cv2.resize(mask.astype(np.uint8), shown.size, interpolation=cv2.INTER_NEAREST)
-        pairs.append((small.astype(bool), label))
+        pairs.append((_opacity(small, style), label))
     return shown, pairs
 
 
+def shrink(image: Image.Image) -> Image.Image:
+    """Return a copy with at most 1280 pixels on its longer side."""
+    shown = image.copy()
+    shown.thumbnail((DISPLAY_SIDE, DISPLAY_SIDE))
+    return shown
+
+
+def _opacity(mask: np.ndarray, style: Style) -> np.ndarray:
+    """Return float32 (H, W): the style's opacity inside a uint8 mask, 1 on its edge."""
+    opacity = mask * np.float32(style.opacity)
+    if style.outline:
+        kernel = np.ones((3, 3), np.uint8)
+        inside = cv2.erode(
+            mask, kernel, iterations=style.outline, borderType=cv2.BORDER_CONSTANT, borderValue=1
+        )
+        opacity[mask > inside] = 1
+    return opacity
+
+
+def paint(
+    shown: Image.Image, pairs: Sequence[tuple[np.ndarray, str]], colours: dict[str, str]
+) -> Image.Image:
+    """Paint what `annotations` returned into one picture."""
+    picture = shown.copy()
+    for opacity, label in pairs:
+        alpha = Image.fromarray((opacity * 255).round().astype(np.uint8))
+        picture.paste(colours[label], (0, 0), alpha)
+    return picture
+
+
 def draw_regions(image: Image.Image, regions: Regions, colours: dict[str, str]) -> Image.Image:
-    """Draw the grounder's own answer: its boxes with scores over the picture or its heat map."""
+    """Draw the grounder's own answer: its boxes, with the table's numbers, phrases and scores.
+
+    They lie over the picture or, where there is one, over the heat map.
+    """
     picture = heat_overlay(image, regions.heatmap) if regions.heatmap is not None else image.copy()
     draw = ImageDraw.Draw(picture)
     unit = max(picture.size) / 400
     font = ImageFont.load_default(max(10.0, 11 * unit))
-    for box, score, label in zip(regions.boxes, regions.scores, regions.labels, strict=True):
-        x1, y1, x2, y2 = map(float, box)
-        draw.rectangle((x1, y1, x2, y2), outline=colours[label], width=max(2, round(1.5 * unit)))
-        _draw_tag(draw, (x1, y1), f"{label} {score:.2f}", colours[label], font, picture.size)
+    # The best last, so that nothing covers it.
+    for i in reversed(range(len(regions))):
+        label, colour = regions.labels[i], colours[regions.labels[i]]
+        x1, y1, x2, y2 = map(float, regions.boxes[i])
+        draw.rectangle((x1, y1, x2, y2), outline=colour, width=max(2, round(1.5 * unit)))
+        text = f"{i + 1} {label} {regions.scores[i]:.2f}"
+        _draw_tag(draw, (x1, y1), text, colour, font, picture.size)
     return picture
 
 
@@ -86,12 +138,15 @@ def heat_overlay(image: Image.Image, heatmap: np.ndarray) -> Image.Image:
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def table_rows(regions: Regions, masks: Masks) -> list[list[object]]:
-    """Return a row per detection, in the order of `HEADERS`."""
+def table_rows(
+    regions: Regions, masks: Masks, on: Sequence[bool], negatives: Sequence[str] = ()
+) -> list[list[object]]:
+    """Return a row per detection, in the order of `HEADERS`; a negative has a minus sign."""
     rows: list[list[object]] = []
     for i, (label, box) in enumerate(zip(regions.labels, regions.boxes, strict=True)):
         numbers = ", ".join(str(round(float(value))) for value in box)
         area = 100 * float(masks.masks[i].mean())
         scores = round(float(regions.scores[i]), 3), round(float(masks.scores[i]), 3)
-        rows.append([i + 1, label, *scores, numbers, round(area, 2)])
+        phrase = f"−{label}" if label in negatives else label
+        rows.append([on[i], i + 1, phrase, *scores, numbers, round(area, 2)])
     return rows

@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError
@@ -15,31 +16,26 @@ from grounding.grounders import GROUNDERS
 from grounding.menu import ModelEntry
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
+from grounding.select import Choice, Proposals, Result, pack_masks, select, to_result
 from grounding.weights import Progress, Source, Weights
 
-DUPLICATE_IOU = 0.7
+# Lowest score of what is kept, so that the threshold can be moved without another run.
+FLOOR = 0.05
+MAX_PARTS = 30
+MIN_PART = 0.002
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Models:
-    """Hold a loaded grounder and segmenter and where their weights came from."""
+    """Hold a loaded grounder and segmenter, where their weights came from, and the device."""
 
     grounder: Grounder
     segmenter: Segmenter
     grounder_source: Source
     segmenter_source: Source
-
-
-@dataclass(frozen=True)
-class Result:
-    """Hold an answer: what was looked for, found and made of it, and the seconds of each stage."""
-
-    phrases: list[str]
-    regions: Regions
-    masks: Masks
-    seconds: dict[str, float] = field(default_factory=dict)
+    device: str = "cpu"
 
 
 def _quiet(_share: float, _text: str) -> None:
@@ -84,7 +80,7 @@ class ModelStore:
         """
         first = self._load("grounder", GROUNDERS, grounder, progress)
         second = self._load("segmenter", SEGMENTERS, segmenter, progress)
-        return Models(first[0], second[0], first[1], second[1])
+        return Models(first[0], second[0], first[1], second[1], choose_device(self.device))
 
     def _load(
         self, role: str, menu: Mapping[str, ModelEntry], name: str, progress: Progress
@@ -112,6 +108,89 @@ class ModelStore:
             ) from error
 
 
+def propose(
+    models: Models, image: Image.Image, prompt: str, threshold: float, floor: float = FLOOR
+) -> Proposals:
+    """Let both models propose all they can for an RGB picture.
+
+    Args:
+        models: The loaded grounder and segmenter.
+        image: RGB picture.
+        prompt: One phrase or several; see `parse_prompt`.
+        threshold: Where a grounder's heat map is cut, in [0, 1]; boxes go down to `floor` anyway.
+        floor: Lowest score of a box, where the thresholds are not lower.
+
+    Raises:
+        ValueError: If the prompt holds no phrase or the threshold is not in [0, 1].
+    """
+    Choice(threshold)  # says what is wrong with it before a model runs
+    query = parse_prompt(prompt)
+    phrases = [*query.phrases, *query.negatives]
+    cuts = {phrase: query.thresholds.get(phrase, threshold) for phrase in phrases}
+    floor = min(floor, *cuts.values())
+    found, seconds = _timed(lambda: models.grounder.ground(image, phrases, floor))
+    best: dict[str, float] = {}
+    for label, score in zip(found.labels, found.scores, strict=True):
+        best[label] = max(best.get(label, 0.0), float(score))
+    regions = cut(found, cuts)
+    masks, times = _outline(models.segmenter, image, regions)
+    return Proposals(
+        query,
+        replace(regions, masks=None),
+        pack_masks(masks.masks),
+        masks.scores,
+        (image.height, image.width),
+        threshold if found.masks is not None else floor,
+        best,
+        {"grounder": seconds} | times,
+    )
+
+
+def _outline(
+    segmenter: Segmenter, image: Image.Image, regions: Regions
+) -> tuple[Masks, dict[str, float]]:
+    if not len(regions):
+        nothing = Masks(np.zeros((0, image.height, image.width), bool), np.zeros(0, np.float32))
+        return nothing, {}
+    masks, seconds = _timed(lambda: segmenter.segment(image, regions))
+    return masks, {"segmenter": seconds}
+
+
+def cut(regions: Regions, cuts: dict[str, float]) -> Regions:
+    """Cut coarse masks into their connected parts above each phrase's threshold.
+
+    Parts under 0.2 % of the picture are dropped. Regions without coarse masks stay as they are.
+    """
+    if regions.masks is None:
+        return regions
+    parts = [
+        (float(part.max()), label, part)
+        for mask, label in zip(regions.masks, regions.labels, strict=True)
+        for part in _parts(mask, cuts[label])
+    ]
+    parts = sorted(parts, key=lambda row: -row[0])[:MAX_PARTS]
+    return Regions(
+        np.array([_box(part) for *_, part in parts], np.float32).reshape(-1, 4),
+        np.array([score for score, *_ in parts], np.float32),
+        tuple(label for _, label, _ in parts),
+        np.array([part for *_, part in parts], np.float32).reshape(-1, *regions.masks.shape[1:]),
+        regions.heatmap,
+    )
+
+
+def _parts(mask: np.ndarray, threshold: float) -> list[np.ndarray]:
+    # Zero is outside, also when the threshold is zero.
+    count, labels = cv2.connectedComponents((mask >= max(threshold, 1e-6)).astype(np.uint8))
+    sizes = np.bincount(labels.ravel(), minlength=count)
+    large = [i for i in range(1, count) if sizes[i] >= MIN_PART * mask.size]
+    return [np.where(labels == i, mask, np.float32(0)) for i in large]
+
+
+def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
 def run(models: Models, image: Image.Image, prompt: str, threshold: float) -> Result:
     """Find what `prompt` names in an RGB picture and return its masks.
 
@@ -124,35 +203,9 @@ def run(models: Models, image: Image.Image, prompt: str, threshold: float) -> Re
     Raises:
         ValueError: If the prompt holds no phrase or the threshold is not in [0, 1].
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"The threshold is {threshold}; it must be between 0 and 1.")
-    phrases = parse_prompt(prompt)
-    regions, ground_seconds = _timed(lambda: models.grounder.ground(image, phrases, threshold))
-    if not len(regions):
-        nothing = Masks(np.zeros((0, image.height, image.width), bool), np.zeros(0, np.float32))
-        return Result(phrases, regions, nothing, {"grounder": ground_seconds})
-    masks, segment_seconds = _timed(lambda: models.segmenter.segment(image, regions))
-    seconds = {"grounder": ground_seconds, "segmenter": segment_seconds}
-    kept = distinct(regions.labels, masks.masks)
-    return Result(phrases, regions[kept], masks[kept], seconds)
-
-
-def distinct(labels: tuple[str, ...], masks: np.ndarray) -> list[int]:
-    """Return the numbers of the masks (N, H, W), best first, that are not found twice.
-
-    Two boxes around one thing often give the same mask; the second is dropped when it has the
-    same label and an IoU above 0.7 with the first. So is a mask without a pixel.
-    """
-    kept: list[int] = []
-    for i, mask in enumerate(masks):
-        rivals = [j for j in kept if labels[j] == labels[i]]
-        if mask.any() and all(_iou(mask, masks[j]) <= DUPLICATE_IOU for j in rivals):
-            kept.append(i)
-    return kept
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
+    # Nothing below the threshold is looked at later, so none is outlined.
+    proposals = propose(models, image, prompt, threshold, floor=1.0)
+    return to_result(select(proposals, Choice(threshold)), proposals.seconds)
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:

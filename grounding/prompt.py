@@ -1,28 +1,82 @@
 """From the prompt a person types to the phrases a grounder looks for."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 MAX_PHRASES = 20
 MAX_PHRASE_CHARACTERS = 80
+EXAMPLE = "Type what to look for, for example: a dog, the blue car."
 
 
-def parse_prompt(prompt: str) -> list[str]:
+@dataclass(frozen=True)
+class Query:
+    """Hold what a prompt asks for.
+
+    Attributes:
+        phrases: What to look for, in the prompt's order.
+        negatives: What to take out of the result.
+        thresholds: The lowest score of a phrase, where the prompt gives one of its own.
+    """
+
+    phrases: list[str]
+    negatives: list[str] = field(default_factory=list)
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+
+def parse_prompt(prompt: str) -> Query:
     """Split a prompt at commas, semicolons, line ends and full stops; keep each phrase once.
 
-    Raises:
-        ValueError: If no phrase is left, there are too many, or one is too long.
+    A minus sign before a word makes it and the rest of its phrase a negative; a number after a
+    colon is the phrase's own threshold.
 
-    >>> parse_prompt("A dog, the blue car")
+    Raises:
+        ValueError: If no phrase is left, there are too many, one is too long or a threshold is
+            not in [0, 1].
+
+    >>> parse_prompt("A dog, the blue car").phrases
     ['a dog', 'the blue car']
-    >>> parse_prompt("a dog . the blue car .")
-    ['a dog', 'the blue car']
+    >>> parse_prompt("a dog: 0.4 -collar . a cat .")
+    Query(phrases=['a dog', 'a cat'], negatives=['collar'], thresholds={'a dog': 0.4})
     """
+    found: dict[str, bool] = {}
+    thresholds: dict[str, float] = {}
+    for text, negative in _pieces(prompt):
+        phrase, threshold = _split_threshold(text)
+        # Asked for and taken out: what is asked for wins.
+        found[phrase] = negative and found.get(phrase, True)
+        if threshold is not None:
+            thresholds[phrase] = threshold
+    phrases = [phrase for phrase, negative in found.items() if not negative]
+    _check(phrases, list(found))
+    return Query(phrases, [phrase for phrase in found if found[phrase]], thresholds)
+
+
+def _pieces(prompt: str) -> Iterator[tuple[str, bool]]:
+    """Yield each piece that holds a letter or digit, tidied, and whether it is a negative."""
     # A full stop inside a number or a name ("2.5 l bottle") separates nothing.
-    pieces = re.split(r"[,;\n]|\.(?=\s|$)", prompt.replace("\0", " "))
-    phrases = dict.fromkeys(" ".join(piece.lower().split()) for piece in pieces)
-    found = [phrase for phrase in phrases if any(map(str.isalnum, phrase))]
-    if not found:
-        raise ValueError("Type what to look for, for example: a dog, the blue car.")
+    for piece in re.split(r"[,;\n]|\.(?=\s|$)", prompt.replace("\0", " ")):
+        # A minus inside a word ("t-shirt") is a hyphen, and one before a blank is a dash.
+        for i, part in enumerate(re.split(r"(?:^|(?<=\s))-(?=[^\W\d_])", piece)):
+            if any(map(str.isalnum, part)):
+                yield " ".join(part.lower().split()), i > 0
+
+
+def _split_threshold(text: str) -> tuple[str, float | None]:
+    # A digit before the colon makes it a time or a ratio ("16:9").
+    match = re.fullmatch(r"(.*[^\W\d])\s*:\s*(-?\d*\.?\d+)", text)
+    if not match:
+        return text, None
+    phrase, value = match[1], float(match[2])
+    if not 0 <= value <= 1:
+        raise ValueError(f"The threshold of “{phrase}” is {value:g}; it must be between 0 and 1.")
+    return phrase, value
+
+
+def _check(phrases: list[str], found: list[str]) -> None:
+    if not phrases:
+        only = "The prompt says only what to leave out. " if found else ""
+        raise ValueError(only + EXAMPLE)
     if len(found) > MAX_PHRASES:
         raise ValueError(
             f"The prompt has {len(found)} phrases; at most {MAX_PHRASES} can be looked for at once."
@@ -32,4 +86,3 @@ def parse_prompt(prompt: str) -> list[str]:
             f"A phrase has {len(longest)} characters; at most {MAX_PHRASE_CHARACTERS} are allowed. "
             "Separate phrases with commas."
         )
-    return found

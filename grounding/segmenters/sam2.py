@@ -1,5 +1,8 @@
 """SAM 2.1 (Ravi et al., 2024, https://arxiv.org/abs/2408.00714) through the official predictor."""
 
+import hashlib
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from PIL import Image
 from grounding.core import Masks, Regions
 
 BATCH = 8
+# Pictures whose encoding is kept: some 16 MB each with the official sizes.
+KEPT_PICTURES = 4
 # A coarse mask becomes logits from -10 to 10, about the range of the decoder's own.
 LOGIT_SCALE = 20.0
 STABILITY = {
@@ -26,10 +31,12 @@ class Sam2:
     def __init__(self, model: Any) -> None:
         """Take a `SAM2Base` in eval mode on its device."""
         self.model = model
+        self._encoded: OrderedDict[bytes, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     @torch.inference_mode()
     def segment(self, image: Image.Image, regions: Regions) -> Masks:
-        """Return one mask a region; the picture is encoded once, the regions in small batches."""
+        """Return one mask a region, decoded in small batches; the picture is encoded only once."""
         predictor = self._predictor(image)
         masks, scores = [], []
         for start in range(0, len(regions), BATCH):
@@ -45,14 +52,26 @@ class Sam2:
         )
 
     def _predictor(self, image: Image.Image) -> Any:
+        """Return a predictor that has encoded the picture, now or a short while ago."""
+        pixels = np.array(image)
+        key = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
+        with self._lock:
+            if key not in self._encoded:
+                self._encoded[key] = self._encode(pixels)
+            self._encoded.move_to_end(key)
+            if len(self._encoded) > KEPT_PICTURES:
+                self._encoded.popitem(last=False)
+            return self._encoded[key]
+
+    def _encode(self, pixels: np.ndarray) -> Any:
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-        # The predictor holds one picture, so each call has its own: users never share one.
+        # The predictor holds one picture, so each picture has its own: users never share one.
         predictor = SAM2ImagePredictor(self.model)
         side = self.model.image_size
         # It assumes pictures of 1024 pixels; these are its feature sizes for any side.
         predictor._bb_feat_sizes = [(side // stride,) * 2 for stride in (4, 8, 16)]
-        predictor.set_image(np.array(image))
+        predictor.set_image(pixels)
         return predictor
 
     def _mask_inputs(self, masks: np.ndarray) -> np.ndarray:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from grounding.compare import COMPARED
 from grounding.demo.samples import SAMPLES, make_sample
 from grounding.grounders import GROUNDERS
 from grounding.images import open_image
@@ -167,7 +169,7 @@ def test_regions_table_and_weights_are_shown(page: Page, expected: Result) -> No
     open_tab(page, "segment")
     pick_segmentation_sample(page)
     press_run(page)
-    regions = page.locator("#seg-regions img").first
+    regions = page.locator("#seg-stages img").first
     regions.wait_for()
     plain = pixels(open_image(ASSETS / "segmentation" / f"{SAMPLE.file}.png"))
     drawn = pixels(picture(page, regions).resize(plain.shape[1::-1]))
@@ -175,6 +177,74 @@ def test_regions_table_and_weights_are_shown(page: Page, expected: Result) -> No
     for phrase in set(expected.regions.labels):
         expect(page.locator("#seg-table")).to_contain_text(phrase)
     expect(page.locator("#seg-status")).to_contain_text("demo weights")
+
+
+def test_both_stages_lie_on_each_other_and_can_be_taken_home(page: Page) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    stages = page.locator("#seg-stages img")
+    expect(stages).to_have_count(2)
+    first, second = (picture(page, stages.nth(i)) for i in (0, 1))
+    assert first.size == second.size and np.abs(pixels(first) - pixels(second)).max() > 60
+    with page.expect_download() as download:
+        page.locator("#seg-pack").click()
+    with ZipFile(download.value.path()) as archive:
+        assert {"overlay.png", "coco.json", "manifest.json"} <= set(archive.namelist())
+
+
+def wait_for_layers(page: Page, count: int) -> None:
+    expect(page.locator("#seg-result img.mask")).to_have_count(count)
+
+
+def test_rows_and_threshold_change_the_picture_without_a_run(page: Page, expected: Result) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    count, status = len(expected.masks), page.locator("#seg-status")
+    wait_for_layers(page, count)
+    times = re.search(r"grounder .* s", status.inner_text())
+    box = page.locator("#seg-table input[type=checkbox]").nth(1)  # the first is for all rows
+    box.click()
+    wait_for_layers(page, count - 1)
+    assert expected.regions.labels[0] not in mask_layers(page)
+    box.click()
+    wait_for_layers(page, count)
+    threshold = page.locator("#seg-threshold input[type=number]")
+    threshold.fill(f"{expected.regions.scores[0] - 0.005:.2f}")
+    threshold.press("Tab")
+    wait_for_layers(page, 1)
+    expect(status).to_contain_text("Its best score is")
+    assert times and times[0] in status.inner_text(), "the models ran again"
+
+
+def test_compare_shows_every_grounder(page: Page) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    page.locator("#seg-compare").click()
+    shown = page.locator("#seg-gallery .thumbnail-item img")
+    expect(shown).to_have_count(len(COMPARED))
+    for name in COMPARED:
+        expect(page.locator("#seg-comparison")).to_contain_text(name)
+    pictures = [pixels(picture(page, shown.nth(i))) for i in range(len(COMPARED))]
+    plain = pixels(open_image(ASSETS / "segmentation" / f"{SAMPLE.file}.png"))
+    assert all(np.abs(drawn - plain).max() > 60 for drawn in pictures), "nothing is painted"
+
+
+def test_link_opens_the_page_with_its_settings(page: Page, app: Any) -> None:
+    page.goto(f"{app.url}/?prompt=a+snowman&grounder=CLIPSeg&threshold=0.25")
+    expect(page.locator("#seg-prompt").get_by_role("textbox")).to_have_value("a snowman")
+    expect(page.locator("#seg-threshold input[type=number]")).to_have_value("0.25")
+    expect(page.get_by_label("Grounder")).to_have_value("CLIPSeg")
+
+
+def test_phone_needs_no_sideways_scrolling(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    page.locator("#seg-stages img").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def empty_prompt(page: Page, _folder: Path) -> None:

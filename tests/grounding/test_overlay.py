@@ -7,9 +7,12 @@ from grounding.overlay import (
     COLOURS,
     DISPLAY_SIDE,
     HEADERS,
+    NEGATIVE_COLOUR,
+    Style,
     annotations,
     draw_regions,
     heat_overlay,
+    paint,
     phrase_colours,
     table_rows,
 )
@@ -38,7 +41,29 @@ def test_annotations_fit_the_picture_shown(size: tuple[int, int]) -> None:
     shown, [(mask, label)] = annotations(Image.new("RGB", size), ["a dog"], masks)
     assert max(shown.size) == min(max(size), DISPLAY_SIDE)
     assert mask.shape == (shown.height, shown.width) and label == "a dog"
-    assert mask.mean() == pytest.approx(masks.mean(), abs=0.01)
+    assert (mask > 0).mean() == pytest.approx(masks.mean(), abs=0.01)
+
+
+def test_negatives_are_grey_and_take_no_colour() -> None:
+    colours = phrase_colours(["a dog", "a cat"], ["grass", "sky"])
+    assert list(colours.values()) == [*COLOURS[:2], NEGATIVE_COLOUR, NEGATIVE_COLOUR]
+
+
+@pytest.mark.parametrize(
+    ("style", "edge", "inside"),
+    [
+        (Style(0.5, 2), 255, 128),  # both
+        (Style(0.5, 0), 128, 128),  # no outline
+        (Style(1.0, 2), 255, 255),  # no picture left
+    ],
+)
+def test_opacity_and_outline(style: Style, edge: int, inside: int) -> None:
+    masks = np.zeros((1, 20, 20), bool)
+    masks[0, 5:15, 5:15] = True
+    shown, pairs = annotations(Image.new("RGB", (20, 20)), ["a dog"], masks, style)
+    red = np.asarray(paint(shown, pairs, {"a dog": "#FF0000"}))[..., 0]
+    assert (red[5, 10], red[6, 10], red[10, 10]) == (edge, edge, inside)
+    assert not red[4, 10] and not red[15, 10]
 
 
 def test_box_is_drawn_where_it_is() -> None:
@@ -76,10 +101,13 @@ def test_table_has_a_row_each() -> None:
     masks = np.zeros((2, 10, 10), bool)
     masks[0, :5] = True
     rows = table_rows(
-        _regions((0, 0, 9.6, 5), (1, 2, 3, 4)), Masks(masks, np.array([0.9, 0.1], np.float32))
+        _regions((0, 0, 9.6, 5), (1, 2, 3, 4)),
+        Masks(masks, np.array([0.9, 0.1], np.float32)),
+        [True, False],
+        ["a dog"],
     )
     assert rows == [
-        [1, "a dog", 0.5, 0.9, "0, 0, 10, 5", 50.0],
-        [2, "a dog", 0.5, 0.1, "1, 2, 3, 4", 0.0],
+        [True, 1, "−a dog", 0.5, 0.9, "0, 0, 10, 5", 50.0],
+        [False, 2, "−a dog", 0.5, 0.1, "1, 2, 3, 4", 0.0],
     ]
     assert all(len(row) == len(HEADERS) for row in rows)

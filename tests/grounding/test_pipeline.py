@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from PIL import Image
 
 from grounding.core import Masks, Regions
 from grounding.grounders import GROUNDERS
-from grounding.pipeline import Models, ModelStore, choose_device, distinct, run
+from grounding.pipeline import FLOOR, Models, ModelStore, choose_device, propose, run
 from grounding.weights import Source, Weights
 
 PICTURE = Image.new("RGB", (40, 30))
@@ -63,25 +64,53 @@ def test_run_refuses(prompt: str, threshold: float, message: str) -> None:
         run(_models(1), PICTURE, prompt, threshold)
 
 
-def _square(start: int) -> np.ndarray:
-    mask = np.zeros((20, 20), bool)
-    mask[:, start : start + 10] = True
-    return mask
+class Recorder(FakeGrounder):
+    """Remember what was asked; answer with a hill as a coarse mask, if there is one."""
+
+    def __init__(self, hill: np.ndarray | None = None) -> None:
+        super().__init__(1)
+        self.hill = hill
+
+    def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
+        self.asked = phrases, threshold
+        regions = super().ground(image, phrases, threshold)
+        return regions if self.hill is None else replace(regions, masks=self.hill[None])
 
 
 @pytest.mark.parametrize(
-    ("labels", "starts", "kept"),
+    ("prompt", "threshold", "phrases", "floor"),
     [
-        ((), (), []),  # none
-        (("a", "a"), (0, 0), [0]),  # the same thing twice
-        (("a", "b"), (0, 0), [0, 1]),  # two names for one thing both stay
-        (("a", "a"), (0, 5), [0, 1]),  # two things that overlap
-        (("a", "a"), (0, 20), [0]),  # a mask without a pixel
+        ("a dog", 0.3, ["a dog"], FLOOR),  # low, whatever the threshold
+        ("a dog", 0.01, ["a dog"], 0.01),  # unless that is lower
+        ("a dog, a cat: 0.02", 0.3, ["a dog", "a cat"], 0.02),  # or a phrase's own is
+        ("a dog -collar", 0.3, ["a dog", "collar"], FLOOR),  # the negatives are looked for too
     ],
 )
-def test_distinct(labels: tuple[str, ...], starts: tuple[int, ...], kept: list[int]) -> None:
-    masks = np.array([_square(s) for s in starts], bool).reshape(-1, 20, 20)
-    assert distinct(labels, masks) == kept
+def test_propose_asks_for_all(
+    prompt: str, threshold: float, phrases: list[str], floor: float
+) -> None:
+    grounder = Recorder()
+    proposals = propose(replace(_models(1), grounder=grounder), PICTURE, prompt, threshold)
+    assert grounder.asked == (phrases, floor) and proposals.floor == floor
+    assert proposals.best == {"a dog": pytest.approx(0.9)}
+    assert proposals.masks([0]).masks.sum() == 64
+
+
+@pytest.mark.parametrize(
+    ("threshold", "boxes"),
+    [
+        (0.1, [[0, 0, 40, 30]]),  # one piece
+        (0.5, [[0, 0, 10, 30], [30, 0, 40, 30]]),  # two
+        (0.8, [[0, 0, 10, 30]]),  # the higher one
+        (1.0, []),  # none
+    ],
+)
+def test_a_map_is_cut_at_the_threshold(threshold: float, boxes: list[list[int]]) -> None:
+    hill = np.full((30, 40), 0.2, np.float32)
+    hill[:, :10], hill[:, 30:] = 0.9, 0.6
+    proposals = propose(replace(_models(1), grounder=Recorder(hill)), PICTURE, "a dog", threshold)
+    assert proposals.regions.boxes.tolist() == boxes
+    assert proposals.floor == threshold and proposals.regions.masks is None
 
 
 def test_unknown_model_names_the_menu() -> None:

@@ -17,10 +17,33 @@ from grounding.prompt import MAX_PHRASES, parse_prompt
         ("🐕, a dog", ["a dog"]),  # no letter, no phrase
         ("כלב, a\0dog", ["כלב", "a dog"]),  # right to left, and a NUL
         ("<b>dog</b>", ["<b>dog</b>"]),  # markup is text like any other
+        ("a t-shirt, a dog - cat", ["a t-shirt", "a dog - cat"]),  # a hyphen, a dash
+        ("a clock at 10:30, a 16:9 screen", ["a clock at 10:30", "a 16:9 screen"]),  # time, ratio
     ],
 )
 def test_phrases(prompt: str, phrases: list[str]) -> None:
-    assert parse_prompt(prompt) == phrases
+    query = parse_prompt(prompt)
+    assert (query.phrases, query.negatives, query.thresholds) == (phrases, [], {})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "phrases", "negatives", "thresholds"),
+    [
+        ("dog -collar", ["dog"], ["collar"], {}),  # in the same piece
+        ("dog, -its collar", ["dog"], ["its collar"], {}),  # a piece of its own
+        ("dog -collar -tag", ["dog"], ["collar", "tag"], {}),  # two
+        ("dog -dog", ["dog"], [], {}),  # both: asked for wins
+        ("-dog, dog", ["dog"], [], {}),  # in either order
+        ("a dog: 0.4, a cat:.25", ["a dog", "a cat"], [], {"a dog": 0.4, "a cat": 0.25}),
+        ("a dog:1 -collar: 0.2", ["a dog"], ["collar"], {"a dog": 1.0, "collar": 0.2}),
+    ],
+)
+def test_negatives_and_thresholds(
+    prompt: str, phrases: list[str], negatives: list[str], thresholds: dict[str, float]
+) -> None:
+    query = parse_prompt(prompt)
+    assert (query.phrases, query.negatives) == (phrases, negatives)
+    assert query.thresholds == thresholds
 
 
 @pytest.mark.parametrize(
@@ -28,8 +51,11 @@ def test_phrases(prompt: str, phrases: list[str]) -> None:
     [
         ("", "Type what to look for"),  # nothing
         (" ., \n ", "Type what to look for"),  # separators only
+        ("-collar", "only what to leave out"),  # negatives only
         ("x" * 10_000, "has 10000 characters"),  # one endless phrase
         (",".join(map(str, range(MAX_PHRASES + 1))), "has 21 phrases"),  # one too many
+        ("a dog: 4", "The threshold of “a dog” is 4"),  # above
+        ("a dog: -0.5", "The threshold of “a dog” is -0.5"),  # below
     ],
 )
 def test_refused(prompt: str, message: str) -> None:

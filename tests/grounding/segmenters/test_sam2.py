@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from grounding.core import Masks, Regions
-from grounding.segmenters.sam2 import BATCH, Sam2, load
+from grounding.segmenters.sam2 import BATCH, KEPT_PICTURES, Sam2, load
 from grounding.weights import DEMO_ROOT
 
 BOX = (30.0, 30.0, 90.0, 90.0)
@@ -54,6 +54,20 @@ def test_coarse_mask_changes_the_answer(sam2: Sam2, n: int) -> None:
     elsewhere = np.zeros((n, 120, 160), np.float32)
     elsewhere[:, 30:60, 30:60] = 0.4
     assert not np.array_equal(sam2.segment(_picture(), _regions(n, elsewhere)).masks, masks.masks)
+
+
+def test_a_picture_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sam2, pictures = load(DEMO_ROOT / "sam2", "cpu"), []
+    encode = sam2._encode
+    monkeypatch.setattr(sam2, "_encode", lambda pixels: pictures.append(pixels) or encode(pixels))
+    first = sam2.segment(_picture(), _regions(1))
+    again = sam2.segment(_picture(), _regions(1))  # another object with the same pixels
+    assert len(pictures) == 1 and np.array_equal(first.masks, again.masks)
+    sam2.segment(Image.new("RGB", (120, 160)), _regions(1))  # other pixels
+    assert len(pictures) == 2
+    for grey in range(KEPT_PICTURES + 1):
+        sam2.segment(Image.new("RGB", (120, 160), (grey, 0, 9)), _regions(1))
+    assert len(sam2._encoded) == KEPT_PICTURES, "the memory must not grow without end"
 
 
 def test_official_layout(tmp_path: Path) -> None:

@@ -1,0 +1,253 @@
+"""Segments many pictures: `python -m grounding PICTURES... --prompt "a dog, a cat" --out DIR`.
+
+Every picture gets a folder in DIR with the files that `grounding/export.py` lists. The same command
+goes on where it stopped; a picture is done anew when it, the prompt or a setting has changed.
+"""
+
+import argparse
+import glob
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from grounding.export import MAX_NAME, File, export_files, make_manifest, safe_name, write_all
+from grounding.grounders import GROUNDERS
+from grounding.images import open_image
+from grounding.pipeline import Models, ModelStore, choose_device, run
+from grounding.prompt import parse_prompt
+from grounding.segmenters import SEGMENTERS
+from grounding.weights import MODES, Weights
+
+# HEIC photos cannot be opened; they are taken up all the same, so that they are named as bad.
+SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)
+INTERRUPTED = 130
+
+Asked = dict[str, Any]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; the names of the models are those of the menus afterwards."""
+    parser = argparse.ArgumentParser(
+        prog="python -m grounding",
+        description="Find what a prompt names in many pictures; write masks, COCO and YOLO files.",
+    )
+    add = parser.add_argument
+    add("pictures", nargs="+", help="files, folders (with all below them) or patterns like *.jpg")
+    add("--prompt", required=True, help='phrases separated by commas: "a dog, the blue car"')
+    add("--out", required=True, type=Path, metavar="DIR", help="a folder per picture is made here")
+    add("--grounder", type=_named(GROUNDERS), default=next(iter(GROUNDERS)), metavar="NAME")
+    add("--segmenter", type=_named(SEGMENTERS), default=next(iter(SEGMENTERS)), metavar="NAME")
+    add("--threshold", type=_share, metavar="X", help="lowest score, 0 to 1; the grounder has one")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    add("--weights", choices=MODES, default="auto", help="as for app.py")
+    add("--weights-folder", type=Path, metavar="DIR", help="public weights as DIR/OWNER/NAME")
+    add("--offline", action="store_true", help="never ask the Hugging Face hub")
+    args = parser.parse_args(argv)
+    if args.threshold is None:
+        args.threshold = GROUNDERS[args.grounder].threshold
+    return args
+
+
+def _named(menu: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return a reader of names on a menu that does not mind the case."""
+
+    def read(text: str) -> str:
+        found = {name.casefold(): name for name in menu}.get(text.casefold())
+        if found is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of: {', '.join(menu)}")
+        return found
+
+    return read
+
+
+def _share(text: str) -> float:
+    """Read a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
+def find_pictures(arguments: Iterable[str]) -> dict[str, Path]:
+    """Return the pictures that files, folders and patterns stand for, each under its own name.
+
+    A folder stands for the pictures below it, in order of their paths, but not for hidden ones and
+    for those that are an answer of this program.
+
+    Raises:
+        ValueError: If an argument stands for nothing.
+    """
+    pictures: dict[Path, str] = {}
+    taken: set[str] = set()
+    for argument in arguments:
+        found = list(_expand(argument))
+        if not found:
+            raise ValueError(f"There is no picture at {argument!r}, as file, folder or pattern.")
+        for path, relative in found:
+            if (place := path.resolve()) not in pictures:
+                pictures[place] = _free_name(relative, taken)
+                taken.add(pictures[place].casefold())
+    return {name: path for path, name in pictures.items()}
+
+
+def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
+    """Yield each picture with the path to name it by, which is relative to a given folder."""
+    # Not every shell expands patterns (and Path.glob takes none that is absolute), but a file may
+    # be called [1].png.
+    patterns = () if Path(argument).exists() else glob.glob(argument, recursive=True)  # noqa: PTH207
+    for place in map(Path, sorted(patterns) or [argument]):
+        if place.is_file():
+            yield place, Path(place.name)
+        for path in sorted(place.rglob("*")) if place.is_dir() else ():
+            if SUFFIX.fullmatch(path.suffix) and _is_input(path, path.relative_to(place)):
+                yield path, path.relative_to(place)
+
+
+def _is_input(path: Path, relative: Path) -> bool:
+    """Return whether a picture is neither hidden, like macOS's ._photo.jpg, nor an answer."""
+    hidden = any(part.startswith(".") for part in relative.parts)
+    return not hidden and path.is_file() and not any(map(read_manifest, path.parents[:2]))
+
+
+def _free_name(path: Path, taken: Collection[str]) -> str:
+    """Return a folder name for a picture that none has taken, also where case does not count."""
+    name = safe_name(str(path.with_suffix(""))[-MAX_NAME:])
+    names = (name if i == 1 else f"{name}-{i}" for i in count(1))
+    return next(free for free in names if free.casefold() not in taken)
+
+
+def asked_of(path: Path, args: argparse.Namespace) -> Asked:
+    """Return what decides the answer for a picture: beside a manifest of the same it is done."""
+    stat = path.stat()
+    return {
+        "prompt": args.prompt,
+        "settings": {
+            "grounder": args.grounder,
+            "segmenter": args.segmenter,
+            "threshold": args.threshold,
+            "weights": args.weights,
+        },
+        "source": {
+            "path": str(path.resolve()),
+            "bytes": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+        },
+    }
+
+
+def read_manifest(folder: Path) -> Asked:
+    """Return the manifest in a folder; empty if there is none, or it is not ours."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(manifest, dict) and {"prompt", "source", "rows"} <= manifest.keys()
+    return manifest if ours else {}
+
+
+def is_done(folder: Path, asked: Asked) -> bool:
+    """Return whether the folder holds the answer to what is asked."""
+    return asked.items() <= read_manifest(folder).items()
+
+
+def replace_folder(folder: Path, files: Iterable[File]) -> None:
+    """Write files into a folder that appears, or replaces an older answer, only as a whole.
+
+    Raises:
+        ValueError: If the folder holds something that is no answer of this program.
+    """
+    if folder.exists() and not read_manifest(folder):
+        raise ValueError(f"{folder} is there already and holds no results; it is left alone.")
+    part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
+    _remove(part, old)  # from a run that was killed
+    try:
+        write_all(part, files)
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+    finally:
+        _remove(part, old)
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def segment_file(path: Path, folder: Path, models: Models, args: argparse.Namespace) -> None:
+    """Write the answer for one picture.
+
+    Raises:
+        ValueError: If it is no picture.
+    """
+    asked = asked_of(path, args)
+    picture = open_image(path)
+    result = run(models, picture, args.prompt, args.threshold)
+    used = {
+        "grounder": (args.grounder, models.grounder_source),
+        "segmenter": (args.segmenter, models.segmenter_source),
+    }
+    manifest = make_manifest(result, asked, used, args.device)
+    replace_folder(folder, export_files(picture, result, manifest))
+
+
+def segment_files(
+    pictures: Mapping[str, Path], models: Models, args: argparse.Namespace
+) -> dict[Path, str]:
+    """Write the answers for many pictures.
+
+    Returns:
+        What went wrong with each bad picture, in a sentence.
+    """
+    bad = {}
+    for name, path in tqdm(pictures.items(), unit="picture", disable=None):
+        try:
+            segment_file(path, args.out / name, models, args)
+        except ValueError as error:
+            bad[path] = str(error)
+        except Exception as error:  # a full memory or disk at one picture must not stop the others
+            bad[path] = f"{type(error).__name__}: {error}"
+    return bad
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 1 if a picture was bad."""
+    args = parse_args(argv)
+    parse_prompt(args.prompt)
+    pictures = find_pictures(args.pictures)
+    args.out.mkdir(parents=True, exist_ok=True)
+    left = {n: p for n, p in pictures.items() if not is_done(args.out / n, asked_of(p, args))}
+    print(f"Pictures: {len(pictures)}, of which {len(pictures) - len(left)} were done before.")
+    bad = {}
+    if left:
+        args.device = choose_device(args.device)
+        weights = Weights(args.weights, args.offline, args.weights_folder)
+        models = ModelStore(weights, args.device).get(args.grounder, args.segmenter)
+        names = dict.fromkeys((models.grounder_source.name, models.segmenter_source.name))
+        print(f"Weights in use: {' and '.join(names)}, on {args.device}.", flush=True)
+        bad = segment_files(left, models, args)
+    for path, sentence in bad.items():
+        print(f"{path}: {sentence}", file=sys.stderr)
+    print(f"Done: {len(pictures) - len(bad)} of {len(pictures)}.")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        sys.exit(f"python -m grounding: {error}")
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,362 @@
+"""Results as files: pictures, COCO, YOLO, a manifest; in a folder or a ZIP.
+
+`export_files` makes them one at a time, `write_all` and `write_zip` put them on the disk:
+
+    picture.png            the picture as the models saw it; all pixels below are pixels of it
+    overlay.png            masks and boxes over the picture, at most 1280 pixels long
+    masks/01-a-dog.png     a mask each, 0 or 255; the number is the row
+    labels.png             16-bit label map: 0 = nothing, else the number of the row
+    cutouts/01-a-dog.png   a transparent cut-out each, cropped to the mask
+    coco.json              COCO annotations with RLE and polygons
+    yolo.txt               YOLO-seg: a line each, class (place in the prompt, from 0) and polygon
+    manifest.json          what was asked, what answered, and the rows
+"""
+
+import io
+import json
+import re
+import unicodedata
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from grounding.overlay import annotations, draw_regions, paint, phrase_colours
+from grounding.pipeline import Result
+from grounding.weights import Source
+
+CHANGES = Path(__file__).parent.parent / "CHANGES.md"
+MAX_NAME = 48
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+RESERVED = re.compile(r"(con|prn|aux|nul|conin|conout|com\d|lpt\d)", re.IGNORECASE)
+
+File = tuple[str, bytes]
+Manifest = Mapping[str, Any]
+
+
+def safe_name(text: str) -> str:
+    """Return a file name, without suffix, that every system accepts and that still reads as `text`.
+
+    Letters, digits and marks of all scripts stay; anything else becomes a hyphen. The name has 1
+    to 48 characters, fewer than 255 bytes.
+
+    >>> safe_name("../a dog"), safe_name("CON"), safe_name("🐕")
+    ('a-dog', '_CON', 'unnamed')
+    """
+    plain = unicodedata.normalize("NFKC", text)
+    words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in plain).split()
+    name = "-".join(words)[:MAX_NAME].rstrip("-") or "unnamed"
+    return f"_{name}" if RESERVED.fullmatch(name) else name
+
+
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return the xyxy box, in pixels, of a bool mask (H, W); all 0 if the mask is empty."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def rle_string(mask: np.ndarray) -> str:
+    """Encode a bool mask (H, W) as COCO's compressed run lengths.
+
+    The pixels are read column by column; the runs begin with one of zeros, which may be empty.
+    From the fourth on, a run is written as its difference to the one two before. Each number
+    becomes digits of 5 bits, lowest first: bit 6 says that another digit follows, bit 5 of the
+    last one is the sign. 48 is added to make a printable character (`rleToString` in
+    https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c).
+
+    >>> rle_string(np.array([[False, True], [False, True]]))
+    '22'
+    """
+    starts = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
+    runs = np.diff(starts, prepend=0, append=mask.size)
+    rest = runs.copy()
+    rest[3:] -= runs[1:-2]
+    digits = []
+    alive = np.ones(len(rest), bool)
+    while alive.any():
+        low = rest & 31
+        rest >>= 5
+        more = alive & np.where(low & 16, rest != -1, rest != 0)
+        digits.append(np.where(alive, low + 32 * more + 48, 0))
+        alive = more
+    characters = np.stack(digits, axis=1).ravel()
+    return characters[characters > 0].astype(np.uint8).tobytes().decode("ascii")
+
+
+def polygons(mask: np.ndarray) -> list[np.ndarray]:
+    """Return a polygon for each connected part of a bool mask (H, W).
+
+    Polygons run a quarter of a pixel inside the edge, so that rounding a coordinate down still
+    hits the mask; filled where centres of pixels lie inside (even-odd), they give the mask back
+    exactly. A hole is bridged: see `join_rings`. Pixels that touch at a corner are one part.
+
+    Returns:
+        Float arrays (K, 2) of x and y in pixels, 0 being the picture's left or upper edge.
+    """
+    if not mask.any():
+        return []
+    x1, y1, x2, y2 = mask_box(mask)
+    # OpenCV's contours run through the centres of pixels: too far inside, unless pixels are finer.
+    fine = mask[y1:y2, x1:x2].astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    contours, tree = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rings = [(contour[:, 0] + 0.5) / 2 + (x1, y1) for contour in contours]
+    parents = tree[0, :, 3].tolist()
+    parts = {i: [ring] for i, ring in enumerate(rings) if parents[i] < 0}
+    for ring, parent in zip(rings, parents, strict=True):
+        if parent >= 0:
+            parts[parent].append(ring)
+    return [join_rings(part) for part in parts.values()]
+
+
+def join_rings(rings: list[np.ndarray]) -> np.ndarray:
+    """Join closed rings (K, 2) into one that encloses the same area under the even-odd rule.
+
+    It goes from ring to ring and back along straight bridges without width, between vertices that
+    are near each other. Formats with one ring an instance hold holes and several parts this way,
+    as https://github.com/ultralytics/JSON2YOLO does.
+
+    >>> rings = np.array([[[0, 0], [4, 0], [4, 4]], [[9, 3], [6, 0], [9, 0]]])
+    >>> join_rings([*rings]).tolist()
+    [[0, 0], [4, 0], [6, 0], [9, 0], [9, 3], [6, 0], [4, 0], [4, 4]]
+    """
+    there, back = [], []
+    ring = rings[0]
+    for following in rings[1:]:
+        leave = _nearest(ring, following.mean(axis=0))
+        there.append(ring[: leave + 1])
+        back.append(np.concatenate([ring[leave:], ring[:1]]))
+        ring = np.roll(following, -_nearest(following, ring[leave]), axis=0)
+    return np.concatenate([*there, ring, ring[:1], *reversed(back)])[:-1]
+
+
+def _nearest(points: np.ndarray, target: np.ndarray) -> int:
+    return int(((points - target) ** 2).sum(axis=1).argmin())
+
+
+def overlay_picture(picture: Image.Image, result: Result) -> Image.Image:
+    """Paint masks, boxes, phrases and scores over the picture, as the page does, and as large."""
+    regions, colours = result.regions, phrase_colours(result.phrases)
+    shown, pairs = annotations(picture, regions.labels, result.masks.masks)
+    boxes = regions.boxes * np.float32(shown.width / picture.width)
+    painted = paint(shown, pairs, colours)
+    return draw_regions(painted, replace(regions, boxes=boxes, heatmap=None), colours)
+
+
+def label_map(result: Result) -> np.ndarray:
+    """Return uint16 (H, W): 0 = nothing, else the number of the row, counted from 1.
+
+    Where masks overlap, the one of the higher grounder score wins; at equal scores the upper row.
+    """
+    masks, scores = result.masks.masks, result.regions.scores
+    labels = np.zeros(masks.shape[1:], np.uint16)
+    for i in sorted(range(len(masks)), key=lambda i: (scores[i], -i)):
+        labels[masks[i]] = i + 1
+    return labels
+
+
+def cutout(picture: Image.Image, mask: np.ndarray) -> Image.Image:
+    """Return the part of the picture under a non-empty bool mask (H, W), cropped, as RGBA.
+
+    Transparent pixels are black, so that nothing from outside the mask is in the file.
+    """
+    pixels = np.dstack([np.asarray(picture), np.full(mask.shape, 255, np.uint8)])
+    x1, y1, x2, y2 = mask_box(mask)
+    return Image.fromarray((pixels * mask[..., None])[y1:y2, x1:x2])
+
+
+def coco(result: Result) -> dict[str, Any]:
+    """Return the result as a COCO data set of one picture.
+
+    Categories are the phrases in the prompt's order, ids count from 1. `segmentation` is the RLE,
+    which gives each mask back bit for bit; `polygons` beside it (one a part, holes bridged) are for
+    tools that want outlines. Format: https://cocodataset.org/#format-data.
+    """
+    height, width = result.masks.masks.shape[1:]
+    names = [{"id": i, "name": phrase} for i, phrase in enumerate(result.phrases, start=1)]
+    return {
+        "info": {"description": ", ".join(result.phrases)},
+        "images": [{"id": 1, "file_name": "picture.png", "width": width, "height": height}],
+        "categories": names,
+        "annotations": [_annotation(result, i) for i in range(len(result.masks))],
+    }
+
+
+def _annotation(result: Result, row: int) -> dict[str, Any]:
+    mask = result.masks.masks[row]
+    x1, y1, x2, y2 = mask_box(mask)
+    return {
+        "id": row + 1,
+        "image_id": 1,
+        "category_id": result.phrases.index(result.regions.labels[row]) + 1,
+        "segmentation": {"size": list(mask.shape), "counts": rle_string(mask)},
+        "polygons": [part.ravel().tolist() for part in polygons(mask)],
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "score": _rounded(result.regions.scores[row]),
+    }
+
+
+def yolo(result: Result) -> str:
+    """Return a line per mask: class, then x and y of its polygon as shares of width and height.
+
+    The class is the phrase's place in the prompt, from 0. All parts and holes of a mask are
+    bridged into one polygon (see `join_rings`); an empty mask has no line. Format:
+    https://docs.ultralytics.com/datasets/segment/.
+    """
+    size = result.masks.masks.shape[:0:-1]
+    lines = []
+    for mask, label in zip(result.masks.masks, result.regions.labels, strict=True):
+        if mask.any():
+            shares = (join_rings(polygons(mask)) / size).ravel()
+            numbers = " ".join(f"{share:.6f}" for share in shares)
+            lines.append(f"{result.phrases.index(label)} {numbers}\n")
+    return "".join(lines)
+
+
+def make_manifest(
+    result: Result, asked: Manifest, models: Mapping[str, tuple[str, Source]], device: str
+) -> dict[str, Any]:
+    """Return what makes a result understandable, and repeatable, a year later.
+
+    Args:
+        result: The answer.
+        asked: What was asked, as JSON can hold it: `prompt`, `settings`, and what else the caller
+            knows of the picture.
+        models: Role -> name in the menu and where the weights came from.
+        device: Where the models ran.
+    """
+    height, width = result.masks.masks.shape[1:]
+    return {
+        **asked,
+        "phrases": list(result.phrases),
+        "models": {role: _model(name, source) for role, (name, source) in models.items()},
+        "device": device,
+        "versions": _versions(),
+        "picture": {"width": width, "height": height},
+        "seconds": {stage: _rounded(seconds) for stage, seconds in result.seconds.items()},
+        "rows": [_row(result, i) for i in range(len(result.masks))],
+    }
+
+
+def _model(name: str, source: Source) -> dict[str, str | None]:
+    # The hub's cache keeps each revision in snapshots/<commit>.
+    revision = source.folder.name if source.folder.parent.name == "snapshots" else None
+    return {"name": name, "weights": source.name, "revision": revision}
+
+
+def _row(result: Result, row: int) -> dict[str, Any]:
+    return {
+        "number": row + 1,
+        "phrase": result.regions.labels[row],
+        "grounder_score": _rounded(result.regions.scores[row]),
+        "mask_score": _rounded(result.masks.scores[row]),
+        "box": [_rounded(side) for side in result.regions.boxes[row]],
+        "area": int(result.masks.masks[row].sum()),
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the app, by the headings of its changes, and of what it stands on."""
+    latest, *older = re.findall(r"^## (\S+)", CHANGES.read_text(encoding="utf-8"), re.MULTILINE)
+    app = f"{older[0]}+unreleased" if latest == "Unreleased" else latest
+    return {"app": app} | {name: version(name) for name in ("torch", "transformers", "sam2")}
+
+
+def _png(pixels: Image.Image | np.ndarray) -> bytes:
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _json(value: Manifest) -> bytes:
+    # A file name that is no UTF-8 becomes \udcXX, which JSON reads back as the same name.
+    return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+
+
+def _masks(result: Result) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each mask with the name of its files."""
+    pairs = zip(result.regions.labels, result.masks.masks, strict=True)
+    for number, (label, mask) in enumerate(pairs, start=1):
+        yield f"{number:02d}-{safe_name(label)}.png", mask
+
+
+def _mask_files(_picture: Image.Image, result: Result, _manifest: Manifest) -> Iterator[File]:
+    return ((f"masks/{name}", _png(mask * np.uint8(255))) for name, mask in _masks(result))
+
+
+def _cutout_files(picture: Image.Image, result: Result, _manifest: Manifest) -> Iterator[File]:
+    found = ((name, mask) for name, mask in _masks(result) if mask.any())
+    return ((f"cutouts/{name}", _png(cutout(picture, mask))) for name, mask in found)
+
+
+PARTS: dict[str, Callable[[Image.Image, Result, Manifest], Iterable[File]]] = {
+    "picture": lambda picture, _result, _manifest: [("picture.png", _png(picture))],
+    "overlay": lambda picture, result, _manifest: [
+        ("overlay.png", _png(overlay_picture(picture, result)))
+    ],
+    "masks": _mask_files,
+    "labels": lambda _picture, result, _manifest: [("labels.png", _png(label_map(result)))],
+    "cutouts": _cutout_files,
+    "coco": lambda _picture, result, _manifest: [("coco.json", _json(coco(result)))],
+    "yolo": lambda _picture, result, _manifest: [("yolo.txt", yolo(result).encode())],
+    "manifest": lambda _picture, _result, manifest: [("manifest.json", _json(manifest))],
+}
+
+
+def export_files(
+    picture: Image.Image, result: Result, manifest: Manifest, parts: Collection[str] = tuple(PARTS)
+) -> Iterator[File]:
+    """Return names and contents of a result's files, each made when it is asked for.
+
+    Args:
+        picture: RGB, of the size of the masks.
+        result: The answer; N = 0 gives valid files too.
+        manifest: What `make_manifest` returns.
+        parts: Which of `PARTS`; the manifest always comes last.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
+    if unknown := set(parts) - set(PARTS):
+        raise ValueError(
+            f"There is no part {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}."
+        )
+    chosen = (make for part, make in PARTS.items() if part in parts)
+    return chain.from_iterable(make(picture, result, manifest) for make in chosen)
+
+
+def write_all(folder: Path, files: Iterable[File]) -> None:
+    """Write files into a folder, made if needed."""
+    for name, content in files:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+
+
+def write_zip(path: Path, files: Iterable[File]) -> None:
+    """Write files into a ZIP, one at a time; at `path` there is the whole of it or nothing new."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with zipfile.ZipFile(part, "w") as archive:
+            for name, content in files:
+                # PNG is compressed already.
+                kind = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
+                archive.writestr(name, content, kind)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

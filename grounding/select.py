@@ -1,0 +1,194 @@
+"""From everything the models proposed to the detections that are shown. No model is needed here."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from grounding.core import Masks, Regions
+from grounding.prompt import Query
+
+MAX_SHOWN = 30
+DUPLICATE_IOU = 0.7
+# Grounders that find nothing tend to answer with a box around everything.
+WHOLE_PICTURE = 0.97
+
+
+@dataclass(frozen=True)
+class Result:
+    """Hold an answer: what was looked for, found and made of it, and the seconds of each stage."""
+
+    phrases: list[str]
+    regions: Regions
+    masks: Masks
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Hold all that the models proposed for a picture, down to a low score.
+
+    Attributes:
+        query: What was asked for.
+        regions: N regions, without their coarse masks.
+        bits: Masks of the regions, packed: uint8 (N, ceil(H * W / 8)).
+        mask_scores: Predicted IoU of the masks, float (N,).
+        size: Height and width of the picture.
+        floor: Lowest threshold that the regions can be asked with.
+        best: Each phrase's best score, where it has any.
+        seconds: Of each stage.
+    """
+
+    query: Query
+    regions: Regions
+    bits: np.ndarray
+    mask_scores: np.ndarray
+    size: tuple[int, int]
+    floor: float
+    best: dict[str, float]
+    seconds: dict[str, float]
+
+    def masks(self, numbers: list[int]) -> Masks:
+        """Unpack the masks of some regions."""
+        height, width = self.size
+        flat = np.unpackbits(self.bits[numbers], axis=1, count=height * width)
+        return Masks(
+            flat.reshape(len(numbers), height, width).astype(bool), self.mask_scores[numbers]
+        )
+
+
+def pack_masks(masks: np.ndarray) -> np.ndarray:
+    """Pack bool masks (N, H, W) to bits (N, ceil(H * W / 8))."""
+    return np.packbits(masks.reshape(len(masks), masks.shape[1] * masks.shape[2]), axis=1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Say which proposals to show.
+
+    Attributes:
+        threshold: Lowest score, for the phrases without a threshold of their own.
+        count: Most detections to show.
+        min_area: Smallest mask, in per cent of the picture.
+        best_only: Whether to show only the best detection of each phrase.
+        whole: Whether boxes around the whole picture count.
+        off: Numbers of the regions that have been switched off by hand.
+    """
+
+    threshold: float
+    count: int = MAX_SHOWN
+    min_area: float = 0.0
+    best_only: bool = False
+    whole: bool = False
+    off: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"The threshold is {self.threshold}; it must be between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Hold the chosen detections, best first.
+
+    Attributes:
+        query: What was asked for.
+        numbers: Their numbers among the proposals.
+        regions: Their regions.
+        masks: Their masks, those of wanted phrases without the area of the negatives.
+        on: Whether each is switched on.
+        notes: Sentences about what has been left out.
+    """
+
+    query: Query
+    numbers: list[int]
+    regions: Regions
+    masks: Masks
+    on: list[bool]
+    notes: list[str]
+
+    def shown(self) -> list[int]:
+        """Return the rows to paint: switched on, asked for, and with a pixel left."""
+        wanted = [label in self.query.phrases for label in self.regions.labels]
+        painted = self.masks.masks.any((1, 2))
+        return np.flatnonzero(np.array([wanted, self.on, painted], bool).all(0)).tolist()
+
+
+def select(proposals: Proposals, choice: Choice) -> Selection:
+    """Choose among the proposals, and take the negatives' area out of the rest."""
+    numbers, notes = choose(proposals, choice)
+    regions, masks = proposals.regions[numbers], proposals.masks(numbers)
+    on = [number not in choice.off for number in numbers]
+    negative = [label in proposals.query.negatives for label in regions.labels]
+    away = masks.masks[[n and o for n, o in zip(negative, on, strict=True)]].any(0)
+    if away.any():
+        masks.masks[[not n for n in negative]] &= ~away
+    return Selection(proposals.query, numbers, regions, masks, on, notes)
+
+
+def to_result(selection: Selection, seconds: dict[str, float]) -> Result:
+    """Return what is shown of a selection."""
+    rows = selection.shown()
+    return Result(selection.query.phrases, selection.regions[rows], selection.masks[rows], seconds)
+
+
+def choose(proposals: Proposals, choice: Choice) -> tuple[list[int], list[str]]:
+    """Return the numbers of the chosen proposals, and sentences about what was left out."""
+    notes = []
+    regions, areas = proposals.regions, _areas(proposals)
+    numbers = [
+        i
+        for i, (label, score) in enumerate(zip(regions.labels, regions.scores, strict=True))
+        if score >= proposals.query.thresholds.get(label, choice.threshold) and areas[i]
+    ]
+    if not choice.whole and (whole := [i for i in numbers if _is_whole(proposals, i)]):
+        numbers = [i for i in numbers if i not in whole]
+        notes.append(f"Left out: {_count(whole, 'box', 'boxes')} around the whole picture.")
+    if small := [i for i in numbers if 100 * areas[i] < choice.min_area]:
+        numbers = [i for i in numbers if i not in small]
+        notes.append(f"Left out: {_count(small, 'area', 'areas')} under {choice.min_area:g} %.")
+    numbers = [numbers[k] for k in distinct(regions[numbers].labels, proposals.bits[numbers])]
+    if choice.best_only:
+        firsts = {regions.labels[i]: i for i in reversed(numbers)}
+        numbers = sorted(firsts.values())
+    wanted = [i for i in numbers if regions.labels[i] not in proposals.query.negatives]
+    if len(wanted) > choice.count:
+        notes.append(f"Shown: the best {choice.count} of {len(wanted)}.")
+        numbers = [i for i in numbers if i not in wanted[choice.count :]]
+    return numbers, notes
+
+
+def _count(things: list[int], one: str, many: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else many}"
+
+
+def _areas(proposals: Proposals) -> np.ndarray:
+    """Return the share of the picture under each mask, (N,) in [0, 1]."""
+    pixels = proposals.size[0] * proposals.size[1]
+    return np.bitwise_count(proposals.bits).sum(1, dtype=np.int64) / pixels
+
+
+def _is_whole(proposals: Proposals, number: int) -> bool:
+    # Where the grounder gives a map, its shape counts, not the box around it.
+    if proposals.regions.heatmap is not None:
+        return False
+    x1, y1, x2, y2 = proposals.regions.boxes[number]
+    height, width = proposals.size
+    return bool((x2 - x1) * (y2 - y1) >= WHOLE_PICTURE * height * width)
+
+
+def distinct(labels: tuple[str, ...], bits: np.ndarray) -> list[int]:
+    """Return the numbers of the packed masks (N, B), best first, that are not found twice.
+
+    Two boxes around one thing often give the same mask; the second is dropped when it has the
+    same label and an IoU above 0.7 with the first.
+    """
+    kept: list[int] = []
+    for i, mask in enumerate(bits):
+        rivals = [j for j in kept if labels[j] == labels[i]]
+        if all(_iou(mask, bits[j]) <= DUPLICATE_IOU for j in rivals):
+            kept.append(i)
+    return kept
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    return np.bitwise_count(a & b).sum(dtype=int) / np.bitwise_count(a | b).sum(dtype=int)

@@ -1,0 +1,90 @@
+"""What the page says about an answer: found or not, what was left out, times and weights."""
+
+import math
+from urllib.parse import urlencode
+
+from grounding.images import MAX_SIDE
+from grounding.pipeline import FLOOR, Models
+from grounding.select import MAX_SHOWN, Proposals, Selection
+
+FULL_WEIGHTS_HELP = (
+    "They know only the drawn objects of the samples. For photos, start the app where the Hugging "
+    "Face hub can be reached, without `--weights demo` and `--offline`: the public weights are "
+    "then downloaded at first use."
+)
+
+
+def describe(proposals: Proposals, selection: Selection, models: Models, threshold: float) -> str:
+    """Say in Markdown what was found, what was left out and why, how fast, and by which weights."""
+    lines = [_found(selection), *_missing(proposals, selection, threshold), *selection.notes]
+    lines += _limits(proposals, threshold)
+    sources = models.grounder_source, models.segmenter_source
+    names = " and ".join(dict.fromkeys(source.name for source in sources))
+    if any(source.demo for source in sources):
+        lines.append(f"⚠️ In use: **{names}**. {FULL_WEIGHTS_HELP}")
+        names = ""
+    stages = " · ".join(f"{stage} {took:.2f} s" for stage, took in proposals.seconds.items())
+    weights = f" Weights in use: {names}." if names else ""
+    lines.append(f"<small>Time on {models.device}: {stages}.{weights}</small>")
+    return "\n\n".join(line for line in lines if line)
+
+
+def _found(selection: Selection) -> str:
+    labels, on = selection.regions.labels, selection.on
+    wanted = [on[i] for i, label in enumerate(labels) if label in selection.query.phrases]
+    if not wanted:
+        return ""
+    off = wanted.count(False)
+    hidden = f" {off} switched off." if off else ""
+    return f"**Found {len(wanted)} {'region' if len(wanted) == 1 else 'regions'}.**{hidden}"
+
+
+def _missing(proposals: Proposals, selection: Selection, threshold: float) -> list[str]:
+    """Say of each phrase without a detection how far it was from one."""
+    lines = []
+    for phrase in (*proposals.query.phrases, *proposals.query.negatives):
+        limit = proposals.query.thresholds.get(phrase, threshold)
+        best = proposals.best.get(phrase, 0.0)
+        if phrase in selection.regions.labels:
+            continue
+        text = f"**Nothing found for “{plain(phrase)}”** with a score of at least {limit:.2f}."
+        if best >= limit:
+            text = f"“{plain(phrase)}” was found but left out."
+        elif best:
+            shows = math.floor(100 * best) / 100
+            text += f" Its best score is {best:.2f}; a threshold of {shows:.2f} would show it."
+        else:
+            text += f" No part of the picture scores {FLOOR:.2f} or more; try other words."
+        lines.append(text)
+    return lines
+
+
+def _limits(proposals: Proposals, threshold: float) -> list[str]:
+    lines = []
+    height, width = proposals.size
+    if len(proposals.regions) >= MAX_SHOWN and proposals.regions.scores.min() >= threshold:
+        lines.append(f"Only the {MAX_SHOWN} best regions are kept; there may be more.")
+    if threshold < proposals.floor:
+        lines.append(
+            f"This grounder cut its map at {proposals.floor:.2f}; press Run to cut it lower."
+        )
+    if max(height, width) == MAX_SIDE:
+        lines.append(f"The picture was used at {width} × {height} pixels, the most that is used.")
+    return lines
+
+
+def settings_link(prompt: str, grounder: str, segmenter: str, threshold: float) -> str:
+    """Return a Markdown link that opens the page with these settings."""
+    values = {
+        "tab": "segmentation",
+        "prompt": prompt,
+        "grounder": grounder,
+        "segmenter": segmenter,
+        "threshold": f"{threshold:.2f}",
+    }
+    return f"<small>[Link to these settings](?{urlencode(values)})</small>"
+
+
+def plain(text: str) -> str:
+    """Escape what Markdown or HTML would read as markup."""
+    return "".join(f"&#{ord(c)};" if not (c.isalnum() or c.isspace()) else c for c in text)

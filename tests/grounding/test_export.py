@@ -1,0 +1,303 @@
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from grounding.core import Masks, Regions
+from grounding.export import (
+    MAX_NAME,
+    PARTS,
+    coco,
+    cutout,
+    export_files,
+    join_rings,
+    label_map,
+    make_manifest,
+    overlay_picture,
+    polygons,
+    rle_string,
+    safe_name,
+    write_all,
+    write_zip,
+    yolo,
+)
+from grounding.overlay import DISPLAY_SIDE
+from grounding.pipeline import Result
+from grounding.weights import Source
+
+# pycocotools 2.0.11 has not caught up with numpy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+H, W = 90, 120
+Y, X = np.mgrid[:H, :W]
+BLOBS = cv2.GaussianBlur(np.random.default_rng(0).random((H, W)), (0, 0), 3)
+
+
+def _disc(x: int, y: int, radius: int) -> np.ndarray:
+    return (X - x) ** 2 + (Y - y) ** 2 < radius**2
+
+
+SHAPES = {
+    "disc": _disc(50, 40, 30),
+    "ring": _disc(50, 40, 30) & ~_disc(50, 40, 15),  # a hole
+    "two rings": (_disc(30, 40, 25) & ~_disc(30, 40, 9)) | (_disc(90, 40, 20) & ~_disc(90, 40, 9)),
+    "island": _disc(50, 40, 35) & ~_disc(50, 40, 25) | _disc(50, 40, 10),  # a part in a hole
+    "whole": np.ones((H, W), bool),  # the picture
+    "pixel": (X == 0) & (Y == H - 1),  # in the corner
+    "line": X == Y,  # held together by corners
+    "blobs": BLOBS > 0.5,  # many parts, many holes, at the edges too
+    "noise": np.random.default_rng(1).random((H, W)) > 0.7,  # the worst that can be
+}
+EMPTY = np.zeros((H, W), bool)
+
+
+def _result(
+    *masks: np.ndarray, labels: tuple[str, ...] = (), scores: tuple[float, ...] = ()
+) -> Result:
+    n = len(masks)
+    scores = np.array(scores or [0.9] * n, np.float32)
+    regions = Regions(np.tile(np.float32([5, 5, 60, 60]), (n, 1)), scores, labels or ("a dog",) * n)
+    stack = np.array(masks, bool).reshape(n, H, W)
+    return Result(["a cat", "a dog"], regions, Masks(stack, scores), {"grounder": 0.123456})
+
+
+def _picture() -> Image.Image:
+    return Image.fromarray(np.dstack([X, Y, X + 1]).astype(np.uint8))
+
+
+def _filled(ring: np.ndarray, how: str) -> np.ndarray:
+    if how == "pycocotools":
+        return coco_mask.decode(coco_mask.frPyObjects([ring.ravel().tolist()], H, W))[..., 0] > 0
+    filled = np.zeros((H, W), np.uint8)  # as ultralytics.data.utils.polygon2mask
+    return cv2.fillPoly(filled, [ring.astype(np.int32)], 1) > 0
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a dog", "a-dog"),
+        ("../../x", "x"),  # a way out of the folder
+        ("C:\\Windows\\x", "C-Windows-x"),
+        ("CON", "_CON"),  # devices of Windows
+        ("com¹", "_com1"),
+        ("console", "console"),
+        ("nul.", "_nul"),
+        ("a dog.", "a-dog"),  # Windows drops a full stop at the end
+        ("🐕", "unnamed"),  # no letter at all
+        ("🐕 dog", "dog"),
+        ("", "unnamed"),
+        ("a\0b\nc", "a-b-c"),
+        ("x" * 300, "x" * MAX_NAME),
+        ("字" * 300, "字" * MAX_NAME),
+        ("\u202ekcab", "kcab"),  # turns round what follows
+        ("כלב גדול", "כלב-גדול"),  # right-to-left
+        ("e\u0301té", "été"),  # one spelling of two
+        ("／etc／x", "etc-x"),  # becomes a plain slash when normalised
+        ("कुत्ता", "कुत्ता"),  # marks belong to the word
+        ('<a>:"|?*', "a"),
+        ("-rf", "rf"),  # no option of a command
+        ("\udcff", "unnamed"),  # from a file name that is no UTF-8
+    ],
+)
+def test_safe_name(text: str, name: str) -> None:
+    assert safe_name(text) == name
+    assert len(name.encode()) < 200
+
+
+@pytest.mark.parametrize("mask", [*SHAPES.values(), EMPTY], ids=[*SHAPES, "empty"])
+def test_rle_is_that_of_pycocotools(mask: np.ndarray) -> None:
+    theirs = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    assert rle_string(mask) == theirs["counts"].decode()
+
+
+def test_rle_of_long_runs() -> None:  # numbers of up to five digits, some of them negative
+    mask = np.zeros((1500, 2000), bool)
+    mask[:, 700:1900] = mask[3:5, 10:20] = True
+    assert (
+        rle_string(mask) == coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+    )
+
+
+@pytest.mark.parametrize("mask", SHAPES.values(), ids=SHAPES)
+def test_polygons_give_the_mask_back(mask: np.ndarray) -> None:
+    parts = polygons(mask)
+    assert len(parts) == cv2.connectedComponents(mask.astype(np.uint8))[0] - 1
+    filled = [_filled(part, "pycocotools") for part in parts]
+    assert (np.any(filled, axis=0) == mask).all()
+
+
+@pytest.mark.parametrize("how", ["pycocotools", "ultralytics"])
+@pytest.mark.parametrize("shape", ["disc", "ring", "two rings", "island", "whole", "pixel", "line"])
+def test_one_polygon_for_all_parts_gives_the_mask_back(shape: str, how: str) -> None:
+    ring = join_rings(polygons(SHAPES[shape]))
+    assert _iou(_filled(ring, how), SHAPES[shape]) > 0.97
+
+
+def test_bridges_never_change_the_area() -> None:
+    for mask in SHAPES.values():
+        assert (_filled(join_rings(polygons(mask)), "pycocotools") == mask).all()
+
+
+def test_yolo() -> None:
+    lines = yolo(
+        _result(SHAPES["ring"], EMPTY, SHAPES["whole"], labels=("a dog",) * 2 + ("a cat",))
+    )
+    classes, rings = [], []
+    for line in lines.splitlines():
+        number, *shares = line.split()
+        classes.append(int(number))
+        rings.append(np.array(shares, float).reshape(-1, 2) * (W, H))
+    assert classes == [1, 0]  # in the order of the prompt; nothing for an empty mask
+    assert _iou(_filled(rings[0], "pycocotools"), SHAPES["ring"]) > 0.97
+    assert np.ptp(rings[1], axis=0) == pytest.approx((W, H), abs=1)
+
+
+def test_label_map_prefers_the_better_score() -> None:
+    left, right, middle = X < 60, X >= 60, (X >= 30) & (X < 90)
+    labels = label_map(_result(left, right, middle, scores=(0.9, 0.2, 0.5)))
+    assert labels.dtype == np.uint16
+    assert labels[0, [0, 45, 75, 100]].tolist() == [1, 1, 3, 2]
+    assert (label_map(_result(left, left)) == left).all()  # as good as each other: the upper row
+
+
+def test_label_map_counts_beyond_a_byte() -> None:
+    masks = np.eye(300, H * W, dtype=bool).reshape(300, H, W)  # a pixel each
+    assert label_map(_result(*masks)).max() == 300
+
+
+def test_cutout() -> None:
+    mask = SHAPES["ring"]
+    piece = np.asarray(cutout(_picture(), mask))
+    assert piece.shape == (59, 59, 4)
+    assert (piece[..., 3] == 255 * mask[11:70, 21:80]).all()
+    assert piece[0, 29].tolist() == [50, 11, 51, 255]
+    assert not piece[29, 29].any()  # nothing of the picture is left in the hole
+
+
+@pytest.mark.parametrize("size", [(W, H), (4000, 1000), (1, 1)])  # small, huge, a single pixel
+def test_overlay_shows_the_masks(size: tuple[int, int]) -> None:
+    masks = np.ones((1, size[1], size[0]), bool)
+    regions = Regions(np.float32([[0, 0, *size]]), np.float32([0.5]), ("a dog",))
+    result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])))
+    seen = overlay_picture(Image.new("RGB", size), result)
+    assert max(seen.size) == min(max(size), DISPLAY_SIDE)
+    assert np.asarray(seen).reshape(-1, 3).any(axis=1).mean() > 0.9
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+def _asked() -> dict[str, Any]:
+    return {"prompt": "a cat, a dog", "settings": {"threshold": 0.3}}
+
+
+def _models() -> dict[str, tuple[str, Source]]:
+    return {
+        "grounder": ("GLIP-T", Source("a/b", Path("hub/models--a--b/snapshots/0123abc"), False)),
+        "segmenter": ("SAM", Source("bundled demo weights", Path("assets/demo/sam2"), True)),
+    }
+
+
+def _files(result: Result) -> Iterator[tuple[str, bytes]]:
+    return export_files(_picture(), result, make_manifest(result, _asked(), _models(), "cpu"))
+
+
+def test_manifest() -> None:
+    manifest = make_manifest(_result(SHAPES["whole"]), _asked(), _models(), "cpu")
+    assert {key: manifest[key] for key in _asked()} == _asked()
+    assert manifest["models"]["grounder"]["revision"] == "0123abc"
+    assert manifest["models"]["segmenter"]["revision"] is None
+    assert set(manifest["versions"]) == {"app", "torch", "transformers", "sam2"}
+    assert manifest["versions"]["app"][0].isdigit()
+    assert manifest["picture"] == {"width": W, "height": H}
+    [row] = manifest["rows"]
+    assert row["phrase"] == "a dog" and row["grounder_score"] == 0.9
+    assert row["box"] == [5, 5, 60, 60] and row["area"] == W * H
+
+
+COUNTS = {
+    "nothing": (),
+    "one": (SHAPES["ring"],),
+    "many": (SHAPES["ring"], EMPTY, SHAPES["blobs"]),  # one without a pixel
+}
+
+
+@pytest.mark.parametrize("masks", COUNTS.values(), ids=COUNTS)
+def test_every_file_can_be_read_again(masks: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    write_all(tmp_path, _files(_result(*masks)))
+    data = COCO(tmp_path / "coco.json")
+    assert [row["name"] for row in data.loadCats([1, 2])] == ["a cat", "a dog"]
+    assert data.getAnnIds() == [*range(1, len(masks) + 1)]
+    for number, mask in enumerate(masks, start=1):
+        row = data.anns[number]
+        assert (data.annToMask(row) == mask).all()
+        assert row["area"] == mask.sum() and row["category_id"] == 2
+        rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+        assert row["bbox"] == coco_mask.toBbox(rle).tolist()
+        written = _read(tmp_path / "masks" / f"{number:02d}-a-dog.png")
+        assert (written == 255 * mask).all()
+        assert (tmp_path / "cutouts" / f"{number:02d}-a-dog.png").exists() == mask.any()
+    labels = _read(tmp_path / "labels.png")
+    assert labels.shape == (H, W) and (labels > 0).sum() == np.sum(np.any([EMPTY, *masks], axis=0))
+    assert len((tmp_path / "yolo.txt").read_text().splitlines()) == sum(m.any() for m in masks)
+    assert len(json.loads((tmp_path / "manifest.json").read_bytes())["rows"]) == len(masks)
+    assert (_read(tmp_path / "picture.png") == np.asarray(_picture())).all()
+    assert _read(tmp_path / "overlay.png").shape == (H, W, 3)
+
+
+def test_coco_polygons_fill_the_mask() -> None:
+    [row] = coco(_result(SHAPES["two rings"]))["annotations"]
+    rles = coco_mask.frPyObjects(row["polygons"], H, W)
+    assert (coco_mask.decode(coco_mask.merge(rles)) == SHAPES["two rings"]).all()
+
+
+@pytest.mark.parametrize("parts", [(), ("coco",), ("manifest", "yolo"), tuple(PARTS)])
+def test_parts_alone(parts: tuple[str, ...]) -> None:
+    files = [name for name, _ in export_files(_picture(), _result(SHAPES["disc"]), {}, parts)]
+    assert len(files) == len(parts)
+    assert "manifest" not in parts or files[-1] == "manifest.json"
+
+
+def test_unknown_part_names_the_menu() -> None:
+    with pytest.raises(ValueError, match="no part gif; choose from picture, overlay"):
+        export_files(_picture(), _result(), {}, ["gif"])
+
+
+def test_zip_holds_the_same_files(tmp_path: Path) -> None:
+    write_zip(tmp_path / "a.zip", _files(_result(SHAPES["disc"])))
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.testzip() is None
+        assert {n: archive.read(n) for n in archive.namelist()} == dict(
+            _files(_result(SHAPES["disc"]))
+        )
+
+
+def test_zip_is_whole_or_not_there(tmp_path: Path) -> None:
+    def cut_off() -> Iterator[tuple[str, bytes]]:
+        yield "a.txt", b"new"
+        raise KeyboardInterrupt
+
+    (tmp_path / "a.zip").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_zip(tmp_path / "a.zip", cut_off())
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_name_that_is_no_utf8_survives_json(tmp_path: Path) -> None:
+    write_all(tmp_path, export_files(_picture(), _result(), {"path": "a\udcff字"}, ["manifest"]))
+    text = (tmp_path / "manifest.json").read_text(encoding="utf-8")
+    assert "字" in text and json.loads(text) == {"path": "a\udcff字"}

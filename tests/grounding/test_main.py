@@ -1,0 +1,274 @@
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding import export
+from grounding.__main__ import find_pictures, main, parse_args, read_manifest
+from grounding.core import Masks, Regions
+from grounding.pipeline import Models
+from grounding.weights import Source, Weights
+
+DEMO = ["--weights", "demo", "--device", "cpu"]
+PROMPT = ["--prompt", "a dog, a cat"]
+
+
+class Fake:
+    """Be both models and their store: find the left half of a picture, and write down its width."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.error: BaseException | None = None
+
+    def __call__(self, weights: Weights, device: str) -> "Fake":
+        return self
+
+    def get(self, grounder: str, segmenter: str) -> Models:
+        source = Source("fake", Path(), demo=True)
+        return Models(self, self, source, source)
+
+    def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
+        if image.width == 7 and self.error:
+            raise self.error
+        self.seen.append(image.width)
+        box = np.float32([[0, 0, image.width / 2, image.height]])
+        return Regions(box, np.float32([0.9]), (phrases[0],))
+
+    def segment(self, image: Image.Image, regions: Regions) -> Masks:
+        masks = np.zeros((1, image.height, image.width), bool)
+        masks[:, :, : image.width // 2] = True
+        return Masks(masks, np.float32([0.8]))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    models = Fake()
+    monkeypatch.setattr("grounding.__main__.ModelStore", models)
+    return models
+
+
+def _save(folder: Path, *names: str) -> None:
+    """Save pictures 6, 7, 8, ... pixels wide."""
+    for width, name in enumerate(names, start=6):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (width, 5)).save(folder / name)
+
+
+def _run(folder: Path, *more: str) -> int:
+    return main([str(folder / "in"), "--out", str(folder / "out"), *PROMPT, *DEMO, *more])
+
+
+def _folders(out: Path) -> list[str]:
+    """Return all there is in `out`; each must be whole."""
+    found = sorted(out.iterdir())
+    assert all(read_manifest(path) and (path / "masks/01-a-dog.png").is_file() for path in found)
+    return [path.name for path in found]
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "names"),
+    [
+        (["a.png"], ["a.png"], ["a"]),  # one file
+        (["a.png", "b.jpg", "c/d.webp"], ["."], ["a", "b", "c-d"]),  # a folder, and what is below
+        (["a.png", "b.jpg", "c.png"], ["*.png"], ["a", "c"]),  # a pattern
+        (["a/b/c.png", "d.png"], ["**/*.png"], ["c", "d"]),  # a pattern for all folders
+        (["a/b.png", "a-b.png", "A-b.tif"], ["."], ["A-b", "a-b-2", "a-b-3"]),  # alike
+        (["a/x.png", "b/x.png"], ["a", "b"], ["x", "x-2"]),  # the same name in two folders
+        (["a.png"], ["a.png", ".", "*.png"], ["a"]),  # the same picture three times
+        (["[1].png", "1.png"], ["[1].png"], ["1"]),  # a file that looks like a pattern
+        ([".a.png", ".b/a.png", "c.png"], ["."], ["c"]),  # hidden ones
+        (["CON.png", "🐕.png"], ["."], ["_CON", "unnamed"]),  # no names for folders
+        ([f"{'d' * 60}/{'e' * 60}.png"], ["."], ["e" * 48]),  # a long one
+    ],
+)
+def test_find_pictures(
+    files: list[str],
+    arguments: list[str],
+    names: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "notes.txt").touch()
+    assert sorted(find_pictures(arguments)) == names
+
+
+@pytest.mark.parametrize("argument", ["nowhere.png", "*.gif", "."])  # file, pattern, empty folder
+def test_nothing_found(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="There is no picture at"):
+        find_pictures([argument])
+
+
+def _parse(*more: str) -> argparse.Namespace:
+    return parse_args(["a.png", "--prompt", "x", "--out", "o", *more])
+
+
+@pytest.mark.parametrize(
+    ("flags", "grounder", "threshold"),
+    [
+        ([], "GroundingDINO tiny", 0.3),  # the first of the menu, its own threshold
+        (["--grounder", "glip-t"], "GLIP-T", 0.5),
+        (["--grounder", "CLIPSEG", "--threshold", "0"], "CLIPSeg", 0.0),
+    ],
+)
+def test_models_and_threshold(flags: list[str], grounder: str, threshold: float) -> None:
+    args = _parse(*flags, "--segmenter", "sam 2.1 BASE+")
+    assert (args.grounder, args.threshold) == (grounder, threshold)
+    assert args.segmenter == "SAM 2.1 base+"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--grounder", "GLIP-9"], "'GLIP-9' is none of: GroundingDINO tiny, "),
+        (["--segmenter", "SAM"], "'SAM' is none of: SAM 2.1 tiny, "),
+        (["--threshold", "2"], "'2' is no number from 0 to 1"),
+        (["--threshold", "nan"], "'nan' is no number from 0 to 1"),
+        (["--threshold", "many"], "'many' is no number from 0 to 1"),
+    ],
+)
+def test_refused_flags(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parse(*flags)
+    assert words in capsys.readouterr().err
+
+
+def test_refuses_an_empty_prompt_before_anything_else(tmp_path: Path, fake: Fake) -> None:
+    with pytest.raises(ValueError, match="Type what"):
+        main(["nowhere", "--prompt", " , ", "--out", str(tmp_path / "out")])
+
+
+def test_goes_on_after_bad_files(
+    tmp_path: Path, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save(tmp_path / "in", "a.png", "c.png", "d.png")
+    (tmp_path / "in/b.jpg").write_text("no picture")
+    fake.error = RuntimeError("out of memory")  # at c
+    assert _run(tmp_path) == 1
+    assert _folders(tmp_path / "out") == ["a", "d"]
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert "b.jpg: This file cannot be opened as a picture" in first
+    assert second.endswith("c.png: RuntimeError: out of memory")
+
+
+def test_resumes(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png", "b.png")
+    assert _run(tmp_path) == 0 and fake.seen == [6, 7]
+    assert _run(tmp_path) == 0 and fake.seen == [6, 7]
+    _save(tmp_path / "in", "a.png", "b.png", "c.png")
+    for name in ("a.png", "b.png"):  # saved anew, so their times are put back
+        old = read_manifest(tmp_path / "out" / name[0])["source"]["mtime_ns"]
+        os.utime(tmp_path / "in" / name, ns=(old, old))
+    assert _run(tmp_path) == 0 and fake.seen == [6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("flags", "done_again"),
+    [
+        ([], False),
+        (["--grounder", "groundingdino TINY"], False),  # the same, spelled otherwise
+        (["--threshold", "0.4"], True),
+        (["--grounder", "CLIPSeg", "--threshold", "0.3"], True),
+        (["--segmenter", "SAM 2.1 large"], True),
+        (["--prompt", "a dog"], True),
+    ],
+)
+def test_other_settings_do_it_again(
+    flags: list[str], done_again: bool, tmp_path: Path, fake: Fake
+) -> None:
+    _save(tmp_path / "in", "a.png")
+    _run(tmp_path)
+    (tmp_path / "out/a/masks/02-from-before.png").touch()
+    assert _run(tmp_path, *flags) == 0
+    assert len(fake.seen) == 1 + done_again
+    assert (tmp_path / "out/a/masks/02-from-before.png").exists() != done_again
+
+
+def test_a_changed_picture_is_done_again(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png")
+    _run(tmp_path)
+    os.utime(tmp_path / "in/a.png", ns=(1, 1))
+    _run(tmp_path)
+    assert len(fake.seen) == 2
+    assert read_manifest(tmp_path / "out/a")["source"]["mtime_ns"] == 1
+
+
+def test_interrupted_while_a_model_runs(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png", "b.png", "c.png")
+    fake.error = KeyboardInterrupt()  # at b
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path)
+    assert _folders(tmp_path / "out") == ["a"]
+    fake.error = None
+    assert _run(tmp_path) == 0 and fake.seen == [6, 7, 8]
+    assert _folders(tmp_path / "out") == ["a", "b", "c"]
+
+
+def test_interrupted_while_writing(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    _save(tmp_path / "in", "a.png")
+    _run(tmp_path)
+    monkeypatch.setitem(export.PARTS, "coco", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, "--threshold", "0.4")
+    assert _folders(tmp_path / "out") == ["a"]
+    assert read_manifest(tmp_path / "out/a")["settings"]["threshold"] == 0.3
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png")
+    (tmp_path / "out/.a.part/masks").mkdir(parents=True)
+    (tmp_path / "out/.a.old").mkdir()
+    assert _run(tmp_path) == 0
+    assert _folders(tmp_path / "out") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        None,  # none
+        "[]",  # JSON, but not ours
+        '{"source": "my web page"}',  # another program's
+        '{"source": {',  # cut off
+    ],
+)
+def test_folders_of_others_are_left_alone(
+    manifest: str | None, tmp_path: Path, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save(tmp_path / "in", "a.png")
+    _save(tmp_path / "out/a", "mine.png")
+    if manifest:
+        (tmp_path / "out/a/manifest.json").write_text(manifest)
+    assert _run(tmp_path) == 1
+    assert (tmp_path / "out/a/mine.png").exists()
+    assert "holds no results; it is left alone" in capsys.readouterr().err
+
+
+def test_answers_beside_the_pictures_are_no_pictures(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path, "a.png")
+    command = [str(tmp_path), "--out", str(tmp_path), *PROMPT, *DEMO]
+    assert main(command) == 0 and main(command) == 0
+    assert fake.seen == [6]
+
+
+def test_with_the_demo_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy("assets/samples/segmentation/street.png", tmp_path / "in")
+    assert _run(tmp_path) == 0
+    manifest = read_manifest(tmp_path / "out/street")
+    assert manifest["device"] == "cpu"
+    assert manifest["models"]["grounder"]["weights"] == "bundled demo weights"
+    assert "a dog" in [row["phrase"] for row in manifest["rows"]]
+    assert "Weights in use: bundled demo weights, on cpu." in capsys.readouterr().out

@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from grounding.core import Regions
+from grounding.prompt import Query
+from grounding.select import Choice, Proposals, choose, distinct, pack_masks, select, to_result
+
+SIDE = 20
+# label, score, box; the mask fills the box.
+Thing = tuple[str, float, tuple[int, int, int, int]]
+DOG: Thing = ("dog", 0.9, (0, 0, 10, 10))
+SAME_DOG: Thing = ("dog", 0.8, (0, 0, 10, 9))
+PUPPY: Thing = ("dog", 0.6, (12, 0, 16, 4))
+CAT: Thing = ("cat", 0.5, (0, 0, 10, 10))
+COLLAR: Thing = ("collar", 0.4, (4, 0, 6, 10))
+ALL: Thing = ("dog", 0.7, (0, 0, 20, 20))
+EMPTY: Thing = ("dog", 0.7, (5, 5, 5, 5))
+
+
+def proposals(*things: Thing, heat: bool = False, **thresholds: float) -> Proposals:
+    masks = np.zeros((len(things), SIDE, SIDE), bool)
+    for mask, (_, _, (x1, y1, x2, y2)) in zip(masks, things, strict=True):
+        mask[y1:y2, x1:x2] = True
+    regions = Regions(
+        np.array([box for *_, box in things], np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in things], np.float32),
+        tuple(label for label, *_ in things),
+        heatmap=np.zeros((SIDE, SIDE), np.float32) if heat else None,
+    )
+    query = Query(["dog", "cat"], ["collar"], thresholds)
+    sure = np.ones(len(things), np.float32)
+    return Proposals(query, regions, pack_masks(masks), sure, (SIDE, SIDE), 0.05, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("things", "choice", "numbers", "note"),
+    [
+        ((), Choice(0.3), [], ""),  # nothing proposed
+        ((DOG, PUPPY), Choice(0.3), [0, 1], ""),  # both above
+        ((DOG, PUPPY), Choice(0.7), [0], ""),  # one below
+        ((DOG, PUPPY), Choice(0.95), [], ""),  # both below
+        ((DOG, SAME_DOG), Choice(0.3), [0], ""),  # the same thing twice
+        ((DOG, CAT), Choice(0.3), [0, 1], ""),  # two names for one thing both stay
+        ((DOG, EMPTY), Choice(0.3), [0], ""),  # a mask without a pixel
+        ((ALL, PUPPY), Choice(0.3), [1], "1 box around the whole picture"),  # by surprise
+        ((ALL, PUPPY), Choice(0.3, whole=True), [0, 1], ""),  # or on purpose
+        ((DOG, PUPPY), Choice(0.3, min_area=5), [0], "1 area under 5 %"),  # 4 % of the picture
+        ((DOG, PUPPY), Choice(0.3, best_only=True), [0], ""),  # the best dog
+        ((DOG, PUPPY, CAT), Choice(0.3, best_only=True), [0, 2], ""),  # and the best cat
+        ((DOG, PUPPY, CAT), Choice(0.3, 2), [0, 1], "the best 2 of 3"),  # at most two
+        ((DOG, PUPPY, COLLAR), Choice(0.3, 2), [0, 1, 2], ""),  # negatives are not counted
+    ],
+)
+def test_choose(things: tuple[Thing, ...], choice: Choice, numbers: list[int], note: str) -> None:
+    found, notes = choose(proposals(*things), choice)
+    assert found == numbers
+    assert (note in " ".join(notes)) if note else not notes
+
+
+@pytest.mark.parametrize(
+    ("own", "numbers"),
+    [
+        ({}, [0, 1, 2]),  # one threshold for all
+        ({"dog": 0.7}, [0, 2]),  # stricter
+        ({"cat": 0.55, "dog": 0.1}, [0, 1]),  # one each
+    ],
+)
+def test_a_phrase_may_have_its_own_threshold(own: dict[str, float], numbers: list[int]) -> None:
+    assert choose(proposals(DOG, PUPPY, CAT, **own), Choice(0.3))[0] == numbers
+
+
+def test_a_map_is_not_judged_by_the_box_around_it() -> None:
+    assert choose(proposals(ALL, heat=True), Choice(0.3))[0] == [0]
+
+
+@pytest.mark.parametrize(
+    ("things", "off", "pixels"),
+    [
+        ((DOG, COLLAR), (), [80]),  # 20 of its 100 pixels are taken away
+        ((DOG, COLLAR), (1,), [100]),  # the negative is switched off
+        ((DOG,), (), [100]),  # the negative was not found
+        ((COLLAR,), (), []),  # nothing else was found
+        ((DOG, CAT, COLLAR), (0,), [80]),  # a detection is switched off
+    ],
+)
+def test_negatives_and_switches(
+    things: tuple[Thing, ...], off: tuple[int, ...], pixels: list[int]
+) -> None:
+    selection = select(proposals(*things), Choice(0.3, off=frozenset(off)))
+    assert len(selection.numbers) == len(things), "every detection keeps its row"
+    result = to_result(selection, {})
+    assert result.masks.masks.sum((1, 2)).tolist() == pixels
+    assert "collar" not in result.regions.labels and result.phrases == ["dog", "cat"]
+
+
+def test_masks_come_out_of_their_bits_as_they_went_in() -> None:
+    masks = np.random.default_rng(0).random((3, SIDE, SIDE)) > 0.5
+    packed = replace(proposals(DOG, PUPPY, CAT), bits=pack_masks(masks))
+    assert np.array_equal(packed.masks([2, 0]).masks, masks[[2, 0]])
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])  # below, above, no number
+def test_refused_thresholds(threshold: float) -> None:
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
+        Choice(threshold)
+
+
+def _square(start: int) -> np.ndarray:
+    mask = np.zeros((20, 20), bool)
+    mask[:, start : start + 10] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("labels", "starts", "kept"),
+    [
+        ((), (), []),  # none
+        (("a", "a"), (0, 0), [0]),  # the same thing twice
+        (("a", "b"), (0, 0), [0, 1]),  # two names for one thing both stay
+        (("a", "a"), (0, 5), [0, 1]),  # two things that overlap
+    ],
+)
+def test_distinct(labels: tuple[str, ...], starts: tuple[int, ...], kept: list[int]) -> None:
+    masks = np.array([_square(s) for s in starts], bool).reshape(-1, 20, 20)
+    assert distinct(labels, pack_masks(masks)) == kept

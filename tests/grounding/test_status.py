@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grounding.core import Regions
+from grounding.pipeline import Models
+from grounding.prompt import parse_prompt
+from grounding.select import Choice, Proposals, pack_masks, select
+from grounding.status import describe, settings_link
+from grounding.weights import Source
+
+
+def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) -> Proposals:
+    n = len(labels)
+    regions = Regions(np.ones((n, 4), np.float32), np.ones(n, np.float32), labels)
+    masks = np.zeros((n, 6, 6), bool)
+    for i, mask in enumerate(masks):
+        mask[i] = True
+    query = parse_prompt(prompt)
+    scores = dict.fromkeys(labels, 1.0) | {p: best for p in query.phrases if p not in labels}
+    sure = np.ones(n, np.float32)
+    seconds = {"grounder": 0.5}
+    return Proposals(query, regions, pack_masks(masks), sure, (6, 6), floor, scores, seconds)
+
+
+def _models(demo: bool) -> Models:
+    source = Source("bundled demo weights" if demo else "a/b", Path(), demo)
+    return Models(None, None, source, source, "cuda")  # type: ignore[arg-type]
+
+
+def _text(
+    labels: tuple[str, ...], prompt: str, best: float = 0.0, off: tuple[int, ...] = (), **how: float
+) -> str:
+    proposals = _proposals(labels, prompt, best, how.get("floor", 0.05))
+    selection = select(proposals, Choice(0.3, off=frozenset(off)))
+    return describe(proposals, selection, _models(demo=False), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "prompt", "words"),
+    [
+        (("a dog",), "a dog", ["Found 1 region."]),  # one
+        (("a dog", "a dog"), "a dog", ["Found 2 regions."]),  # many
+        (
+            (),
+            "a dog",
+            ["Nothing found for “a dog”", "at least 0.30", "scores 0.05 or more"],
+        ),  # none
+        (("a dog",), "a dog, a cat", ["Found 1", "Nothing found for “a cat”"]),  # one of two
+        ((), "a dog: 0.4", ["at least 0.40"]),  # its own threshold
+        (("a dog",), "a dog -collar", ["Nothing found for “collar”"]),  # the negative
+        ((), "<b>", ["&#60;b&#62;"]),  # markup stays text
+    ],
+)
+def test_describe(labels: tuple[str, ...], prompt: str, words: list[str]) -> None:
+    text = _text(labels, prompt)
+    assert all(word in text for word in words)
+    assert "Weights in use: a/b." in text and "<b>" not in text
+    assert "Time on cuda: grounder 0.50 s" in text
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        (0.219, "Its best score is 0.22; a threshold of 0.21 would show it"),  # just below
+        (0.6, "was found but left out"),  # above, and cleaned away
+    ],
+)
+def test_what_was_not_found_says_how_far_it_was(best: float, words: str) -> None:
+    assert words in _text((), "a dog", best)
+
+
+def test_other_limits_are_said() -> None:
+    assert "Found 2 regions.** 1 switched off." in _text(("a", "a"), "a", off=(1,))
+    assert "cut its map at 0.40; press Run" in _text(("a",), "a", floor=0.4)
+
+
+def test_demo_weights_are_said_and_what_to_do() -> None:
+    proposals = _proposals(("a dog",), "a dog", 0.0, 0.05)
+    text = describe(proposals, select(proposals, Choice(0.3)), _models(demo=True), 0.3)
+    assert "bundled demo weights" in text and "--weights demo" in text
+
+
+def test_link_holds_the_settings_and_no_markup() -> None:
+    link = settings_link("a dog, <b>)", "CLIPSeg", "SAM 2.1 tiny", 0.4)
+    assert "prompt=a+dog%2C+%3Cb%3E%29&grounder=CLIPSeg&segmenter=SAM+2.1+tiny" in link
+    assert "threshold=0.40" in link and "<b>" not in link
