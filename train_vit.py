@@ -5,6 +5,7 @@
     python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best --resume
     torchrun --nproc_per_node 2 train_vit.py --recipe best --data cifar10.tar.xz
     python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz
+    python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz --save
     python train_vit.py --export onnx --checkpoint runs/best/model.safetensors --out best.onnx
     python train_vit.py --ablate --epochs 5 --data cifar10.tar.xz
 
@@ -20,12 +21,12 @@ from typing import Any
 import torch
 
 from vit.ablation import ablate
-from vit.checkpoint import load_checkpoint
+from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
 from vit.distributed import first_alone, process_group, rank
 from vit.model import ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
-from vit.training import Trainer, evaluate
+from vit.training import Trainer, accuracy, confusion_matrix
 
 SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
 RECIPE_FLAGS = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -53,6 +54,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         "<class>/*; default: download CIFAR-10")  # fmt: skip
     parser.add_argument("--out", type=Path, help="default: runs/vit; with --ablate assets/ablation;"
                         " with --export CHECKPOINT.onnx here")  # fmt: skip
+    parser.add_argument("--save", action="store_true", help="with --evaluate: keep the result in "
+                        "CHECKPOINT, where the page finds it")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="for --export")
     parser.add_argument("--recipe", choices=RECIPES, default="reference", help="%(default)s")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -93,8 +96,14 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     trainer.run()
 
 
-def print_accuracy(path: Path, data_path: Path | None, device: torch.device) -> None:
+def evaluate(path: Path, data_path: Path | None, device: torch.device, save: bool) -> None:
     """Print the accuracy of the checkpoint at `path` on the test pictures.
+
+    Args:
+        path: The checkpoint.
+        data_path: Folder or archive; None means CIFAR-10.
+        device: Where the model runs.
+        save: Whether the accuracy and the confusion matrix replace those in the checkpoint.
 
     Raises:
         ValueError: If it was trained on other classes than the data has.
@@ -106,8 +115,18 @@ def print_accuracy(path: Path, data_path: Path | None, device: torch.device) -> 
             f"{path} knows the classes {list(checkpoint.classes)}, the data has "
             f"{list(data.classes)}; they must be the same"
         )
-    accuracy = evaluate(checkpoint.model.to(device), data.test.to(device), checkpoint.preprocessing)
-    print(f"test accuracy: {100 * accuracy:.2f} %")
+    test = data.test.to(device)
+    confusion = confusion_matrix(checkpoint.model.to(device), test, checkpoint.preprocessing)
+    print(f"test accuracy: {100 * accuracy(confusion):.2f} %")
+    if save:
+        measured = {
+            "test_accuracy": accuracy(confusion),
+            "test_images": len(test.labels),
+            "data": data.name,
+            "confusion": confusion.tolist(),
+        }
+        checkpoint.metrics.update(measured)
+        save_checkpoint(path, checkpoint)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -120,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
         export_onnx(args.checkpoint, out)
         print(f"wrote {out}")
     elif args.evaluate:
-        print_accuracy(args.evaluate, args.data, torch.device(args.device))
+        evaluate(args.evaluate, args.data, torch.device(args.device), args.save)
     else:
         with process_group(torch.device(args.device)) as device:
             train(args, device)

@@ -14,7 +14,7 @@ from vit import report
 from vit.data import ImageSet, Split
 from vit.distributed import world_size
 from vit.recipes import TrainConfig, build_model_config
-from vit.training import Trainer, evaluate
+from vit.training import Trainer, accuracy, confusion_matrix
 
 Changes = dict[str, object]
 STUDIES: dict[str, tuple[Changes, ...]] = {
@@ -103,10 +103,11 @@ def _train(
     if trainer.step < trainer.total_steps:
         return None
     seen = _spread(trainer.train_split, len(trainer.test_split.labels))
+    confusion = confusion_matrix(trainer.kept_model, seen, trainer.preprocessing)
     return {
         "epochs": config.epochs,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "train_accuracy": evaluate(trainer.kept_model, seen, trainer.preprocessing),
+        "train_accuracy": accuracy(confusion),
         "test_accuracy": trainer.history[-1]["test_accuracy"],
         "minutes": trainer.history[-1]["train_minutes"],
     }

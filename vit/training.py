@@ -89,10 +89,20 @@ def predict(model: ViT, split: Split, preprocessing: Preprocessing) -> Tensor:
     return torch.cat(answers)
 
 
-def evaluate(model: ViT, split: Split, preprocessing: Preprocessing) -> float:
-    """Return the accuracy in [0, 1] of `model` on `split`."""
-    answers = predict(model, split, preprocessing)
-    return int((answers == split.labels).sum()) / len(split.labels)
+def confusion_matrix(model: ViT, split: Split, preprocessing: Preprocessing) -> Tensor:
+    """Count the answers of `model` on `split`: int64 (K, K), true classes down, on the CPU."""
+    k = model.config.num_classes
+    pairs = split.labels * k + predict(model, split, preprocessing)
+    return torch.bincount(pairs, minlength=k * k).view(k, k).cpu()
+
+
+def accuracy(confusion: Tensor) -> float:
+    """Return the share of right answers, in [0, 1], of a confusion matrix (K, K).
+
+    >>> accuracy(torch.tensor([[3, 1], [0, 4]]))
+    0.875
+    """
+    return int(confusion.trace()) / int(confusion.sum())
 
 
 class Objective(nn.Module):
@@ -319,13 +329,13 @@ class Trainer:
             return
         line = f"epoch {epoch:3d}  loss {row['loss']:.3f}"
         if tested := epoch % self.config.test_every == 0 or epoch == self.config.epochs:
-            accuracy = evaluate(self.kept_model, self.test_split, self.preprocessing)
-            row["test_accuracy"] = accuracy
-            line += f"  {self.accuracy_name}: {100 * accuracy:.2f} %"
+            confusion = confusion_matrix(self.kept_model, self.test_split, self.preprocessing)
+            row["test_accuracy"] = accuracy(confusion)
+            line += f"  {self.accuracy_name}: {100 * row['test_accuracy']:.2f} %"
         self.history.append(row | {"train_minutes": round(self.seconds / 60, 2)})
         tqdm.write(line)
         if tested:
-            self.save_model()
+            self.save_model(confusion)
         self.save_state()
         report.write_csv(self.folder / "log.csv", self.history)
         report.write_tensorboard(self.folder / "tensorboard", self.history[-1])
@@ -340,18 +350,21 @@ class Trainer:
             )
             return
         report.plot_curve(self.folder / "curve.png", self.history, self.accuracy_name)
-        answers = predict(self.kept_model, self.test_split, self.preprocessing)
-        k = len(self.classes)
-        pairs = torch.bincount(self.test_split.labels * k + answers, minlength=k * k)
-        report.plot_confusion(self.folder / "confusion.png", pairs.view(k, k).cpu(), self.classes)
+        confusion = confusion_matrix(self.kept_model, self.test_split, self.preprocessing)
+        report.plot_confusion(self.folder / "confusion.png", confusion, self.classes)
 
-    def save_model(self) -> None:
-        """Write `model.safetensors`, which the app and `load_checkpoint` read."""
+    def save_model(self, confusion: Tensor) -> None:
+        """Write `model.safetensors`, which the app and `load_checkpoint` read.
+
+        Args:
+            confusion: int64 (K, K), of the weights that are saved.
+        """
         recipe = asdict(self.config) | {"train_images": len(self.train_split.labels)}
         metrics = self.history[-1] | {
             "epochs": self.config.epochs,
             "data": self.data_name,
             "test_images": len(self.test_split.labels),
+            "confusion": confusion.tolist(),
             "device": str(self.device),
             "torch": torch.__version__,
         }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import train_vit
@@ -14,7 +15,7 @@ from vit import report
 from vit.checkpoint import Checkpoint, Preprocessing, load_checkpoint, save_checkpoint
 from vit.data import ImageSet, load_image_folder
 from vit.model import ViT
-from vit.training import evaluate
+from vit.training import accuracy, confusion_matrix
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--image-size", "8", "--embed-dim", "16", "--depth", "1", "--num-heads", "2"]
@@ -116,11 +117,24 @@ def test_evaluate(
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, Checkpoint(tiny_model, classes, Preprocessing(), {}, {}))
     train_vit.main(["--evaluate", str(path), "--data", str(data), "--device", "cpu"])
-    expected = evaluate(tiny_model, load_image_folder(data, 8).test, Preprocessing())
+    confusion = confusion_matrix(tiny_model, load_image_folder(data, 8).test, Preprocessing())
+    expected = accuracy(confusion)
     assert 0 < expected < 1
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == f"test accuracy: {100 * round(expected, 4):.2f} %"
     assert re.fullmatch(r"test accuracy: \d\d\.\d\d %", line)
+    assert load_checkpoint(path).metrics == {}
+    train_vit.main(["--evaluate", str(path), "--data", str(data), "--device", "cpu", "--save"])
+    kept = load_checkpoint(path)
+    assert kept.metrics == {
+        "test_accuracy": expected,
+        "test_images": 9,
+        "data": data.name,
+        "confusion": confusion.tolist(),
+    }
+    assert kept.classes == classes
+    for name, tensor in tiny_model.state_dict().items():
+        assert torch.equal(kept.model.state_dict()[name], tensor)
 
 
 def test_evaluate_without_data_downloads_cifar10(
@@ -130,7 +144,8 @@ def test_evaluate_without_data_downloads_cifar10(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(train_vit, "download_cifar10", lambda _: tiny_set)
-    monkeypatch.setattr(train_vit, "evaluate", lambda *_: 0.56254)
+    counts = torch.tensor([[56254, 43746], [0, 0]])
+    monkeypatch.setattr(train_vit, "confusion_matrix", lambda *_: counts)
     train_vit.main(["--evaluate", str(tiny_checkpoint), "--device", "cpu"])
     assert capsys.readouterr().out.splitlines()[-1] == "test accuracy: 56.25 %"
 

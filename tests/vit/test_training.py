@@ -16,8 +16,9 @@ from vit.recipes import TrainConfig, build_model_config, learning_rate
 from vit.training import (
     Objective,
     Trainer,
+    accuracy,
     build_optimizers,
-    evaluate,
+    confusion_matrix,
     moving_average,
     predict,
 )
@@ -150,7 +151,8 @@ def test_learns_and_the_checkpoint_loads(
     trainer.run()
     checkpoint = load_checkpoint(trainer.folder / "model.safetensors")
     assert checkpoint.metrics["test_accuracy"] == 1
-    assert evaluate(checkpoint.model, tiny_set.test, checkpoint.preprocessing) == 1
+    again = confusion_matrix(checkpoint.model, tiny_set.test, checkpoint.preprocessing)
+    assert checkpoint.metrics["confusion"] == again.tolist() == [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
     assert checkpoint.classes == ("red", "green", "blue")
     assert checkpoint.recipe["train_images"] == 13
     assert checkpoint.metrics["test_images"] == 9
@@ -162,8 +164,9 @@ def test_learns_and_the_checkpoint_loads(
 def test_the_last_weights_are_kept_whatever_the_test_says(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter((0.5, 0.75, 0.25))
-    monkeypatch.setattr(training, "evaluate", lambda *_: next(scores))
+    # Of three epochs and, once more at the end, for the picture.
+    counts = (torch.tensor([[n, 4 - n, 0], [0] * 3, [0] * 3]) for n in (2, 3, 1, 1))
+    monkeypatch.setattr(training, "confusion_matrix", lambda *_: next(counts))
     trainer = make(ADAMW, "run")
     trainer.run()
     kept = load_checkpoint(trainer.folder / "model.safetensors")
@@ -181,7 +184,12 @@ def test_the_running_mean_is_what_is_tested_and_kept(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tested = []
-    monkeypatch.setattr(training, "evaluate", lambda model, *_: tested.append(model) or 0.5)
+
+    def record(model: ViT, *_: object) -> Tensor:
+        tested.append(model)
+        return torch.eye(3, dtype=torch.int64)
+
+    monkeypatch.setattr(training, "confusion_matrix", record)
     trainer = make(dataclasses.replace(ADAMW, ema_decay=0.9), "run")
     weights = []
     train_step = trainer.train_step
@@ -324,19 +332,24 @@ def test_every_picture_once_an_epoch(make: Make) -> None:
     assert orders[0] != orders[1]
 
 
-def test_predict_and_evaluate(make: Make, tiny_set: ImageSet) -> None:
+def test_the_confusion_matrix_counts_the_answers(make: Make, tiny_set: ImageSet) -> None:
     trainer = make(dataclasses.replace(ADAMW, epochs=1), "run")
     answers = predict(trainer.model, tiny_set.test, Preprocessing())
     assert (answers.dtype, answers.shape) == (torch.int64, (9,))
-    expected = (answers == tiny_set.test.labels).sum() / 9
-    assert evaluate(trainer.model, tiny_set.test, Preprocessing()) == pytest.approx(float(expected))
+    expected = [[0] * 3 for _ in range(3)]
+    for truth, answer in zip(tiny_set.test.labels.tolist(), answers.tolist(), strict=True):
+        expected[truth][answer] += 1
+    confusion = confusion_matrix(trainer.model, tiny_set.test, Preprocessing())
+    assert confusion.tolist() == expected
+    right = (answers == tiny_set.test.labels).sum() / 9
+    assert accuracy(confusion) == pytest.approx(float(right))
 
 
-def test_evaluate_leaves_the_mode_as_it_was(make: Make, tiny_set: ImageSet) -> None:
+def test_predict_leaves_the_mode_as_it_was(make: Make, tiny_set: ImageSet) -> None:
     model = make(ADAMW, "run").model
     for mode in (True, False):
         model.train(mode)
-        assert 0 <= evaluate(model, tiny_set.test, Preprocessing()) <= 1
+        predict(model, tiny_set.test, Preprocessing())
         assert model.training is mode
 
 
