@@ -27,16 +27,19 @@ from grounding.session import (
 from page import page_errors
 
 Infer = Callable[[str, str, Image.Image, str, float], Proposals]
+Fetch = Callable[[str], Image.Image]
 
 
-def read_picture(path: str | None, url: str) -> Image.Image:
+def read_picture(path: str | None, url: str, fetch: Fetch | None = fetch_image) -> Image.Image:
     """Return the picture of an address if there is one, else the uploaded one.
 
     Raises:
-        ValueError: If there is neither or it is no picture.
+        ValueError: If there is neither, it is no picture or there is no `fetch` for addresses.
     """
+    if url.strip() and not fetch:
+        raise ValueError("This server takes no addresses of pictures; upload the picture instead.")
     if url.strip():
-        return fetch_image(url.strip())
+        return fetch(url.strip())
     if not path:
         raise ValueError("Choose a picture first: upload, paste or take one, or give its address.")
     return open_image(path)
@@ -45,9 +48,9 @@ def read_picture(path: str | None, url: str) -> Image.Image:
 class Events:
     """Answer the events; models run in `segment` and `compare` only."""
 
-    def __init__(self, store: ModelStore, infer: Infer) -> None:
-        """Take the models, and the function that runs them by their names."""
-        self.store, self.infer = store, infer
+    def __init__(self, store: ModelStore, infer: Infer, fetch: Fetch | None = fetch_image) -> None:
+        """Take the models, what runs them by their names, and what opens addresses, if anything."""
+        self.store, self.infer, self.fetch = store, infer, fetch
 
     def segment(
         self,
@@ -78,7 +81,7 @@ class Events:
             The picture with its masks, the grounder's own answer, a table and a status text.
         """
         with page_errors():
-            picture = read_picture(image, url)
+            picture = read_picture(image, url, self.fetch)
             parse_prompt(prompt)
             models = self.store.get(grounder, segmenter, _report(progress))
             progress(1.0, desc="Looking for regions")
@@ -118,7 +121,7 @@ class Events:
             return self.infer(grounder, segmenter, picture, prompt, threshold)
 
         with page_errors():
-            picture = read_picture(image, url)
+            picture = read_picture(image, url, self.fetch)
             parse_prompt(prompt)
             answers = list(compare(picture, ask, settings.style))
         pictures = [(answer.picture, answer.caption) for answer in answers]

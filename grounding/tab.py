@@ -9,8 +9,9 @@ import gradio as gr
 from PIL import Image
 
 from grounding.compare import HEADERS as COMPARE_HEADERS
-from grounding.events import Events, Infer, show, show_stages
+from grounding.events import Events, Fetch, Infer, show, show_stages
 from grounding.grounders import GROUNDERS
+from grounding.images import fetch_image
 from grounding.overlay import HEADERS, Style
 from grounding.pipeline import ModelStore, propose
 from grounding.segmenters import SEGMENTERS
@@ -65,7 +66,7 @@ class Outputs:
     settings: gr.State
 
 
-def _build_picture(sample: list[str]) -> tuple[gr.Image, gr.Textbox, gr.Textbox]:
+def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox, gr.Textbox]:
     image = gr.Image(
         value=sample[0],
         type="filepath",
@@ -79,6 +80,7 @@ def _build_picture(sample: list[str]) -> tuple[gr.Image, gr.Textbox, gr.Textbox]
         label="Or the address of a picture",
         placeholder="https://…",
         max_lines=1,
+        visible=urls,
         elem_id="seg-url",
     )
     prompt = gr.Textbox(
@@ -107,9 +109,9 @@ def _build_more() -> list[gr.Slider | gr.Checkbox]:
         ]
 
 
-def _build_inputs() -> Inputs:
+def _build_inputs(urls: bool) -> Inputs:
     samples = _samples()
-    image, url, prompt = _build_picture(samples[0])
+    image, url, prompt = _build_picture(samples[0], urls)
     with gr.Row():
         run = gr.Button("Run", variant="primary", elem_id="seg-run", scale=3, min_width=120)
         compare = gr.Button("Compare all", elem_id="seg-compare", scale=2, min_width=120)
@@ -267,12 +269,15 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     )
 
 
-def build_tab(store: ModelStore, gpu: Callable[[Infer], Infer]) -> list[gr.components.Component]:
+def build_tab(
+    store: ModelStore, gpu: Callable[[Infer], Infer], fetch: Fetch | None = fetch_image
+) -> list[gr.components.Component]:
     """Build the tab inside the current `gr.Blocks`.
 
     Args:
         store: The models.
         gpu: Wraps the function that needs a GPU (`spaces.GPU` on ZeroGPU).
+        fetch: Opens the address of a picture; without it there is no field for addresses.
 
     Returns:
         The components that a link sets: prompt, grounder, segmenter and threshold.
@@ -287,11 +292,11 @@ def build_tab(store: ModelStore, gpu: Callable[[Infer], Infer]) -> list[gr.compo
 
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            inputs = _build_inputs()
+            inputs = _build_inputs(urls=fetch is not None)
         with gr.Column(scale=6, min_width=320):
             outputs = _build_outputs(store.weights.describe())
     _wire_inputs(inputs)
-    events = Events(store, infer)
+    events = Events(store, infer, fetch)
     _wire_run(inputs, outputs, events)
     _wire_look(inputs, outputs, events)
     _wire_compare(inputs, outputs, events)
