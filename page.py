@@ -2,10 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
 from html import escape
 
 import gradio as gr
 from gradio.data_classes import ImageData
+
+from memory import out_of_memory
+
+NO_MEMORY = (
+    "This needs more memory than the server has left. "
+    "Try a smaller model or a smaller picture, or try again in a moment."
+)
+NO_ROOM = "The server's disk is full, so that nothing could be written. Please try again later."
 
 
 def hand_over_file(component: gr.Image) -> None:
@@ -25,8 +34,17 @@ def hand_over_file(component: gr.Image) -> None:
 
 @contextmanager
 def page_errors() -> Iterator[None]:
-    """Turn a `ValueError` into a message on the page, as text and never as HTML."""
+    """Turn a `ValueError` into a message on the page, as text and never as HTML.
+
+    Memory or a disk that is used up gets a message too, though it is nobody's mistake.
+    """
     try:
         yield
     except ValueError as error:
         raise gr.Error(escape(str(error)), title="Please check", print_exception=False) from error
+    except (MemoryError, RuntimeError, OSError) as error:
+        if out_of_memory(error):
+            raise gr.Error(NO_MEMORY, title="Out of memory") from error
+        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+            raise gr.Error(NO_ROOM, title="Disk full") from error
+        raise

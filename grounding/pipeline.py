@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError
 
 from grounding.core import Grounder, Masks, Regions, Segmenter
 from grounding.grounders import GROUNDERS
@@ -18,6 +17,7 @@ from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
 from grounding.select import Choice, Proposals, Result, pack_masks, select, to_result
 from grounding.weights import Progress, Source, Weights
+from memory import out_of_memory
 
 # Lowest score of what is kept, so that the threshold can be moved without another run.
 FLOOR = 0.05
@@ -100,7 +100,9 @@ class ModelStore:
         device = choose_device(self.device)
         try:
             return entry.load(source.folder, device)
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # on damaged files the libraries raise almost anything
+            if isinstance(error, ValueError) or out_of_memory(error):
+                raise
             print(f"Cannot load {name} from {source.folder}: {type(error).__name__}: {error}")
             raise ValueError(
                 f"The weights of {name} ({source.name}) are damaged or incomplete. "

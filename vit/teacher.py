@@ -7,6 +7,7 @@ train_vit.py. It has to know the classes of the data by name; it may know more.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +89,8 @@ def load_teacher(
             teacher = LIBRARIES[library](model_name, device)
         else:
             teacher = _from_checkpoint(name, device)
-    except OSError as error:  # what transformers raises for an unknown name
+    # What transformers raises for an unknown name, and for a pickle that would run code.
+    except (OSError, UnpicklingError) as error:
         raise ValueError(f"teacher {name} cannot be loaded: {error}") from error
     if missing := [label for label in classes if label not in teacher.classes]:
         raise ValueError(f"teacher {name} does not know the classes {missing}; it must know all")

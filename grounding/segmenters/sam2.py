@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from grounding.core import Masks, Regions
+from grounding.core import Clicks, Masks, Regions, mask_box
 
 BATCH = 8
 # Pictures whose encoding is kept: some 16 MB each with the official sizes.
@@ -51,6 +51,25 @@ class Sam2:
             np.concatenate(masks), np.clip(np.concatenate(scores), 0, 1).astype(np.float32)
         )
 
+    @torch.inference_mode()
+    def refine(self, image: Image.Image, mask: np.ndarray, clicks: Clicks) -> Masks:
+        """Return a mask that follows clicks; the old mask, its box and all clicks are the prompt.
+
+        Args:
+            image: RGB picture.
+            mask: bool (H, W), may be empty.
+            clicks: At least one.
+        """
+        points = np.array([click[:2] for click in clicks], np.float32)
+        belongs = np.array([click[2] for click in clicks], np.int64)
+        corners = [*points[belongs == 1], *(np.array(mask_box(mask)).reshape(2, 2))]
+        box = np.concatenate([np.min(corners, axis=0), np.max(corners, axis=0)])
+        coarse = self._mask_inputs(mask[None].astype(np.float32))[0] if mask.any() else None
+        found, score, _ = self._predictor(image).predict(
+            points, belongs, box if mask.any() else None, coarse, multimask_output=False
+        )
+        return Masks(found > 0, np.clip(score, 0, 1).astype(np.float32))
+
     def _predictor(self, image: Image.Image) -> Any:
         """Return a predictor that has encoded the picture, now or a short while ago."""
         pixels = np.array(image)
@@ -84,7 +103,6 @@ class Sam2:
 
 def _read(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     """Return the configuration file and the weights that lie in `folder`."""
-    import sam2
     from safetensors.torch import load_file
 
     if (folder / "model.safetensors").exists():
@@ -92,19 +110,51 @@ def _read(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     checkpoint = next(folder.glob("sam2.1_*.pt"))
     # sam2.1_hiera_base_plus.pt -> sam2.1_hiera_b+.yaml
     size = checkpoint.stem.removeprefix("sam2.1_hiera_").replace("base_plus", "b+")
-    name = f"sam2.1_hiera_{size if size == 'b+' else size[0]}.yaml"
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["model"]
-    return Path(sam2.__file__).parent / "configs" / "sam2.1" / name, weights
+    return _official(size if size == "b+" else size[0]), weights
+
+
+def _official(size: str) -> Path:
+    import sam2
+
+    return Path(sam2.__file__).parent / "configs" / "sam2.1" / f"sam2.1_hiera_{size}.yaml"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration, of which hydra calls whatever it names as a `_target_`.
+
+    Raises:
+        ValueError: If it names anything that the official ones do not.
+    """
+    from omegaconf import OmegaConf
+
+    # Resolved, so that no name hides behind an interpolation.
+    config = OmegaConf.to_container(OmegaConf.load(path).model, resolve=True)
+    known = OmegaConf.to_container(OmegaConf.load(_official("t")).model)
+    if foreign := _targets(config) - _targets(known):
+        raise ValueError(f"{path.name} names {sorted(foreign)}, which are no parts of SAM 2.1.")
+    return config
+
+
+def _targets(config: Any) -> set[str]:
+    if isinstance(config, list):
+        return set().union(*map(_targets, config))
+    if not isinstance(config, dict):
+        return set()
+    named = {str(config["_target_"])} if "_target_" in config else set()
+    return named.union(*map(_targets, config.values()))
 
 
 def load(folder: Path, device: str) -> Sam2:
-    """Load the segmenter from a folder with an official checkpoint, or our demo weights."""
+    """Load the segmenter from a folder with an official checkpoint, or our demo weights.
+
+    Raises:
+        ValueError: If the configuration beside the weights names foreign code.
+    """
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
 
     config_file, weights = _read(folder)
-    config = OmegaConf.load(config_file).model
-    OmegaConf.update(config, "sam_mask_decoder_extra_args", STABILITY, force_add=True)
+    config = _read_config(config_file) | {"sam_mask_decoder_extra_args": STABILITY}
     model = instantiate(config, _recursive_=True)
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     return Sam2(model.eval().to(device))
