@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+MAX_PROMPT_CHARACTERS = 4000
 MAX_PHRASES = 20
 MAX_PHRASE_CHARACTERS = 80
 EXAMPLE = "Type what to look for, for example: a dog, the blue car."
@@ -31,14 +32,18 @@ def parse_prompt(prompt: str) -> Query:
     colon is the phrase's own threshold.
 
     Raises:
-        ValueError: If no phrase is left, there are too many, one is too long or a threshold is
-            not in [0, 1].
+        ValueError: If no phrase is left, there are too many, one or all together are too long or
+            a threshold is not in [0, 1].
 
     >>> parse_prompt("A dog, the blue car").phrases
     ['a dog', 'the blue car']
     >>> parse_prompt("a dog: 0.4 -collar . a cat .")
     Query(phrases=['a dog', 'a cat'], negatives=['collar'], thresholds={'a dog': 0.4})
     """
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise ValueError(
+            f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are allowed."
+        )
     found: dict[str, bool] = {}
     thresholds: dict[str, float] = {}
     for text, negative in _pieces(prompt):

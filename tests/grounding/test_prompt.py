@@ -52,7 +52,11 @@ def test_negatives_and_thresholds(
         ("", "Type what to look for"),  # nothing
         (" ., \n ", "Type what to look for"),  # separators only
         ("-collar", "only what to leave out"),  # negatives only
-        ("x" * 10_000, "has 10000 characters"),  # one endless phrase
+        ("x" * 100, "phrase has 100 characters"),  # an endless phrase
+        ("x" * 10_000, "prompt has 10000 characters"),  # an endless prompt
+        (f"a: {'1' * 3000}x", "phrase has 3004 characters"),  # digits that invite backtracking
+        (f"a: {'9' * 3000}", "is inf; it must be"),  # a number beyond all floats
+        (", ".join(f"thing {i}" for i in range(200)), "has 200 phrases"),  # a whole vocabulary
         (",".join(map(str, range(MAX_PHRASES + 1))), "has 21 phrases"),  # one too many
         ("a dog: 4", "The threshold of “a dog” is 4"),  # above
         ("a dog: -0.5", "The threshold of “a dog” is -0.5"),  # below
