@@ -30,16 +30,19 @@ Infer = Callable[[str, str, Image.Image, str, float], Proposals]
 Fetch = Callable[[str], Image.Image]
 
 
-def read_picture(path: str | None, url: str, fetch: Fetch | None = fetch_image) -> Image.Image:
+def read_picture(
+    path: str | None, url: str | None, fetch: Fetch | None = fetch_image
+) -> Image.Image:
     """Return the picture of an address if there is one, else the uploaded one.
 
     Raises:
         ValueError: If there is neither, it is no picture or there is no `fetch` for addresses.
     """
-    if url.strip() and not fetch:
+    url = (url or "").strip()
+    if url and not fetch:
         raise ValueError("This server takes no addresses of pictures; upload the picture instead.")
-    if url.strip():
-        return fetch(url.strip())
+    if url:
+        return fetch(url)
     if not path:
         raise ValueError("Choose a picture first: upload, paste or take one, or give its address.")
     return open_image(path)
@@ -82,7 +85,7 @@ class Events:
         """
         with page_errors():
             picture = read_picture(image, url, self.fetch)
-            parse_prompt(prompt)
+            parse_prompt(prompt or "")
             models = self.store.get(grounder, segmenter, _report(progress))
             progress(1.0, desc="Looking for regions")
             proposals = self.infer(grounder, segmenter, picture, prompt, threshold)
@@ -122,7 +125,7 @@ class Events:
 
         with page_errors():
             picture = read_picture(image, url, self.fetch)
-            parse_prompt(prompt)
+            parse_prompt(prompt or "")
             answers = list(compare(picture, ask, settings.style))
         pictures = [(answer.picture, answer.caption) for answer in answers]
         return pictures, [answer.row for answer in answers]

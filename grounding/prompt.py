@@ -44,6 +44,8 @@ def parse_prompt(prompt: str) -> Query:
         raise ValueError(
             f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are allowed."
         )
+    if any("\ud800" <= c <= "\udfff" for c in prompt):  # halves of characters, from a program
+        raise ValueError("The prompt holds a broken character; please type it again.")
     found: dict[str, bool] = {}
     thresholds: dict[str, float] = {}
     for text, negative in _pieces(prompt):
@@ -69,7 +71,7 @@ def _pieces(prompt: str) -> Iterator[tuple[str, bool]]:
 
 def _split_threshold(text: str) -> tuple[str, float | None]:
     # A digit before the colon makes it a time or a ratio ("16:9").
-    match = re.fullmatch(r"(.*[^\W\d])\s*:\s*(-?\d*\.?\d+)", text)
+    match = re.fullmatch(r"(.*[^\W\d_])\s*:\s*(-?\d*\.?\d+)", text)
     if not match:
         return text, None
     phrase, value = match[1], float(match[2])

@@ -58,6 +58,7 @@ def test_negatives_and_thresholds(
         (f"a: {'9' * 3000}", "is inf; it must be"),  # a number beyond all floats
         (", ".join(f"thing {i}" for i in range(200)), "has 200 phrases"),  # a whole vocabulary
         (",".join(map(str, range(MAX_PHRASES + 1))), "has 21 phrases"),  # one too many
+        ("a \ud83d dog", "a broken character"),  # half an emoji
         ("a dog: 4", "The threshold of “a dog” is 4"),  # above
         ("a dog: -0.5", "The threshold of “a dog” is -0.5"),  # below
     ],
