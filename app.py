@@ -4,10 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Whose word the server takes for who the client is: tunnels and proxies on this machine or network.
+os.environ.setdefault(
+    "FORWARDED_ALLOW_IPS", "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
+)
 
 try:  # On ZeroGPU Spaces this import must come before torch's.
     import spaces
@@ -15,15 +20,19 @@ except ImportError:
     spaces = None
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from grounding.events import follow_link
-from grounding.images import open_image
+from doors import Doors, close_url_inputs
+from grounding.events import Fetch, follow_link
+from grounding.fetch import PORTS
+from grounding.images import MAX_BYTES, fetch_image, open_image
 from grounding.pipeline import ModelStore, choose_device
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
+from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 
-CHECKPOINT = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
+ASSETS = Path(__file__).parent / "assets"
 INTRO = """# ViT attention & text-prompted segmentation
 Classify small pictures with a Vision Transformer and see where it looks, or outline anything you
 can name in a picture."""
@@ -70,7 +79,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="look for public weights in DIR/OWNER/NAME first, named as on the hub",
     )
     parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="DIR",
+        help="offer the checkpoints of train_vit.py below DIR in the ViT tab, too",
+    )
+    parser.add_argument(
         "--offline", action="store_true", help="never ask the hub; its local cache is still used"
+    )
+    parser.add_argument(
+        "--no-url", action="store_true", help="pictures by upload only, never by their address"
+    )
+    parser.add_argument(
+        "--url-ports",
+        type=int,
+        nargs="+",
+        default=sorted(PORTS),
+        metavar="PORT",
+        help="ports of other servers that pictures may be fetched from",
     )
     return parser.parse_args(argv)
 
@@ -80,15 +106,23 @@ def gpu(function: Callable[..., Any]) -> Callable[..., Any]:
     return spaces.GPU(function) if spaces else function
 
 
-def build_page(weights: Weights, device: str) -> gr.Blocks:
-    """Build the page; no model is loaded yet."""
+def build_page(
+    weights: Weights,
+    device: str,
+    fetch: Fetch | None = fetch_image,
+    checkpoints: Path | None = None,
+) -> gr.Blocks:
+    """Build the page, with a field for addresses if there is a `fetch`; no model is loaded yet.
+
+    `checkpoints` is a folder of ViT checkpoints to choose from besides those in `assets`.
+    """
     with gr.Blocks(title="ViT & segmentation", delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRO)
         with gr.Tabs() as tabs:
             with gr.Tab("Vision Transformer", id="vit"):
-                build_vit_tab(CHECKPOINT, "cpu", open_image)
+                build_vit_tab(find_checkpoints(ASSETS, checkpoints), "cpu", open_image)
             with gr.Tab("Segmentation", id="segmentation"):
-                linked = build_segmentation_tab(ModelStore(weights, device), gpu)
+                linked = build_segmentation_tab(ModelStore(weights, device), gpu, fetch)
         page.load(follow_link, None, [tabs, *linked], api_visibility="private")
     return page
 
@@ -98,14 +132,25 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.device in ("cuda", "mps"):
         choose_device(args.device)  # say at once that it is missing, not at the first picture
-    page = build_page(Weights(args.weights, args.offline, args.weights_folder), args.device)
-    page.queue(max_size=32).launch(
+    fetch = None if args.no_url else partial(fetch_image, ports=frozenset(args.url_ports))
+    weights = Weights(args.weights, args.offline, args.weights_folder)
+    launch(build_page(weights, args.device, fetch, args.checkpoints), args)
+
+
+def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
+    """Serve the page within the limits that a server for strangers needs."""
+    close_url_inputs()
+    # Closed to requests that pass by the queue, and with it by the limit of models at work.
+    page.queue(max_size=32, api_open=False).launch(
         server_name=args.host,
         server_port=args.port,
         share=args.share,
         theme=gr.themes.Soft(primary_hue="indigo"),
         css=CSS,
-        max_file_size="20mb",
+        max_file_size=MAX_BYTES,
+        # A visitor's latest answer takes up to 30 MB.
+        state_session_capacity=64,
+        app_kwargs={"middleware": [Middleware(Doors)]},
         enable_monitoring=False,
         run_history=False,
         footer_links=["api"],

@@ -1,10 +1,15 @@
+import errno
 from pathlib import Path
 
 import gradio as gr
 import pytest
 from gradio.data_classes import ImageData
 
-from page import hand_over_file, page_errors
+from page import NO_MEMORY, NO_ROOM, hand_over_file, page_errors
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's is called."""
 
 
 def test_an_error_becomes_a_message_without_markup() -> None:
@@ -20,3 +25,25 @@ def test_files_come_as_uploaded(tmp_path: Path) -> None:
     path = str(tmp_path / "fake.png")
     assert image.preprocess(ImageData(path=path, orig_name="fake.png")) == path
     assert image.preprocess(None) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), NO_MEMORY),
+        (OutOfMemoryError("CUDA out of memory"), NO_MEMORY),
+        (RuntimeError("can't allocate memory: you tried to allocate 9 bytes"), NO_MEMORY),
+        (OSError(errno.ENOSPC, "No space left on device"), NO_ROOM),
+    ],
+)
+def test_what_is_used_up_is_said(error: Exception, message: str) -> None:
+    with pytest.raises(gr.Error) as caught, page_errors():
+        raise error
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(errno.EACCES, "no")])
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, page_errors():
+        raise error
+    assert caught.value is error

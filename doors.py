@@ -1,0 +1,190 @@
+"""The doors that strangers may come in by: which requests the server takes, how large, how often.
+
+Gradio's own server has doors that this app does not need (it fetches addresses for API clients and
+for anybody who asks `/file=https://…`, keeps screen recordings and deep links), takes JSON of any
+size, and knows no limit for one client.
+"""
+
+import ipaddress
+import re
+import shutil
+import time
+from collections import OrderedDict, deque
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gradio as gr
+from gradio import processing_utils
+from gradio.utils import get_upload_folder
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CLOSED = re.compile(
+    r"/gradio_api/(file[=/]\s*https?:|proxy=|process_recording|deep_link|component_server|vibe)",
+    re.IGNORECASE,
+)
+MEGABYTE = 2**20
+MAX_UPLOAD = 200 * MEGABYTE  # several files at once; Gradio itself limits each of them
+MAX_BODY = MEGABYTE  # of anything else, all of which is short JSON
+MIN_FREE = 1000 * MEGABYTE  # that uploads leave on the disk
+SECONDS = 60.0
+MAX_UPLOADED = 400 * MEGABYTE  # from one address within `SECONDS`
+MAX_POSTS = 300  # from one address; a slider that is dragged sends several a second
+MAX_WAITING = 8  # in the queue, from one address
+MAX_CLIENTS = 10_000  # addresses that are remembered
+
+
+def close_url_inputs() -> None:
+    """Keep Gradio from fetching the address that an API client gives as the `path` of a picture.
+
+    Gradio would take any size, any port and any amount of time (gradio 6.31).
+    """
+    processing_utils.async_ssrf_protected_get = _refuse_address
+
+
+async def _refuse_address(_url: str) -> NoReturn:
+    raise gr.Error(
+        "A picture cannot be an address here. Upload the file, or give the address as url.",
+        title="Please check",
+        print_exception=False,
+    )
+
+
+class Refused(Exception):
+    """A request that is not taken: HTTP status, and a sentence."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+
+
+class Visits:
+    """Remember how much each address asked for within the last minute.
+
+    Only addresses of the public internet count. Behind any other may be everybody: a tunnel or a
+    proxy that does not say for whom it speaks.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.amounts: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
+
+    def count(self, address: str, amount: int = 1) -> None:
+        """Count what is asked for.
+
+        Raises:
+            Refused: If it is too much.
+        """
+        if not is_stranger(address):
+            return
+        now = time.monotonic()
+        amounts = self.amounts.setdefault(address, deque())
+        self.amounts.move_to_end(address)
+        while amounts and now - amounts[0][0] > SECONDS:
+            amounts.popleft()
+        if sum(before for _, before in amounts) + amount > self.limit:
+            raise Refused(429, "This is too much at once; please wait a minute.")
+        amounts.append((now, amount))
+        if len(self.amounts) > MAX_CLIENTS:
+            self.amounts.popitem(last=False)
+
+
+def is_stranger(address: str) -> bool:
+    """Tell whether an address is one of the public internet.
+
+    >>> is_stranger("1.1.1.1"), is_stranger("127.0.0.1"), is_stranger("testclient")
+    (True, False, False)
+    """
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
+
+
+class Doors:
+    """ASGI middleware that refuses what must not come in."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Take the application inside."""
+        self.app = app
+        self.posts, self.uploads = Visits(MAX_POSTS), Visits(MAX_UPLOADED)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let it in."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            self._check(scope)
+        except Refused as error:
+            answer = JSONResponse({"detail": error.detail}, error.status)
+            await answer(scope, receive, send)
+            return
+        await self.app(scope, _limited(receive, _max_bytes(scope)), send)
+
+    def _check(self, scope: Scope) -> None:
+        if CLOSED.search(scope["path"]):
+            raise Refused(403, "This is not offered here.")
+        if scope["method"] != "POST":
+            return
+        size, limit = _declared_size(scope), _max_bytes(scope)
+        if size > limit:
+            raise _too_large(limit)
+        address = (scope.get("client") or ("",))[0]
+        self.posts.count(address)
+        if _is_upload(scope):
+            self.uploads.count(address, size)
+            _check_room()
+        elif re.search(r"/queue/join|/call/", scope["path"]):
+            _check_waiting(scope["app"], address)
+
+
+def _declared_size(scope: Scope) -> int:
+    """Return the length of the body; without a word about it, the most that it may be."""
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() else _max_bytes(scope)
+
+
+def _is_upload(scope: Scope) -> bool:
+    return scope["path"].rstrip("/").endswith("/gradio_api/upload")
+
+
+def _max_bytes(scope: Scope) -> int:
+    return MAX_UPLOAD if _is_upload(scope) else MAX_BODY
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"This is too large; at most {limit // MEGABYTE} MB are taken.")
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """Count what arrives, whatever length was declared."""
+    left = limit
+
+    async def take() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            refused = _too_large(limit)
+            raise HTTPException(refused.status, refused.detail)
+        return message
+
+    return take
+
+
+def _check_room() -> None:
+    folder = Path(get_upload_folder())  # made with the first upload
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if shutil.disk_usage(there).free < MIN_FREE:
+        raise Refused(507, "The server's disk is nearly full; please try again later.")
+
+
+def _check_waiting(app: Any, address: str) -> None:
+    if not is_stranger(address):
+        return
+    queues = app.get_blocks()._queue.event_queue_per_concurrency_id.values()
+    events = [event for queue in queues for event in queue.queue]
+    if sum(event.request.client.host == address for event in events) >= MAX_WAITING:
+        raise Refused(429, "You have too many requests waiting; please wait for an answer.")

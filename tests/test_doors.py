@@ -1,0 +1,186 @@
+"""Limits and closed doors, on a small application inside; tests/e2e asks the real server."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio import processing_utils
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+import doors
+from doors import MAX_BODY, MAX_POSTS, MAX_WAITING, Doors, Refused, Visits, close_url_inputs
+
+STRANGER, HOUSEMATE = "1.1.1.1", "192.168.0.9"
+UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
+
+
+async def _read(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+@pytest.fixture
+def waiting() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def inside(waiting: list[Any]) -> Starlette:
+    """An application that answers how many bytes came, and has a queue like Gradio's."""
+    route = Route("/{path:path}", _read, methods=["GET", "POST"])
+    app = Starlette(routes=[route], middleware=[Middleware(Doors)])
+    queue = SimpleNamespace(event_queue_per_concurrency_id={"a": SimpleNamespace(queue=waiting)})
+    app.get_blocks = lambda: SimpleNamespace(_queue=queue)  # type: ignore[attr-defined]
+    return app
+
+
+def come(app: Starlette, address: str = STRANGER) -> TestClient:
+    return TestClient(app, client=(address, 1))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=https://example.com/a.png",  # the server as a proxy
+        "/gradio_api/file=http://169.254.169.254/",
+        "/gradio_api/file=HTTPS://example.com",
+        "/gradio_api/file=https%3A%2F%2Fexample.com",  # percent-encoded
+        "/gradio_api/file/https://example.com",  # the old spelling
+        "/gradio_api/file= http://example.com",
+        "/under/a/path/gradio_api/file=https://example.com",
+        "/gradio_api/proxy=https://example.com",
+        "/gradio_api/process_recording",
+        "/gradio_api/deep_link?session_hash=a",
+        "/gradio_api/component_server",
+        "/gradio_api/vibe-edit",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_closed_doors(inside: Starlette, path: str, method: str) -> None:
+    answer = come(inside).request(method, path)
+    assert answer.status_code == 403
+    assert method == "HEAD" or answer.json() == {"detail": "This is not offered here."}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/config", "/gradio_api/file=/tmp/gradio/a.png", "/gradio_api/heartbeat/a", "/theme.css"],
+)
+def test_open_doors(inside: Starlette, path: str) -> None:
+    assert come(inside).get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "status"),
+    [
+        (UPLOAD, 3 * MAX_BODY, 200),
+        (UPLOAD, 3 * MAX_BODY + 1, 413),
+        (JOIN, MAX_BODY, 200),
+        (JOIN, MAX_BODY + 1, 413),
+        ("/anything", MAX_BODY + 1, 413),
+    ],
+)
+@pytest.mark.parametrize("declared", [True, False])
+def test_size_of_what_comes_in(
+    inside: Starlette,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    size: int,
+    status: int,
+    declared: bool,
+) -> None:
+    monkeypatch.setattr(doors, "MAX_UPLOAD", 3 * MAX_BODY)
+    half = bytes(size // 2)
+    content = bytes(size) if declared else iter([half, bytes(size - len(half))])
+    answer = come(inside).post(path, content=content)
+    assert answer.status_code == status
+    assert status == 200 or "at most" in answer.text
+
+
+def test_a_length_that_lies_is_not_believed(inside: Starlette) -> None:
+    headers = {"content-length": "10"}
+    answer = come(inside).post(JOIN, content=iter([bytes(MAX_BODY), b"x"]), headers=headers)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("address", "limited"),
+    [
+        (STRANGER, True),
+        ("2606:4700::1111", True),
+        (HOUSEMATE, False),  # may be a proxy for everybody
+        ("127.0.0.1", False),
+    ],
+)
+def test_rate(inside: Starlette, address: str, limited: bool) -> None:
+    client = come(inside, address)
+    codes = [client.post(JOIN).status_code for _ in range(MAX_POSTS + 1)]
+    assert codes == [200] * MAX_POSTS + [429 if limited else 200]
+    assert client.get("/").status_code == 200, "looking is free"
+    assert come(inside, "8.8.8.8").post(JOIN).status_code == 200, "others are not concerned"
+
+
+def test_bytes_that_are_uploaded_count(inside: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "MAX_UPLOADED", 1000)
+    client = come(inside)
+    assert client.post(UPLOAD, content=bytes(900)).status_code == 200
+    assert client.post(UPLOAD, content=bytes(101)).status_code == 429
+    assert client.post(UPLOAD, content=bytes(100)).status_code == 200
+    assert client.post(UPLOAD, content=iter([b"a"])).status_code == 429  # as if it were the most
+
+
+def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(doors.time, "monotonic", lambda: now)
+    visits = Visits(1)
+    visits.count(STRANGER)
+    with pytest.raises(Refused):
+        visits.count(STRANGER)
+    now = 161.0
+    visits.count(STRANGER)
+
+
+def test_the_memory_for_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "MAX_CLIENTS", 3)
+    visits = Visits(1)
+    for last in range(1, 10):
+        visits.count(f"1.1.1.{last}")
+    assert list(visits.amounts) == ["1.1.1.7", "1.1.1.8", "1.1.1.9"]
+
+
+@pytest.mark.parametrize("path", [JOIN, "/gradio_api/call/segment", "/gradio_api/call/v2/segment"])
+def test_one_address_cannot_fill_the_queue(
+    inside: Starlette, waiting: list[Any], path: str
+) -> None:
+    request = SimpleNamespace(client=SimpleNamespace(host=STRANGER))
+    waiting.extend([SimpleNamespace(request=request)] * MAX_WAITING)
+    answer = come(inside).post(path)
+    assert answer.status_code == 429 and "too many requests waiting" in answer.text
+    assert come(inside, "8.8.8.8").post(path).status_code == 200
+    waiting.pop()
+    assert come(inside).post(path).status_code == 200
+
+
+def test_uploads_leave_room_on_the_disk(inside: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    answer = come(inside).post(UPLOAD)
+    assert answer.status_code == 507 and "disk is nearly full" in answer.text
+    assert come(inside).post(JOIN).status_code == 200
+
+
+def test_gradio_fetches_nothing_for_anybody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", None)  # put back afterwards
+    close_url_inputs()
+    with pytest.raises(gr.Error, match="cannot be an address"):
+        asyncio.run(
+            processing_utils.async_ssrf_protected_download("https://a.test/b", str(tmp_path))
+        )
