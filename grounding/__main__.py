@@ -11,14 +11,13 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from grounding.export import MAX_NAME, File, export_files, make_manifest, safe_name, write_all
+from grounding.export import File, export_files, free_name, make_manifest, write_all
 from grounding.grounders import GROUNDERS
 from grounding.images import open_image
 from grounding.pipeline import Models, ModelStore, choose_device, run
@@ -96,8 +95,7 @@ def find_pictures(arguments: Iterable[str]) -> dict[str, Path]:
             raise ValueError(f"There is no picture at {argument!r}, as file, folder or pattern.")
         for path, relative in found:
             if (place := path.resolve()) not in pictures:
-                pictures[place] = _free_name(relative, taken)
-                taken.add(pictures[place].casefold())
+                pictures[place] = free_name(relative, taken)
     return {name: path for path, name in pictures.items()}
 
 
@@ -118,13 +116,6 @@ def _is_input(path: Path, relative: Path) -> bool:
     """Return whether a picture is neither hidden, like macOS's ._photo.jpg, nor an answer."""
     hidden = any(part.startswith(".") for part in relative.parts)
     return not hidden and path.is_file() and not any(map(read_manifest, path.parents[:2]))
-
-
-def _free_name(path: Path, taken: Collection[str]) -> str:
-    """Return a folder name for a picture that none has taken, also where case does not count."""
-    name = safe_name(str(path.with_suffix(""))[-MAX_NAME:])
-    names = (name if i == 1 else f"{name}-{i}" for i in count(1))
-    return next(free for free in names if free.casefold() not in taken)
 
 
 def asked_of(path: Path, args: argparse.Namespace) -> Asked:

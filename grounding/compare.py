@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
+from grounding.export import detections
 from grounding.grounders import GROUNDERS
 from grounding.overlay import Style, annotations, paint, phrase_colours, shrink
-from grounding.select import Choice, Proposals, select
+from grounding.select import Choice, Proposals, select, to_result
 
 COMPARED = ("GroundingDINO tiny", "CLIPSeg", "GLIP-T")
 HEADERS = ["Grounder", "Found", "Best score", "Threshold", "Grounder, s", "SAM 2, s"]
@@ -17,11 +19,19 @@ Propose = Callable[[str, float], Proposals]
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold a grounder's answer: its picture, a caption for it, and a row for the table."""
+    """Hold a grounder's answer.
+
+    Attributes:
+        picture: With its masks.
+        caption: For the picture.
+        row: Of the table, in the order of `HEADERS`.
+        detections: As data; see `grounding.export.detections`.
+    """
 
     picture: Image.Image
     caption: str
     row: list[object]
+    detections: list[dict[str, Any]]
 
 
 def compare(image: Image.Image, propose: Propose, style: Style) -> Iterator[Answer]:
@@ -38,18 +48,19 @@ def compare(image: Image.Image, propose: Propose, style: Style) -> Iterator[Answ
             yield _answer(name, threshold, image, propose(name, threshold), style)
         except ValueError as error:
             row = [name, str(error), None, threshold, None, None]
-            yield Answer(shrink(image), f"{name}: {error}", row)
+            yield Answer(shrink(image), f"{name}: {error}", row, [])
 
 
 def _answer(
     name: str, threshold: float, image: Image.Image, proposals: Proposals, style: Style
 ) -> Answer:
     selection = select(proposals, Choice(threshold))
-    rows = selection.shown()
-    regions, masks = selection.regions[rows], selection.masks[rows]
-    colours = phrase_colours(proposals.query.phrases)
-    picture = paint(*annotations(image, regions.labels, masks.masks, style), colours)
+    result = to_result(selection, proposals.seconds)
+    colours = phrase_colours(result.phrases)
+    shown = annotations(image, result.regions.labels, result.masks.masks, style)
+    picture = paint(*shown, colours)
     best = max(proposals.best.values(), default=0.0)
     seconds = [round(proposals.seconds.get(stage, 0.0), 2) for stage in ("grounder", "segmenter")]
-    caption = f"{name}: {len(rows)} found, {sum(seconds):.1f} s"
-    return Answer(picture, caption, [name, len(rows), round(best, 3), threshold, *seconds])
+    row = [name, len(result.masks), round(best, 3), threshold, *seconds]
+    caption = f"{name}: {len(result.masks)} found, {sum(seconds):.1f} s"
+    return Answer(picture, caption, row, detections(result))

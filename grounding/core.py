@@ -6,6 +6,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+# x and y in pixels of the picture, and whether the point belongs to the mask.
+Clicks = tuple[tuple[float, float, bool], ...]
+
 
 def _check(name: str, array: np.ndarray, shape: tuple[int | None, ...], kind: str) -> None:
     fits = len(array.shape) == len(shape) and all(
@@ -16,6 +19,18 @@ def _check(name: str, array: np.ndarray, shape: tuple[int | None, ...], kind: st
             f"{name} has shape {array.shape} and dtype {array.dtype}; "
             f"expected shape {shape} and dtype kind {kind!r}"
         )
+
+
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return the xyxy box, in pixels, of a bool mask (H, W); all 0 if the mask is empty.
+
+    >>> mask_box(np.array([[False, True], [False, True]]))
+    (1, 0, 2, 2)
+    """
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 @dataclass(frozen=True)
@@ -94,4 +109,8 @@ class Segmenter(Protocol):
 
     def segment(self, image: Image.Image, regions: Regions) -> Masks:
         """Return one mask for each of at least one region of an RGB picture."""
+        ...
+
+    def refine(self, image: Image.Image, mask: np.ndarray, clicks: Clicks) -> Masks:
+        """Return a mask that follows clicks on a bool mask (H, W) of an RGB picture."""
         ...

@@ -1,32 +1,42 @@
 """What happens when somebody presses, ticks or moves something on the segmentation tab."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import gradio as gr
+import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from grounding.batch import Report, segment_files
 from grounding.compare import compare
+from grounding.core import Clicks, Masks, Regions
+from grounding.export import File, detections, write_zip
 from grounding.images import fetch_image, open_image
+from grounding.overlay import shown_scale
 from grounding.pipeline import ModelStore
 from grounding.prompt import parse_prompt
+from grounding.retouch import click, undo
 from grounding.select import Proposals
 from grounding.session import (
     Session,
     Settings,
     look,
-    pack_zip,
+    pack,
     read_settings,
     settings_from_query,
+    shown_result,
     switch,
 )
 from page import page_errors
 
 Infer = Callable[[str, str, Image.Image, str, float], Proposals]
+# The names of both models, a picture, and what is to be outlined in it.
+Draw = Callable[[str, str, Image.Image, Regions | tuple[np.ndarray, Clicks]], Masks]
 Fetch = Callable[[str], Image.Image]
 
 
@@ -49,11 +59,13 @@ def read_picture(
 
 
 class Events:
-    """Answer the events; models run in `segment` and `compare` only."""
+    """Answer the events; models run in `segment`, `compare`, `batch` and `correct` only."""
 
-    def __init__(self, store: ModelStore, infer: Infer, fetch: Fetch | None = fetch_image) -> None:
+    def __init__(
+        self, store: ModelStore, infer: Infer, draw: Draw, fetch: Fetch | None = fetch_image
+    ) -> None:
         """Take the models, what runs them by their names, and what opens addresses, if anything."""
-        self.store, self.infer, self.fetch = store, infer, fetch
+        self.store, self.infer, self.draw, self.fetch = store, infer, draw, fetch
 
     def segment(
         self,
@@ -81,19 +93,15 @@ class Events:
             progress: Shows on the page how far a download is.
 
         Returns:
-            The picture with its masks, the grounder's own answer, a table and a status text.
+            The picture with its masks, the grounder's own answer, a table, a status text, and the
+            detections as data: phrase, scores, box (xyxy in pixels), area in pixels, and the mask
+            as COCO run lengths.
         """
         with page_errors():
             picture = read_picture(image, url, self.fetch)
-            parse_prompt(prompt or "")
-            models = self.store.get(grounder, segmenter, _report(progress))
-            progress(1.0, desc="Looking for regions")
-            proposals = self.infer(grounder, segmenter, picture, prompt, threshold)
-        asked = {"prompt": prompt, "grounder": grounder, "segmenter": segmenter}
-        used = replace(models, grounder=None, segmenter=None)
-        session = Session(picture, proposals, used, asked | {"threshold": threshold})
-        *answer, _stages = show(session, settings, threshold)
-        return *answer, session
+            session = self._answer(picture, prompt, grounder, segmenter, threshold, progress)
+        data = detections(shown_result(session, settings, threshold))
+        return *show(session, settings, threshold)[:4], data, session
 
     def compare(
         self,
@@ -115,7 +123,8 @@ class Events:
             progress: Shows on the page which grounder is at work.
 
         Returns:
-            A picture for each grounder, and a table of counts, scores and seconds.
+            A picture for each grounder, a table of counts, scores and seconds, and the detections
+            of each grounder as data, as in segment.
         """
 
         def ask(grounder: str, threshold: float) -> Proposals:
@@ -128,7 +137,8 @@ class Events:
             parse_prompt(prompt or "")
             answers = list(compare(picture, ask, settings.style))
         pictures = [(answer.picture, answer.caption) for answer in answers]
-        return pictures, [answer.row for answer in answers]
+        data = {str(answer.row[0]): answer.detections for answer in answers}
+        return pictures, [answer.row for answer in answers], data
 
     def configure(self, session: Session | None, threshold: float, *values: Any) -> tuple[Any, ...]:
         """Take over “More settings”."""
@@ -144,32 +154,168 @@ class Events:
     ) -> tuple[Any, ...]:
         """Switch detections on and off."""
         if session is None:
-            return (gr.skip(),) * 6
+            return (gr.skip(),) * 7
         session = switch(session, settings, threshold, rows)
         result, regions, table, *rest = show(session, settings, threshold)
         # Without negatives no other row changes, and the table keeps the keyboard's place.
         table = table if session.proposals.query.negatives else gr.skip()
         return session, result, regions, table, *rest
 
-    def pack(self, session: Session | None, settings: Settings, threshold: float) -> str:
-        """Write the ZIP and return its path."""
-        # Inside Gradio's own folder, which it cleans; a folder each, so that names do not meet.
-        folder = Path(get_upload_folder()) / uuid4().hex
+    def click(
+        self,
+        session: Session | None,
+        settings: Settings,
+        threshold: float,
+        tool: str,
+        phrase: str,
+        event: gr.SelectData,
+    ) -> tuple[Any, ...]:
+        """Correct the answer where the picture was clicked."""
+        scale = shown_scale(session.image) if session else 1.0
+        x, y = (place * scale for place in event.index)
+        return self.correct(session, settings, threshold, tool, phrase, x, y)
+
+    def correct(
+        self,
+        session: Session | None,
+        settings: Settings,
+        threshold: float,
+        tool: str,
+        phrase: str,
+        x: float | None,
+        y: float | None,
+    ) -> tuple[Any, ...]:
+        """Correct the answer at a point of the picture, x and y in pixels."""
+
+        def outline(asked: Session, what: Regions | tuple[np.ndarray, Clicks]) -> Masks:
+            return self.draw(asked.asked["grounder"], asked.asked["segmenter"], asked.image, what)
+
         with page_errors():
-            return str(pack_zip(session, settings, threshold, folder))
+            if session is None or x is None or y is None:
+                raise ValueError("Press Run first, then say where the picture is to be corrected.")
+            session = click(session, settings, threshold, tool, phrase, (x, y), outline)
+        return session, *show(session, settings, threshold)
+
+    def undo(
+        self, session: Session | None, settings: Settings, threshold: float
+    ) -> tuple[Any, ...]:
+        """Take back the latest correction."""
+        with page_errors():
+            if session is None:
+                raise ValueError("There is nothing to undo.")
+            session = undo(session)
+        return session, *show(session, settings, threshold)
+
+    def pack(self, session: Session | None, settings: Settings, threshold: float, part: str) -> str:
+        """Write what is to be taken home and return its path."""
+        with page_errors():
+            return str(_write(pack(session, settings, threshold, part)))
+
+    def batch(
+        self,
+        files: list[str] | None,
+        prompt: str,
+        grounder: str,
+        segmenter: str,
+        threshold: float,
+        settings: Settings,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
+    ) -> tuple[str | None, list[tuple[Image.Image, str]], str]:
+        """Segment several pictures and pack all their files into one ZIP, a folder for each.
+
+        Args:
+            files: The pictures, at most 50.
+            prompt: What to look for, as in segment.
+            grounder: Model that finds regions by text.
+            segmenter: Model that refines regions to masks.
+            threshold: Lowest score of a region, from 0 to 1.
+            settings: What “More settings” says.
+            progress: Shows on the page how many pictures are done.
+
+        Returns:
+            The ZIP, the pictures with their masks, and a text about the pictures that failed.
+        """
+        report = Report()
+
+        def answer(picture: Image.Image, done: float) -> Session:
+            session = self._answer(picture, prompt, grounder, segmenter, threshold, progress)
+            progress(done, desc="Working on the pictures")
+            return session
+
+        with page_errors():
+            parse_prompt(prompt or "")
+            made = segment_files(files or [], answer, settings, threshold, report)
+            first = next(made, None)
+            file = _write(chain([first], made)) if first else None
+        return file and str(file), report.painted, report.describe()
+
+    def _answer(
+        self,
+        picture: Image.Image,
+        prompt: str,
+        grounder: str,
+        segmenter: str,
+        threshold: float,
+        progress: gr.Progress,
+    ) -> Session:
+        """Run the models."""
+        parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
+        models = self.store.get(grounder, segmenter, _report(progress))
+        progress(1.0, desc="Looking for regions")
+        proposals = self.infer(grounder, segmenter, picture, prompt, threshold)
+        asked = {
+            "prompt": prompt,
+            "grounder": grounder,
+            "segmenter": segmenter,
+            "threshold": threshold,
+        }
+        return Session(picture, proposals, replace(models, grounder=None, segmenter=None), asked)
+
+
+def _write(files: Iterator[File]) -> Path:
+    """Write a single file as it is, several into a ZIP.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    # Inside Gradio's own folder, which it cleans; a folder each, so that names do not meet.
+    folder = Path(get_upload_folder()) / uuid4().hex
+    first, second = next(files, None), next(files, None)
+    if first is None:
+        raise ValueError("Nothing is shown, so there is nothing of that kind to download.")
+    folder.mkdir(parents=True)
+    if second is None:
+        name, content = first
+        path = folder / Path(name).name
+        path.write_bytes(content)
+        return path
+    write_zip(folder / "segmentation.zip", chain((first, second), files))
+    return folder / "segmentation.zip"
 
 
 def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
-    """Show an answer in another way; before the first answer nothing changes."""
+    """Show an answer in another way; before the first answer nothing changes.
+
+    Returns:
+        The picture with its masks, the grounder's own answer, the table, the status, both stages
+        and the picture to click on.
+    """
     if session is None:
-        return (gr.skip(),) * 5
-    (painted, colours), *rest = look(session, settings, threshold)
-    return gr.AnnotatedImage(value=painted, color_map=colours), *rest
+        return (gr.skip(),) * 6
+    view = look(session, settings, threshold)
+    result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
+    return result, view.regions, view.rows, view.status, view.stages, view.canvas
 
 
-def show_stages(session: Session, settings: Settings, threshold: float) -> tuple[Any, ...]:
-    """Show both stages, and put away the comparison."""
-    return look(session, settings, threshold)[-1], gr.Column(visible=False)
+def show_rest(session: Session, settings: Settings, threshold: float) -> tuple[Any, ...]:
+    """Show what an API client need not get: both stages, the picture to click on, the phrases.
+
+    The comparison is put away.
+    """
+    *_, stages, canvas = show(session, settings, threshold)
+    phrases = session.proposals.query.phrases
+    choice = gr.Dropdown(choices=phrases, value=phrases[0])
+    return stages, canvas, choice, gr.Column(visible=False)
 
 
 def _report(progress: gr.Progress) -> Callable[[float, str], None]:

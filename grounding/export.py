@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from grounding.core import mask_box
 from grounding.overlay import annotations, draw_regions, paint, phrase_colours
 from grounding.pipeline import Result
 from grounding.weights import Source
@@ -56,12 +57,20 @@ def safe_name(text: str) -> str:
     return f"_{name}" if RESERVED.fullmatch(name) else name
 
 
-def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return the xyxy box, in pixels, of a bool mask (H, W); all 0 if the mask is empty."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    if not len(rows):
-        return 0, 0, 0, 0
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+def free_name(path: Path, taken: set[str]) -> str:
+    """Return a name for the folder of a picture's files, and note it as taken.
+
+    Names that differ in case only count as the same, as some file systems have it.
+
+    >>> taken = set()
+    >>> [free_name(Path(name), taken) for name in ("a/b.png", "a-b.jpg", "A-B.gif")]
+    ['a-b', 'a-b-2', 'A-B-3']
+    """
+    name = safe_name(str(path.with_suffix(""))[-MAX_NAME:])
+    names = (name if i == 1 else f"{name}-{i}" for i in count(1))
+    free = next(free for free in names if free.casefold() not in taken)
+    taken.add(free.casefold())
+    return free
 
 
 def rle_string(mask: np.ndarray) -> str:
@@ -221,6 +230,14 @@ def yolo(result: Result) -> str:
             numbers = " ".join(f"{share:.6f}" for share in shares)
             lines.append(f"{result.phrases.index(label)} {numbers}\n")
     return "".join(lines)
+
+
+def detections(result: Result) -> list[dict[str, Any]]:
+    """Return what a program needs of each row: the manifest's facts and the mask as COCO's RLE."""
+    return [
+        _row(result, i) | {"rle": {"size": list(mask.shape), "counts": rle_string(mask)}}
+        for i, mask in enumerate(result.masks.masks)
+    ]
 
 
 def make_manifest(

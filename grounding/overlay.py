@@ -69,6 +69,31 @@ def shrink(image: Image.Image) -> Image.Image:
     return shown
 
 
+def shown_scale(image: Image.Image) -> float:
+    """Return how many pixels of a picture one pixel of `shrink`'s copy stands for."""
+    return max(1.0, max(image.size) / DISPLAY_SIDE)
+
+
+def mark(shown: Image.Image, corner: tuple[float, float] | None, scale: float) -> Image.Image:
+    """Return a picture with a cross at the first corner of a box that is being drawn, if any.
+
+    Args:
+        shown: The picture.
+        corner: x and y in pixels of the unshrunk picture, or None.
+        scale: What `shown_scale` says of it.
+    """
+    if corner is None:
+        return shown
+    marked = shown.copy()
+    draw = ImageDraw.Draw(marked)
+    x, y = corner[0] / scale, corner[1] / scale
+    arm = max(shown.size) / 50
+    for width, colour in ((5, "black"), (3, "white")):
+        draw.line((x - arm, y, x + arm, y), colour, width)
+        draw.line((x, y - arm, x, y + arm), colour, width)
+    return marked
+
+
 def _opacity(mask: np.ndarray, style: Style) -> np.ndarray:
     """Return float32 (H, W): the style's opacity inside a uint8 mask, 1 on its edge."""
     opacity = mask * np.float32(style.opacity)

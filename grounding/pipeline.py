@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from grounding.core import Grounder, Masks, Regions, Segmenter
+from grounding.core import Grounder, Masks, Regions, Segmenter, mask_box
 from grounding.grounders import GROUNDERS
 from grounding.menu import ModelEntry
 from grounding.prompt import parse_prompt
@@ -172,7 +172,7 @@ def cut(regions: Regions, cuts: dict[str, float]) -> Regions:
     ]
     parts = sorted(parts, key=lambda row: -row[0])[:MAX_PARTS]
     return Regions(
-        np.array([_box(part) for *_, part in parts], np.float32).reshape(-1, 4),
+        np.array([mask_box(part > 0) for *_, part in parts], np.float32).reshape(-1, 4),
         np.array([score for score, *_ in parts], np.float32),
         tuple(label for _, label, _ in parts),
         np.array([part for *_, part in parts], np.float32).reshape(-1, *regions.masks.shape[1:]),
@@ -186,11 +186,6 @@ def _parts(mask: np.ndarray, threshold: float) -> list[np.ndarray]:
     sizes = np.bincount(labels.ravel(), minlength=count)
     large = [i for i in range(1, count) if sizes[i] >= MIN_PART * mask.size]
     return [np.where(labels == i, mask, np.float32(0)) for i in large]
-
-
-def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 def run(models: Models, image: Image.Image, prompt: str, threshold: float) -> Result:

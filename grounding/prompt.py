@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 MAX_PROMPT_CHARACTERS = 4000
 MAX_PHRASES = 20
 MAX_PHRASE_CHARACTERS = 80
+FOREIGN_ARTICLES = re.compile(
+    r"(das|der|eine?[nmr]?|el|il|las?|les?|lo|los|os?|uma?|une?|uno|una)\b"
+)
 EXAMPLE = "Type what to look for, for example: a dog, the blue car."
 
 
@@ -57,6 +60,16 @@ def parse_prompt(prompt: str) -> Query:
     phrases = [phrase for phrase, negative in found.items() if not negative]
     _check(phrases, list(found))
     return Query(phrases, [phrase for phrase in found if found[phrase]], thresholds)
+
+
+def looks_foreign(phrase: str) -> bool:
+    """Return whether a phrase is likely not English, which is all that the models have learned.
+
+    >>> [looks_foreign(phrase) for phrase in ("a dog", "un perro", "собака", "a 🐕")]
+    [False, True, True, False]
+    """
+    letters = "".join(filter(str.isalpha, phrase))
+    return not letters.isascii() or bool(FOREIGN_ARTICLES.match(phrase))
 
 
 def _pieces(prompt: str) -> Iterator[tuple[str, bool]]:

@@ -137,8 +137,10 @@ def choose(proposals: Proposals, choice: Choice) -> tuple[list[int], list[str]]:
     regions, areas = proposals.regions, _areas(proposals)
     numbers = [
         i
-        for i, (label, score) in enumerate(zip(regions.labels, regions.scores, strict=True))
-        if score >= proposals.query.thresholds.get(label, choice.threshold) and areas[i]
+        # What was drawn by hand comes last but scores best.
+        for i in np.argsort(-regions.scores, kind="stable").tolist()
+        if areas[i]
+        and regions.scores[i] >= proposals.query.thresholds.get(regions.labels[i], choice.threshold)
     ]
     if not choice.whole and (whole := [i for i in numbers if _is_whole(proposals, i)]):
         numbers = [i for i in numbers if i not in whole]

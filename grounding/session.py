@@ -1,36 +1,58 @@
 """What is kept of a visitor's latest answer, and what can be shown of it without a model."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from grounding.export import export_files, make_manifest, write_zip
+from grounding.edits import Edit, apply_edits
+from grounding.export import PARTS, File, export_files, make_manifest
 from grounding.grounders import GROUNDERS
 from grounding.overlay import (
     Style,
     annotations,
     draw_regions,
+    mark,
     paint,
     phrase_colours,
+    shown_scale,
     shrink,
     table_rows,
 )
 from grounding.pipeline import Models
 from grounding.segmenters import SEGMENTERS
-from grounding.select import Choice, Proposals, choose, select, to_result
+from grounding.select import Choice, Proposals, Result, choose, select, to_result
 from grounding.status import describe, settings_link
 
+EVERYTHING = "everything"
+
 Painted = tuple[Image.Image, list[tuple[np.ndarray, str]]]
-View = tuple[
-    tuple[Painted, dict[str, str]],
-    Image.Image,
-    list[list[object]],
-    str,
-    tuple[Image.Image, Image.Image],
-]
+
+
+class View(NamedTuple):
+    """What the page shows of an answer.
+
+    Attributes:
+        painted: The picture and its masks, for a `gr.AnnotatedImage`.
+        colours: Of the phrases.
+        regions: The grounder's own answer.
+        rows: Of the table.
+        status: The words, as Markdown.
+        stages: What the grounder proposed, and what the segmenter made of it.
+        canvas: The picture to click on.
+        found: How many detections are shown.
+    """
+
+    painted: Painted
+    colours: dict[str, str]
+    regions: Image.Image
+    rows: list[list[object]]
+    status: str
+    stages: tuple[Image.Image, Image.Image]
+    canvas: Image.Image
+    found: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +81,8 @@ class Session:
         models: Where the weights came from and the device; the models themselves are left out.
         asked: The prompt, and the settings of the run by their names.
         off: Numbers of the regions that have been switched off.
+        edits: Corrections by hand, the latest last.
+        corner: First corner of a box that is being drawn, x and y in pixels, or None.
     """
 
     image: Image.Image
@@ -66,6 +90,13 @@ class Session:
     models: Models
     asked: dict[str, Any]
     off: frozenset[int] = frozenset()
+    edits: tuple[Edit, ...] = ()
+    corner: tuple[float, float] | None = None
+
+    @property
+    def current(self) -> Proposals:
+        """Return the proposals with all corrections made."""
+        return apply_edits(self.proposals, self.edits)
 
     def choice(self, settings: Settings, threshold: float) -> Choice:
         """Complete the settings with the threshold and what has been switched off."""
@@ -73,13 +104,8 @@ class Session:
 
 
 def look(session: Session, settings: Settings, threshold: float) -> View:
-    """Show an answer in another way, without a model: both pictures, the table and the words.
-
-    Returns:
-        The picture and its masks with the colours of the phrases, the grounder's own answer, the
-        table's rows, the status, and the two stages.
-    """
-    proposals = session.proposals
+    """Show an answer in another way, without a model."""
+    proposals = session.current
     selection = select(proposals, session.choice(settings, threshold))
     query, rows = selection.query, selection.shown()
     colours = phrase_colours(query.phrases, query.negatives)
@@ -87,12 +113,18 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
     shown, pairs = annotations(session.image, labels, selection.masks.masks[rows], settings.style)
     regions = draw_regions(session.image, selection.regions, colours)
     text = describe(proposals, selection, session.models, threshold)
-    return (
-        ((shown, pairs), colours),
+    if session.edits:
+        text += f"\n\nCorrections by hand: {len(session.edits)}."
+    painted = paint(shown, pairs, colours)
+    return View(
+        (shown, pairs),
+        colours,
         regions,
         table_rows(selection.regions, selection.masks, selection.on, query.negatives),
         f"{text}\n\n{settings_link(**session.asked)}",
-        (shrink(regions), paint(shown, pairs, colours)),
+        (shrink(regions), painted),
+        mark(painted, session.corner, shown_scale(session.image)),
+        len(rows),
     )
 
 
@@ -100,32 +132,42 @@ def switch(
     session: Session, settings: Settings, threshold: float, rows: list[list[Any]]
 ) -> Session:
     """Switch detections on and off as the table's boxes say."""
-    numbers, _ = choose(session.proposals, session.choice(settings, threshold))
+    numbers, _ = choose(session.current, session.choice(settings, threshold))
     said = {numbers[row[1] - 1]: bool(row[0]) for row in rows if 1 <= row[1] <= len(numbers)}
     off = (session.off - said.keys()) | {number for number, on in said.items() if not on}
     return replace(session, off=frozenset(off))
 
 
-def pack_zip(session: Session | None, settings: Settings, threshold: float, folder: Path) -> Path:
-    """Write all files of what is shown into a ZIP in `folder`.
+def shown_result(session: Session, settings: Settings, threshold: float) -> Result:
+    """Return what is shown of an answer."""
+    selection = select(session.current, session.choice(settings, threshold))
+    return to_result(selection, session.proposals.seconds)
+
+
+def pack(
+    session: Session | None, settings: Settings, threshold: float, part: str
+) -> Iterator[File]:
+    """Return the files of what is shown: all of them, or one of `export.PARTS`.
 
     Raises:
-        ValueError: If there is no answer yet.
+        ValueError: If there is no answer yet, or no such part.
     """
     if session is None:
         raise ValueError("There is nothing to download yet; press Run first.")
     choice, models = session.choice(settings, threshold), session.models
-    folder.mkdir(parents=True, exist_ok=True)
-    result = to_result(select(session.proposals, choice), session.proposals.seconds)
+    result = shown_result(session, settings, threshold)
     more = {name: value for name, value in asdict(choice).items() if name != "off"}
-    asked = {"prompt": session.asked["prompt"], "settings": session.asked | more}
+    asked = {
+        "prompt": session.asked["prompt"],
+        "settings": session.asked | more,
+        "corrections": len(session.edits),
+    }
     used = {
         "grounder": (session.asked["grounder"], models.grounder_source),
         "segmenter": (session.asked["segmenter"], models.segmenter_source),
     }
     manifest = make_manifest(result, asked, used, models.device)
-    write_zip(folder / "segmentation.zip", export_files(session.image, result, manifest))
-    return folder / "segmentation.zip"
+    return export_files(session.image, result, manifest, PARTS if part == EVERYTHING else [part])
 
 
 def settings_from_query(query: dict[str, str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 
 from grounding.images import MAX_SIDE
 from grounding.pipeline import FLOOR, Models
+from grounding.prompt import looks_foreign
 from grounding.select import MAX_SHOWN, Proposals, Selection
 
 FULL_WEIGHTS_HELP = (
@@ -55,6 +56,8 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
             text += f" Its best score is {best:.2f}; a threshold of {shows:.2f} would show it."
         else:
             text += f" No part of the picture scores {FLOOR:.2f} or more; try other words."
+        if looks_foreign(phrase):
+            text += " The models know English words best."
         lines.append(text)
     return lines
 

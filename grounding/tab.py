@@ -4,23 +4,31 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
+from grounding.batch import LIMIT
 from grounding.compare import HEADERS as COMPARE_HEADERS
-from grounding.events import Events, Fetch, Infer, show, show_stages
+from grounding.core import Clicks, Masks, Regions
+from grounding.events import Events, Fetch, show, show_rest
+from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
 from grounding.images import fetch_image
 from grounding.overlay import HEADERS, Style
 from grounding.pipeline import ModelStore, propose
+from grounding.retouch import BOX, HELP, TOOLS
 from grounding.segmenters import SEGMENTERS
 from grounding.select import Choice, Proposals
-from grounding.session import Settings
+from grounding.session import EVERYTHING, Settings
 from page import hand_over_file
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 SESSION_SECONDS = 3600
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+QUIET = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 CLICK_DOWNLOAD = "document.querySelector('#seg-zip').click()"
 PROMPT_HELP = (
     "Separate phrases with commas. “a dog: 0.4” gives a phrase its own threshold; "
@@ -31,6 +39,18 @@ PROMPT_HELP = (
 def _samples() -> list[list[str]]:
     rows = json.loads((SAMPLES / "samples.json").read_text())
     return [[str(SAMPLES / row["file"]), row["prompt"]] for row in rows]
+
+
+@dataclass(frozen=True)
+class Several:
+    """Hold the components that take several pictures."""
+
+    files: gr.File
+    run: gr.Button
+    results: gr.Column
+    file: gr.File
+    gallery: gr.Gallery
+    text: gr.Textbox
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,20 @@ class Inputs:
     segmenter: gr.Dropdown
     threshold: gr.Slider
     more: list[gr.Slider | gr.Checkbox]
+    several: Several
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Hold the components for correcting an answer by hand."""
+
+    tool: gr.Radio
+    phrase: gr.Dropdown
+    canvas: gr.Image
+    x: gr.Number
+    y: gr.Number
+    apply: gr.Button
+    undo: gr.Button
 
 
 @dataclass(frozen=True)
@@ -57,6 +91,9 @@ class Outputs:
     stages: gr.ImageSlider
     table: gr.Dataframe
     regions: gr.Image
+    data: gr.JSON
+    correction: Correction
+    part: gr.Dropdown
     pack: gr.Button
     file: gr.DownloadButton
     gallery: gr.Gallery
@@ -109,6 +146,23 @@ def _build_more() -> list[gr.Slider | gr.Checkbox]:
         ]
 
 
+def _build_several() -> Several:
+    with gr.Accordion("Several pictures at once", open=False, elem_id="seg-several"):
+        gr.Markdown(
+            "All of them are asked for the prompt above, with its settings; the ZIP has a folder "
+            "for each."
+        )
+        files = gr.File(label=f"Up to {LIMIT} pictures", file_count="multiple", height=140)
+        run = gr.Button("Run on all", elem_id="seg-run-all")
+        with gr.Column(visible=False) as results:
+            file = gr.File(label="All files", interactive=False, elem_id="seg-all-zip")
+            text = gr.Textbox(label="What came of them", interactive=False, elem_id="seg-all-text")
+            gallery = gr.Gallery(
+                label="Pictures with their masks", columns=2, height="auto", format="jpeg"
+            )
+    return Several(files, run, results, file, gallery, text)
+
+
 def _build_inputs(urls: bool) -> Inputs:
     samples = _samples()
     image, url, prompt = _build_picture(samples[0], urls)
@@ -128,9 +182,9 @@ def _build_inputs(urls: bool) -> Inputs:
         info="After a run it can be moved without another.",
         elem_id="seg-threshold",
     )
-    more = _build_more()
+    more, several = _build_more(), _build_several()
     gr.Examples(samples, [image, prompt], label="Samples", elem_id="seg-samples")
-    return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more)
+    return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more, several)
 
 
 def _build_comparison() -> tuple[gr.Column, gr.Gallery, gr.Dataframe]:
@@ -166,24 +220,69 @@ def _build_table() -> gr.Dataframe:
     )
 
 
+def _build_correction() -> Correction:
+    with gr.Accordion("Correct by hand", open=False, elem_id="seg-correct"):
+        tool = gr.Radio(
+            list(TOOLS), value=TOOLS[0], label="Tool", info=HELP[TOOLS[0]], elem_id="seg-tool"
+        )
+        phrase = gr.Dropdown([], label="The box holds", visible=False, elem_id="seg-box-phrase")
+        canvas = gr.Image(
+            label="Click here",
+            interactive=False,
+            format="jpeg",
+            buttons=["fullscreen"],
+            elem_id="seg-canvas",
+        )
+        with gr.Row(equal_height=True):
+            # For those who cannot use a mouse.
+            x = gr.Number(label="x, pixels", precision=0, min_width=90, elem_id="seg-x")
+            y = gr.Number(label="y, pixels", precision=0, min_width=90, elem_id="seg-y")
+            apply = gr.Button("Apply there", min_width=110, elem_id="seg-apply")
+            undo = gr.Button("Undo", min_width=90, elem_id="seg-undo")
+    tool.change(
+        lambda name: (gr.Radio(info=HELP[name]), gr.Dropdown(visible=name == BOX)),
+        tool,
+        [tool, phrase],
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    return Correction(tool, phrase, canvas, x, y, apply, undo)
+
+
+def _build_download() -> tuple[gr.Dropdown, gr.Button, gr.DownloadButton]:
+    with gr.Row(equal_height=True):
+        part = gr.Dropdown(
+            [EVERYTHING, *PARTS], label="What to take home", min_width=160, elem_id="seg-part"
+        )
+        pack = gr.Button("Download", min_width=160, elem_id="seg-pack")
+    return part, pack, gr.DownloadButton("File", visible="hidden", elem_id="seg-zip")
+
+
 def _build_outputs(weights: str) -> Outputs:
     comparison, gallery, numbers = _build_comparison()
+    result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
+    status = gr.Markdown(f"Weights: {weights}", elem_id="seg-status")
+    table = _build_table()
+    part, pack, file = _build_download()
     return Outputs(
         comparison=comparison,
         gallery=gallery,
         numbers=numbers,
-        result=gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result"),
-        status=gr.Markdown(f"Weights: {weights}", elem_id="seg-status"),
-        table=_build_table(),
+        result=result,
+        status=status,
+        table=table,
         stages=gr.ImageSlider(
             label="What the grounder proposed (left), what SAM 2 made of it (right)",
             interactive=False,
             max_height=460,
             elem_id="seg-stages",
         ),
-        pack=gr.Button("Download everything (ZIP)", elem_id="seg-pack"),
-        file=gr.DownloadButton("ZIP", visible="hidden", elem_id="seg-zip"),
-        # For the API, which returns this picture by itself too.
+        correction=_build_correction(),
+        part=part,
+        pack=pack,
+        file=file,
+        # For the API, which returns this picture and the bare facts too.
+        data=gr.JSON(label="Detections", visible=False),
         regions=gr.Image(label="What the grounder saw", interactive=False, visible=False),
         session=gr.State(None, time_to_live=SESSION_SECONDS),
         settings=gr.State(Settings()),
@@ -215,31 +314,90 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [inputs.run.click, inputs.prompt.submit, inputs.url.submit],
         events.segment,
         [*asked, inputs.threshold, outputs.settings],
-        [outputs.result, outputs.regions, outputs.table, outputs.status, outputs.session],
+        [
+            outputs.result,
+            outputs.regions,
+            outputs.table,
+            outputs.status,
+            outputs.data,
+            outputs.session,
+        ],
         api_name="segment",
         concurrency_id="models",
         concurrency_limit=1,
         show_progress_on=[outputs.result],
     )
-    # A step of its own, so that the answer to an API client stays as short as it was.
+    # A step of its own, so that the answer to an API client stays short.
     started.success(
-        show_stages,
+        show_rest,
         [outputs.session, outputs.settings, inputs.threshold],
-        [outputs.stages, outputs.comparison],
+        [
+            outputs.stages,
+            outputs.correction.canvas,
+            outputs.correction.phrase,
+            outputs.comparison,
+        ],
         api_visibility="private",
         show_progress="hidden",
     )
 
 
+def _state(inputs: Inputs, outputs: Outputs) -> list[gr.components.Component]:
+    return [outputs.session, outputs.settings, inputs.threshold]
+
+
+def _shown(outputs: Outputs) -> list[gr.components.Component]:
+    return [
+        outputs.result,
+        outputs.regions,
+        outputs.table,
+        outputs.status,
+        outputs.stages,
+        outputs.correction.canvas,
+    ]
+
+
+def _wire_correction(inputs: Inputs, outputs: Outputs, events: Events) -> None:
+    tools, state, shown = outputs.correction, _state(inputs, outputs), _shown(outputs)
+    corrected = [*state, tools.tool, tools.phrase]
+    models = {
+        "api_visibility": "private",
+        "concurrency_id": "models",
+        "show_progress_on": [tools.canvas],
+        "trigger_mode": "once",
+    }
+    tools.canvas.select(events.click, corrected, [outputs.session, *shown], **models)
+    tools.apply.click(
+        events.correct, [*corrected, tools.x, tools.y], [outputs.session, *shown], **models
+    )
+    tools.undo.click(events.undo, state, [outputs.session, *shown], **QUIET)
+
+
+def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
+    several = inputs.several
+    started = several.run.click(
+        lambda: gr.Column(visible=True), None, several.results, api_visibility="private"
+    )
+    started.success(
+        events.batch,
+        [
+            several.files,
+            inputs.prompt,
+            inputs.grounder,
+            inputs.segmenter,
+            inputs.threshold,
+            outputs.settings,
+        ],
+        [several.file, several.gallery, several.text],
+        api_visibility="private",
+        concurrency_id="models",
+        show_progress_on=[several.text],
+    )
+
+
 def _wire_look(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     """Let the page answer from what is already computed."""
-    shown = [outputs.result, outputs.regions, outputs.table, outputs.status, outputs.stages]
-    state = [outputs.session, outputs.settings, inputs.threshold]
-    quiet = {
-        "api_visibility": "private",
-        "show_progress": "hidden",
-        "trigger_mode": "always_last",
-    }
+    state, shown, quiet = _state(inputs, outputs), _shown(outputs), QUIET
     inputs.threshold.input(show, state, shown, **quiet)
     gr.on(
         [component.input for component in inputs.more],
@@ -249,7 +407,9 @@ def _wire_look(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         **quiet,
     )
     outputs.table.input(events.tick, [*state, outputs.table], [outputs.session, *shown], **quiet)
-    packed = outputs.pack.click(events.pack, state, outputs.file, api_visibility="private")
+    packed = outputs.pack.click(
+        events.pack, [*state, outputs.part], outputs.file, api_visibility="private"
+    )
     # The file arrives on the page a moment after the event that brings it.
     packed.success(None, js=f"() => setTimeout(() => {{ {CLICK_DOWNLOAD} }}, 300)")
 
@@ -261,7 +421,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     started.success(
         events.compare,
         [inputs.image, inputs.url, inputs.prompt, inputs.segmenter, outputs.settings],
-        [outputs.gallery, outputs.numbers],
+        [outputs.gallery, outputs.numbers, outputs.data],
         api_name="compare",
         concurrency_id="models",
         concurrency_limit=1,
@@ -270,13 +430,15 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
 
 
 def build_tab(
-    store: ModelStore, gpu: Callable[[Infer], Infer], fetch: Fetch | None = fetch_image
+    store: ModelStore,
+    gpu: Callable[[Callable[..., Any]], Callable[..., Any]],
+    fetch: Fetch | None = fetch_image,
 ) -> list[gr.components.Component]:
     """Build the tab inside the current `gr.Blocks`.
 
     Args:
         store: The models.
-        gpu: Wraps the function that needs a GPU (`spaces.GPU` on ZeroGPU).
+        gpu: Wraps the functions that need a GPU (`spaces.GPU` on ZeroGPU).
         fetch: Opens the address of a picture; without it there is no field for addresses.
 
     Returns:
@@ -290,14 +452,28 @@ def build_tab(
         # By name: ZeroGPU calls this in another process, and models are no arguments to send.
         return propose(store.get(grounder, segmenter), image, prompt, threshold)
 
+    @gpu
+    def draw(
+        grounder: str,
+        segmenter: str,
+        image: Image.Image,
+        what: Regions | tuple[np.ndarray, Clicks],
+    ) -> Masks:
+        model = store.get(grounder, segmenter).segmenter
+        return (
+            model.segment(image, what) if isinstance(what, Regions) else model.refine(image, *what)
+        )
+
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             inputs = _build_inputs(urls=fetch is not None)
         with gr.Column(scale=6, min_width=320):
             outputs = _build_outputs(store.weights.describe())
     _wire_inputs(inputs)
-    events = Events(store, infer, fetch)
+    events = Events(store, infer, draw, fetch)
     _wire_run(inputs, outputs, events)
     _wire_look(inputs, outputs, events)
     _wire_compare(inputs, outputs, events)
+    _wire_correction(inputs, outputs, events)
+    _wire_several(inputs, outputs, events)
     return [inputs.prompt, inputs.grounder, inputs.segmenter, inputs.threshold]

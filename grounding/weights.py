@@ -10,6 +10,7 @@ from typing import Any
 DEMO_ROOT = Path(__file__).parent.parent / "assets" / "demo"
 MODES = ("auto", "full", "demo")
 RETRY_SECONDS = 60.0
+ANSWER_SECONDS = 5.0  # in which the hub has to say something
 
 Progress = Callable[[float, str], None]
 
@@ -98,8 +99,7 @@ class Weights:
         return Source("bundled demo weights", DEMO_ROOT / demo, demo=True)
 
     def _local(self, repo: str, files: tuple[str, ...]) -> Path | None:
-        place = self.folder / repo if self.folder else None
-        return place if place and any(place.glob(files[-1])) else None
+        return _if_whole(self.folder / repo, files) if self.folder else None
 
     def _cached(self, repo: str, files: tuple[str, ...]) -> Path | None:
         from huggingface_hub import snapshot_download
@@ -109,20 +109,21 @@ class Weights:
             folder = snapshot_download(repo, allow_patterns=list(files), local_files_only=True)
         except LocalEntryNotFoundError:
             return None
-        # A download that was cut off leaves a folder with some of the files, weights coming last.
-        return Path(folder) if any(Path(folder).glob(files[-1])) else None
+        return _if_whole(Path(folder), files)
 
     def _download(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path | None:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import HfApi, snapshot_download
 
         if self.offline or time.monotonic() - self._failed_at < RETRY_SECONDS:
             return None
         progress(0.0, f"Asking the hub for {repo}")
         try:
+            # The download itself waits without end for a hub that takes the call and says nothing.
+            HfApi().model_info(repo, timeout=ANSWER_SECONDS)
             folder = snapshot_download(
                 repo,
                 allow_patterns=list(files),
-                etag_timeout=5,
+                etag_timeout=ANSWER_SECONDS,
                 tqdm_class=_reporting_bar(progress, repo),
             )
         except Exception as error:
@@ -136,7 +137,12 @@ class Weights:
             print(f"Cannot download {repo}: {type(error).__name__}: {error}")
             self._failed_at = time.monotonic()
             return None
-        return Path(folder)
+        return _if_whole(Path(folder), files)
+
+
+def _if_whole(folder: Path, files: tuple[str, ...]) -> Path | None:
+    # A download that was cut off leaves a folder with some of the files, weights coming last.
+    return folder if any(folder.glob(files[-1])) else None
 
 
 def _reporting_bar(progress: Progress, repo: str) -> type:

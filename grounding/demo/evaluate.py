@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ..core import Grounder, Regions, Segmenter
 from ..grounders import GROUNDERS
+from ..pipeline import cut
 from ..segmenters.sam2 import load as load_sam2
 from .scenes import Query, Scene, make_scene, queries
 
@@ -121,7 +122,9 @@ def measure(
     """Ask a scene a few phrases, one at a time, and add what came back."""
     image = Image.fromarray(scene.image)
     for query in queries(scene, PHRASES, ABSENT, np.random.default_rng(seed)):
-        regions = grounder.ground(image, [query.phrase], ENTRIES[name].threshold)
+        threshold = ENTRIES[name].threshold
+        found = grounder.ground(image, [query.phrase], threshold)
+        regions = cut(found, {query.phrase: threshold})
         if name in DETECTORS:
             every = grounder.ground(image, [query.phrase], LOW)
             tally.found += judge(every.boxes, every.scores, scene.boxes[query.members])

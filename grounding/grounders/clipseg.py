@@ -1,6 +1,6 @@
 """CLIPSeg (Lüddecke and Ecker, CVPR 2022, https://arxiv.org/abs/2112.10003) through transformers.
 
-It gives a coarse heat map a phrase. A region is a connected part of that map above the threshold.
+It gives a coarse heat map a phrase.
 """
 
 from pathlib import Path
@@ -11,10 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from grounding.core import Regions
-
-MAX_REGIONS = 30
-MIN_AREA = 0.002
+from grounding.core import Regions, mask_box
 
 
 class ClipSeg:
@@ -25,22 +22,23 @@ class ClipSeg:
         self.model, self.processor, self.device = model, processor, device
 
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
-        """Return the connected parts of an RGB picture where a phrase's map is above threshold."""
-        maps = self._maps(image, phrases)
-        found = [
-            (score, phrase, part)
-            for phrase, heat in zip(phrases, maps, strict=True)
-            for score, part in split_parts(heat, threshold)
+        """Return a region for each phrase whose map reaches the threshold somewhere.
+
+        Its mask is the whole map; the pipeline cuts it into parts.
+        """
+        maps = [
+            cv2.resize(heat, image.size, interpolation=cv2.INTER_LINEAR)
+            for heat in self._maps(image, phrases)
         ]
-        found = sorted(found, key=lambda row: -row[0])[:MAX_REGIONS]
-        heatmap = cv2.resize(maps.max(0), image.size, interpolation=cv2.INTER_LINEAR)
-        masks = [cv2.resize(p, image.size, interpolation=cv2.INTER_LINEAR) for _, _, p in found]
+        peaks = np.array([heat.max() for heat in maps], np.float32)
+        kept = [i for i in np.argsort(-peaks, kind="stable") if peaks[i] >= threshold]
+        masks = [maps[i] for i in kept]
         return Regions(
-            np.array([_box(mask) for mask in masks], np.float32).reshape(-1, 4),
-            np.array([score for score, _, _ in found], np.float32),
-            tuple(phrase for _, phrase, _ in found),
+            np.array([mask_box(mask >= threshold) for mask in masks], np.float32).reshape(-1, 4),
+            peaks[kept],
+            tuple(phrases[i] for i in kept),
             np.array(masks, np.float32).reshape(-1, image.height, image.width),
-            heatmap,
+            np.max(maps, axis=0),
         )
 
     @torch.inference_mode()
@@ -60,25 +58,6 @@ class ClipSeg:
         condition = model.get_conditional_embeddings(batch_size=len(phrases), **text)
         logits = model.decoder(layers, condition).logits
         return logits.reshape(len(phrases), *logits.shape[-2:]).float().sigmoid().cpu().numpy()
-
-
-def split_parts(heat: np.ndarray, threshold: float) -> list[tuple[float, np.ndarray]]:
-    """Split a heat map (S, S) into its connected parts above `threshold`.
-
-    Returns:
-        For each part that covers at least 0.2 % of the map its highest value and a map that is 0
-        elsewhere.
-    """
-    # A map of ones at threshold 0 must still be one part, hence the strict lower bound.
-    count, labels = cv2.connectedComponents((heat >= max(threshold, 1e-6)).astype(np.uint8))
-    parts = [(heat * (labels == i)).astype(np.float32) for i in range(1, count)]
-    large = [part for part in parts if np.count_nonzero(part) >= MIN_AREA * heat.size]
-    return [(float(part.max()), part) for part in large]
-
-
-def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 def load(folder: Path, device: str) -> ClipSeg:

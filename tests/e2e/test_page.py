@@ -191,6 +191,12 @@ def test_both_stages_lie_on_each_other_and_can_be_taken_home(page: Page) -> None
         page.locator("#seg-pack").click()
     with ZipFile(download.value.path()) as archive:
         assert {"overlay.png", "coco.json", "manifest.json"} <= set(archive.namelist())
+    page.locator("#seg-part input").click()
+    page.get_by_role("option", name="coco").click()
+    with page.expect_download() as download:
+        page.locator("#seg-pack").click()
+    coco = json.loads(Path(download.value.path()).read_text())
+    assert download.value.suggested_filename == "coco.json" and coco["annotations"]
 
 
 def wait_for_layers(page: Page, count: int) -> None:
@@ -216,6 +222,82 @@ def test_rows_and_threshold_change_the_picture_without_a_run(page: Page, expecte
     wait_for_layers(page, 1)
     expect(status).to_contain_text("Its best score is")
     assert times and times[0] in status.inner_text(), "the models ran again"
+
+
+def click_picture(page: Page, point: tuple[float, float]) -> None:
+    """Click on the picture to correct, at a point given in its own pixels."""
+    image = page.locator("#seg-canvas img").first
+    image.wait_for()
+    width, height = picture(page, image).size
+    box = image.bounding_box()
+    assert box
+    scale = min(box["width"] / width, box["height"] / height)  # "object-fit: contain"
+    left, top = (box["width"] - width * scale) / 2, (box["height"] - height * scale) / 2
+    image.click(position={"x": left + point[0] * scale, "y": top + point[1] * scale})
+
+
+def inside(mask: np.ndarray) -> tuple[int, int]:
+    """Return a point in the thick of a mask, x and y."""
+    rows, columns = np.nonzero(mask)
+    middle = np.hypot(columns - columns.mean(), rows - rows.mean()).argmin()
+    return int(columns[middle]), int(rows[middle])
+
+
+def test_clicks_correct_the_answer(page: Page, expected: Result) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    count = len(expected.masks)
+    wait_for_layers(page, count)
+    before = mask_layers(page)
+    page.get_by_text("Correct by hand").click()
+    page.locator("#seg-tool").get_by_text("Drop a detection").click()
+    click_picture(page, inside(expected.masks.masks[0]))
+    wait_for_layers(page, count - 1)
+    assert expected.regions.labels[0] not in mask_layers(page)
+    page.locator("#seg-undo").click()
+    wait_for_layers(page, count)
+    assert all(np.array_equal(mask_layers(page)[name], mask) for name, mask in before.items())
+    # A box around the tree, which no phrase names: it counts as the phrase that is chosen.
+    page.locator("#seg-tool").get_by_text("Draw a box").click()
+    expect(page.locator("#seg-box-phrase")).to_be_visible()
+    click_picture(page, (165, 110))
+    page.wait_for_timeout(1500)  # until the corner is marked
+    click_picture(page, (245, 235))
+    expect(page.locator("#seg-status")).to_contain_text("Corrections by hand: 1.")
+    wait_for_layers(page, count + 1)
+
+
+def test_a_correction_needs_no_mouse(page: Page, expected: Result) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    wait_for_layers(page, len(expected.masks))
+    page.get_by_text("Correct by hand").press("Enter")
+    page.get_by_label("Drop a detection").press("Space")
+    for name, value in zip(("#seg-x", "#seg-y"), inside(expected.masks.masks[0]), strict=True):
+        page.locator(f"{name} input").fill(str(value))
+    page.locator("#seg-apply").press("Enter")
+    wait_for_layers(page, len(expected.masks) - 1)
+
+
+def test_several_pictures_at_once(page: Page, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("This is no picture.")
+    open_tab(page, "segment")
+    page.get_by_text("Several pictures at once").click()
+    names = (f"{SAMPLE.file}.png", "fruit.png")
+    files = [str(ASSETS / "segmentation" / name) for name in names]
+    page.locator("#seg-several input[type=file]").set_input_files([*files, str(bad)])
+    expect(page.locator("#seg-several")).to_contain_text("bad.png")
+    page.locator("#seg-run-all").click()
+    text = page.locator("#seg-all-text textarea")
+    expect(text).to_have_value(re.compile(r"2 of 3 pictures done.\s+bad.png: .*text file"))
+    with page.expect_download() as download:
+        page.locator("#seg-all-zip a").first.click()
+    with ZipFile(download.value.path()) as archive:
+        folders = {name.split("/")[0] for name in archive.namelist()}
+    assert folders == {SAMPLE.file, "fruit"}
 
 
 def test_compare_shows_every_grounder(page: Page) -> None:

@@ -26,5 +26,7 @@ def test_every_grounder_answers_or_says_why_not() -> None:
     rows = {answer.row[0]: answer.row for answer in answers}
     assert tuple(rows) == COMPARED and all(len(row) == len(HEADERS) for row in rows.values())
     assert rows["GLIP-T"] == ["GLIP-T", 1, 0.9, 0.5, 0.25, 0.5]
+    assert [len(answer.detections) for answer in answers] == [1, 0, 1]
+    assert answers[0].detections[0]["rle"]["size"] == [10, 10]
     assert "not here" in answers[1].caption and "not here" in rows["CLIPSeg"][1]
     assert answers[0].picture.tobytes() != PICTURE.tobytes() == answers[1].picture.tobytes()

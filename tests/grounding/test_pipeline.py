@@ -7,7 +7,16 @@ from PIL import Image
 
 from grounding.core import Masks, Regions
 from grounding.grounders import GROUNDERS
-from grounding.pipeline import FLOOR, Models, ModelStore, choose_device, propose, run
+from grounding.pipeline import (
+    FLOOR,
+    MAX_PARTS,
+    Models,
+    ModelStore,
+    choose_device,
+    cut,
+    propose,
+    run,
+)
 from grounding.weights import Source, Weights
 
 PICTURE = Image.new("RGB", (40, 30))
@@ -111,6 +120,34 @@ def test_a_map_is_cut_at_the_threshold(threshold: float, boxes: list[list[int]])
     proposals = propose(replace(_models(1), grounder=Recorder(hill)), PICTURE, "a dog", threshold)
     assert proposals.regions.boxes.tolist() == boxes
     assert proposals.floor == threshold and proposals.regions.masks is None
+
+
+@pytest.mark.parametrize(
+    ("squares", "scores"),
+    [
+        ([], []),  # nothing
+        ([(0, 0, 0.3)], []),  # below the threshold
+        ([(0, 0, 0.9)], [0.9]),  # one
+        ([(0, 0, 0.6), (40, 40, 0.9)], [0.9, 0.6]),  # two apart, the better one first
+        ([(0, 0, 0.9), (8, 0, 0.6)], [0.9]),  # two that touch are one
+        ([(12 * (i % 8), 12 * (i // 8), 0.9) for i in range(64)], [0.9] * MAX_PARTS),  # many
+    ],
+)
+def test_parts_of_a_map(squares: list[tuple[int, int, float]], scores: list[float]) -> None:
+    heat = np.zeros((1, 100, 100), np.float32)
+    for x, y, score in squares:
+        heat[0, y : y + 8, x : x + 8] = score
+    box = np.zeros((1, 4), np.float32)
+    regions = Regions(box, np.ones(1, np.float32), ("a dog",), heat, heat[0])
+    assert cut(regions, {"a dog": 0.4}).scores.tolist() == pytest.approx(scores)
+
+
+def test_a_speck_is_no_part_and_threshold_zero_leaves_zeros_out() -> None:
+    heat = np.zeros((1, 100, 100), np.float32)
+    heat[0, :2, :2], heat[0, 50:60, 50:60] = 0.9, 0.1
+    box = np.zeros((1, 4), np.float32)
+    regions = Regions(box, np.ones(1, np.float32), ("a dog",), heat, heat[0])
+    assert cut(regions, {"a dog": 0.0}).boxes.tolist() == [[50, 50, 60, 60]]
 
 
 def test_unknown_model_names_the_menu() -> None:

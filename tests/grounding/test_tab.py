@@ -1,23 +1,26 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from grounding.core import Regions
+from grounding.edits import drop
 from grounding.events import read_picture
+from grounding.export import PARTS
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
 from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks
 from grounding.session import (
+    EVERYTHING,
     Session,
     Settings,
     look,
-    pack_zip,
+    pack,
     read_settings,
     settings_from_query,
     switch,
@@ -50,17 +53,18 @@ def session() -> Session:
 
 
 def _rows(session: Session, threshold: float) -> list[list[Any]]:
-    return look(session, Settings(), threshold)[2]
+    return look(session, Settings(), threshold).rows
 
 
 def test_look_shows_the_answer_in_every_part(session: Session) -> None:
-    ((_, pairs), colours), regions, rows, status, stages = look(session, Settings(), 0.3)
-    assert [label for _, label in pairs] == ["dog", "dog"]
-    assert colours == {"dog": COLOURS[0], "collar": NEGATIVE_COLOUR}
+    view = look(session, Settings(), 0.3)
+    regions, rows, stages = view.regions, view.rows, view.stages
+    assert [label for _, label in view.painted[1]] == ["dog", "dog"] and view.found == 2
+    assert view.colours == {"dog": COLOURS[0], "collar": NEGATIVE_COLOUR}
     assert [row[2] for row in rows] == ["dog", "dog", "−collar"]
     assert [row[-1] for row in rows] == [20.0, 4.0, 5.0], "the collar's area is taken out"
     assert all(len(row) == len(HEADERS) for row in rows)
-    assert "Found 2 regions" in status and "prompt=dog+-collar" in status
+    assert "Found 2 regions" in view.status and "prompt=dog+-collar" in view.status
     assert regions.size == stages[0].size == stages[1].size
     assert stages[0].tobytes() != stages[1].tobytes()
 
@@ -78,19 +82,41 @@ def test_rows_are_switched_off_and_stay_so(session: Session) -> None:
     assert switch(kept, Settings(), 0.3, rows).off == frozenset()
 
 
-def test_zip_holds_what_is_shown(session: Session, tmp_path: Path) -> None:
-    with ZipFile(pack_zip(session, Settings(), 0.7, tmp_path)) as archive:
-        names = archive.namelist()
-        manifest = json.loads(archive.read("manifest.json"))
-    assert [name for name in names if name.startswith("masks/")] == ["masks/01-dog.png"]
+def test_what_is_shown_can_be_taken_home(session: Session) -> None:
+    files = dict(pack(session, Settings(), 0.7, EVERYTHING))
+    assert [name for name in files if name.startswith("masks/")] == ["masks/01-dog.png"]
+    manifest = json.loads(files["manifest.json"])
     assert manifest["prompt"] == "dog -collar" and len(manifest["rows"]) == 1
-    assert manifest["settings"]["threshold"] == 0.7
+    assert manifest["settings"]["threshold"] == 0.7 and manifest["corrections"] == 0
     assert manifest["settings"]["grounder"] == "CLIPSeg"
 
 
-def test_nothing_to_download_yet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_alone_is_what_it_is_in_the_whole(session: Session, part: str) -> None:
+    whole, alone = (dict(pack(session, Settings(), 0.3, name)) for name in (EVERYTHING, part))
+    assert alone and {name: whole[name] for name in alone} == alone and len(alone) < len(whole)
+
+
+def test_nothing_to_download_yet() -> None:
     with pytest.raises(ValueError, match="press Run first"):
-        pack_zip(None, Settings(), 0.3, tmp_path)
+        pack(None, Settings(), 0.3, EVERYTHING)
+
+
+def test_a_correction_shows_everywhere_and_undo_takes_it_back(session: Session) -> None:
+    before = look(session, Settings(), 0.3)
+    edited = replace(session, edits=(drop(session.proposals, 0),))
+    after = look(edited, Settings(), 0.3)
+    assert len(after.rows) == len(before.rows) - 1 and after.found == 1
+    assert "Corrections by hand: 1." in after.status and "Corrections" not in before.status
+    assert after.canvas.tobytes() != before.canvas.tobytes()
+    manifest = json.loads(dict(pack(edited, Settings(), 0.3, "manifest"))["manifest.json"])
+    assert manifest["corrections"] == 1 and len(manifest["rows"]) == 1
+
+
+def test_the_first_corner_of_a_box_is_marked(session: Session) -> None:
+    plain, marked = (look(s, Settings(), 0.3) for s in (session, replace(session, corner=(3, 4))))
+    changed = np.asarray(plain.canvas) != np.asarray(marked.canvas)
+    assert changed[4, 3].any() and not changed[15:, 15:].any()
 
 
 def test_more_settings_are_read_in_their_order() -> None:

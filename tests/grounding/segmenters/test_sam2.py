@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grounding.core import Masks, Regions
+from grounding.core import Clicks, Masks, Regions
 from grounding.segmenters.sam2 import BATCH, KEPT_PICTURES, Sam2, load
 from grounding.weights import DEMO_ROOT
 
@@ -56,6 +56,23 @@ def test_coarse_mask_changes_the_answer(sam2: Sam2, n: int) -> None:
     assert not np.array_equal(sam2.segment(_picture(), _regions(n, elsewhere)).masks, masks.masks)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "clicks"),
+    [
+        (slice(30, 90), ((60, 60, True),)),  # a good mask, and a click inside
+        (slice(30, 70), ((60, 80, True),)),  # a part is missing
+        (slice(30, 90), ((60, 60, True), (5, 5, False))),  # two clicks
+        (slice(0, 0), ((60, 60, True),)),  # no mask yet
+    ],
+)
+def test_clicks_refine_a_mask(sam2: Sam2, drawn: slice, clicks: Clicks) -> None:
+    mask = np.zeros((120, 160), bool)
+    mask[drawn, 30:90] = True
+    refined = sam2.refine(_picture(), mask, clicks)
+    assert refined.masks.shape == (1, 120, 160) and 0 <= refined.scores[0] <= 1
+    assert _iou(refined, 0) > 0.6
+
+
 def test_a_picture_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sam2, pictures = load(DEMO_ROOT / "sam2", "cpu"), []
     encode = sam2._encode
@@ -63,6 +80,8 @@ def test_a_picture_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = sam2.segment(_picture(), _regions(1))
     again = sam2.segment(_picture(), _regions(1))  # another object with the same pixels
     assert len(pictures) == 1 and np.array_equal(first.masks, again.masks)
+    sam2.refine(_picture(), first.masks[0], ((60, 60, True),))
+    assert len(pictures) == 1
     sam2.segment(Image.new("RGB", (120, 160)), _regions(1))  # other pixels
     assert len(pictures) == 2
     for grey in range(KEPT_PICTURES + 1):

@@ -1,0 +1,70 @@
+"""Several pictures from the page at once: all their files, one picture after another."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from grounding.export import File, free_name
+from grounding.images import open_image
+from grounding.session import EVERYTHING, Session, Settings, look, pack
+
+LIMIT = 50
+
+
+@dataclass(frozen=True)
+class Report:
+    """Hold what has come of the pictures so far: what was painted, and what went wrong.
+
+    Attributes:
+        painted: The good pictures with their masks, and a caption each.
+        failures: A sentence for each picture that could not be used, by its file's name.
+    """
+
+    painted: list[tuple[Image.Image, str]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """Say what has come of the pictures, a line each for the bad ones."""
+        total = len(self.painted) + len(self.failures)
+        lines = [f"{len(self.painted)} of {total} pictures done."]
+        return "\n".join([*lines, *(f"{name}: {why}" for name, why in self.failures.items())])
+
+
+def segment_files(
+    paths: Sequence[str],
+    answer: Callable[[Image.Image, float], Session],
+    settings: Settings,
+    threshold: float,
+    report: Report,
+) -> Iterator[File]:
+    """Yield the files of all pictures, each picture's in a folder of its own.
+
+    Args:
+        paths: At most `LIMIT` pictures; a bad one is reported and passed over.
+        answer: Runs the models on a picture; the number is the share of pictures done.
+        settings: Which detections are shown, and how.
+        threshold: Lowest score of a region, in [0, 1].
+        report: Is filled.
+
+    Raises:
+        ValueError: If there is no picture or there are too many.
+    """
+    if not 1 <= len(paths) <= LIMIT:
+        raise ValueError(
+            f"{len(paths)} pictures were given; choose 1 to {LIMIT}. For more there is the "
+            "command python -m grounding."
+        )
+    taken: set[str] = set()
+    for i, path in enumerate(map(Path, paths)):
+        try:
+            session = answer(open_image(path), i / len(paths))
+        except ValueError as error:
+            report.failures[path.name] = str(error)
+            continue
+        view = look(session, settings, threshold)
+        report.painted.append((view.stages[1], f"{path.name}: {view.found} found"))
+        folder = free_name(Path(path.name), taken)
+        for name, content in pack(session, settings, threshold, EVERYTHING):
+            yield f"{folder}/{name}", content

@@ -1,0 +1,146 @@
+"""Corrections by hand: what a click changes, and the proposals with all changes made.
+
+A correction replaces one proposal's mask or adds a proposal; an empty mask drops it. None is ever
+overwritten, so undo forgets the last one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from grounding.core import Clicks, mask_box
+from grounding.select import Proposals, pack_masks
+
+# Of what is drawn by hand, so that every threshold lets it pass.
+SURE = 1.0
+# Radius of the spot that follows a click even where the segmenter does not, as share of the side.
+SPOT = 0.02
+# Side in pixels to which masks are shrunk to find the one nearest to a click.
+COARSE_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Hold one correction.
+
+    Attributes:
+        number: The proposal it is about; one past the last adds a proposal.
+        label: The phrase.
+        box: xyxy in pixels of the picture.
+        bits: The new mask, packed: uint8 (ceil(H * W / 8),).
+        mask_score: Its predicted IoU in [0, 1].
+        clicks: All clicks on this proposal so far.
+    """
+
+    number: int
+    label: str
+    box: np.ndarray
+    bits: np.ndarray
+    mask_score: float
+    clicks: Clicks = ()
+
+
+def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
+    """Return the proposals with all corrections made, in their order."""
+    if not edits:
+        return proposals
+    regions = proposals.regions
+    boxes, scores, labels = [*regions.boxes], [*regions.scores], [*regions.labels]
+    bits, mask_scores = [*proposals.bits], [*proposals.mask_scores]
+    for edit in edits:
+        if edit.number == len(labels):
+            for values in (boxes, scores, labels, bits, mask_scores):
+                values.append(None)
+            scores[-1] = SURE
+        boxes[edit.number], labels[edit.number] = edit.box, edit.label
+        bits[edit.number], mask_scores[edit.number] = edit.bits, edit.mask_score
+    return replace(
+        proposals,
+        regions=replace(
+            regions,
+            boxes=np.array(boxes, np.float32),
+            scores=np.array(scores, np.float32),
+            labels=tuple(labels),
+        ),
+        bits=np.array(bits, np.uint8),
+        mask_scores=np.array(mask_scores, np.float32),
+    )
+
+
+def drop(proposals: Proposals, number: int) -> Edit:
+    """Return the correction that drops a proposal."""
+    nothing = np.zeros_like(proposals.bits[number])
+    return Edit(
+        number, proposals.regions.labels[number], proposals.regions.boxes[number], nothing, 0.0
+    )
+
+
+def redraw(
+    proposals: Proposals, number: int, mask: np.ndarray, mask_score: float, clicks: Clicks
+) -> Edit:
+    """Return the correction that gives a proposal another bool mask (H, W)."""
+    box = np.array(mask_box(mask), np.float32)
+    label = proposals.regions.labels[number]
+    return Edit(number, label, box, pack_masks(mask[None])[0], mask_score, clicks)
+
+
+def add(
+    proposals: Proposals, label: str, box: np.ndarray, mask: np.ndarray, mask_score: float
+) -> Edit:
+    """Return the correction that adds a proposal with a bool mask (H, W)."""
+    return Edit(len(proposals.regions), label, box, pack_masks(mask[None])[0], mask_score)
+
+
+def clicks_on(edits: Sequence[Edit], number: int) -> Clicks:
+    """Return the clicks that have made a proposal's mask what it is."""
+    return next((edit.clicks for edit in reversed(edits) if edit.number == number), ())
+
+
+def row_under(masks: np.ndarray, x: float, y: float) -> int:
+    """Return the row of the smallest of the bool masks (N, H, W) that holds a point (x, y).
+
+    Raises:
+        ValueError: If none does.
+    """
+    x, y = int(x), int(y)
+    rows = np.flatnonzero(masks[:, y, x])
+    if not len(rows):
+        raise ValueError("There is no area under the click; click on a coloured one.")
+    return int(rows[masks[rows].sum((1, 2)).argmin()])
+
+
+def row_near(masks: np.ndarray, x: float, y: float) -> int:
+    """Return the row of the bool mask (N, H, W) that is nearest to a point (x, y).
+
+    Raises:
+        ValueError: If there is no mask.
+    """
+    if not len(masks):
+        raise ValueError("There is no area to add to; draw a box instead.")
+    return int(np.argmin([_distance(mask, int(x), int(y)) for mask in masks]))
+
+
+def _distance(mask: np.ndarray, x: int, y: int) -> float:
+    """Return the distance of a point to a non-empty mask, roughly, in pixels."""
+    if mask[y, x]:
+        return 0.0
+    step = max(1, max(mask.shape) // COARSE_SIDE)
+    # A thin mask may vanish when every other pixel is skipped, so the largest value counts.
+    coarse = cv2.dilate(mask.astype(np.uint8), np.ones((step, step), np.uint8))[::step, ::step]
+    rows, columns = np.nonzero(coarse)
+    return float(np.hypot(columns * step - x, rows * step - y).min())
+
+
+def obey(mask: np.ndarray, clicks: Clicks) -> np.ndarray:
+    """Return a copy of a bool mask (H, W) that is right at least in a spot around each click.
+
+    A segmenter may pass over a click; the person at the page must see that it was heard.
+    """
+    obeyed = mask.astype(np.uint8)
+    radius = max(1, round(SPOT * max(mask.shape)))
+    for x, y, adds in clicks:
+        if bool(obeyed[int(y), int(x)]) != adds:
+            cv2.circle(obeyed, (int(x), int(y)), radius, int(adds), thickness=-1)
+    return obeyed.astype(bool)

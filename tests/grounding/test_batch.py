@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding.batch import LIMIT, Report, segment_files
+from grounding.core import Regions
+from grounding.pipeline import Models
+from grounding.prompt import parse_prompt
+from grounding.select import Proposals, pack_masks
+from grounding.session import Session, Settings
+from grounding.weights import Source
+
+ASKED = {"prompt": "a dog", "grounder": "CLIPSeg", "segmenter": "SAM 2.1 tiny", "threshold": 0.3}
+
+
+def _answer(picture: Image.Image, _done: float) -> Session:
+    """Find a dog in the left upper corner of every picture that is not black."""
+    n, (width, height) = int(np.asarray(picture).any()), picture.size
+    mask = np.zeros((n, height, width), bool)
+    mask[:, :4, :5] = True
+    regions = Regions(
+        np.tile(np.array([0, 0, 5, 4], np.float32), (n, 1)), np.ones(n, np.float32), ("a dog",) * n
+    )
+    found = Proposals(
+        parse_prompt("a dog"), regions, pack_masks(mask), regions.scores, (height, width), 0.05,
+        {}, {},
+    )  # fmt: skip
+    source = Source("a/b", Path(), False)
+    models = Models(None, None, source, source)  # type: ignore[arg-type]
+    return Session(picture, found, models, ASKED)
+
+
+def test_every_picture_has_its_folder_and_a_bad_one_stops_nothing(tmp_path: Path) -> None:
+    for folder, colour in (("a", "red"), ("b", "black")):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (20, 10), colour).save(tmp_path / folder / "same name.png")
+    (tmp_path / "bad.png").write_text("This is no picture.")
+    paths = [str(tmp_path / name) for name in ("a/same name.png", "bad.png", "b/same name.png")]
+    report = Report()
+    files = dict(segment_files(paths, _answer, Settings(), 0.3, report))
+    assert {name.split("/")[0] for name in files} == {"same-name", "same-name-2"}
+    assert "same-name/masks/01-a-dog.png" in files and "same-name-2/coco.json" in files
+    assert not any(name.startswith("same-name-2/masks") for name in files), "nothing found there"
+    assert [caption for _, caption in report.painted] == [
+        "same name.png: 1 found",
+        "same name.png: 0 found",
+    ]
+    assert list(report.failures) == ["bad.png"] and "text file" in report.failures["bad.png"]
+    assert report.describe().startswith("2 of 3 pictures done.\nbad.png: ")
+
+
+@pytest.mark.parametrize("count", [0, LIMIT + 1])  # none, one too many
+def test_how_many(count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} pictures were given; choose 1 to {LIMIT}"):
+        next(segment_files(["a.png"] * count, _answer, Settings(), 0.3, Report()))

@@ -1,0 +1,148 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding.core import Clicks, Masks, Regions
+from grounding.pipeline import Models
+from grounding.prompt import parse_prompt
+from grounding.retouch import ADD, BOX, DROP, TAKE, click, undo
+from grounding.select import Choice, Proposals, pack_masks, select
+from grounding.session import Session, Settings
+from grounding.weights import Source
+
+Asked = Regions | tuple[np.ndarray, Clicks]
+
+
+@pytest.fixture
+def session() -> Session:
+    """A dog at the left, a cat at the right of a picture of 100 x 80."""
+    masks = np.zeros((2, 80, 100), bool)
+    masks[0, 10:40, 10:40] = masks[1, 10:40, 60:90] = True
+    boxes = np.array([[10, 10, 40, 40], [60, 10, 90, 40]], np.float32)
+    scores = np.array([0.9, 0.5], np.float32)
+    regions = Regions(boxes, scores, ("a dog", "a cat"))
+    found = Proposals(
+        parse_prompt("a dog, a cat"), regions, pack_masks(masks), scores, (80, 100), 0.05, {}, {}
+    )
+    source = Source("a/b", Path(), False)
+    models = Models(None, None, source, source)  # type: ignore[arg-type]
+    return Session(Image.new("RGB", (100, 80)), found, models, {})
+
+
+class Recorder:
+    """A segmenter that fills boxes, and leaves masks as they are."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+
+    def __call__(self, session: Session, what: Asked) -> Masks:
+        self.asked.append(what)
+        if not isinstance(what, Regions):
+            return Masks(what[0][None], np.full(1, 0.5, np.float32))
+        mask = np.zeros((1, 80, 100), bool)
+        x1, y1, x2, y2 = what.boxes[0].astype(int)
+        mask[0, y1:y2, x1:x2] = True
+        return Masks(mask, np.full(1, 0.8, np.float32))
+
+
+def areas(session: Session, threshold: float = 0.1) -> dict[str, int]:
+    selection = select(session.current, Choice(threshold))
+    sums = selection.masks.masks.sum((1, 2)).tolist()
+    return dict(zip(selection.regions.labels, sums, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tool", "point", "grows", "shrinks"),
+    [
+        (ADD, (45, 20), "a dog", None),  # beside the dog
+        (ADD, (55.5, 20.5), "a cat", None),  # beside the cat
+        (TAKE, (70, 20), None, "a cat"),  # inside the cat
+    ],
+)
+def test_a_click_changes_one_area(
+    session: Session, tool: str, point: tuple[float, float], grows: str, shrinks: str
+) -> None:
+    after = areas(click(session, Settings(), 0.1, tool, "", point, Recorder()))
+    for label, area in areas(session).items():
+        assert (after[label] > area) == (label == grows)
+        assert (after[label] < area) == (label == shrinks)
+
+
+def test_later_clicks_bring_the_earlier_ones_along(session: Session) -> None:
+    recorder = Recorder()
+    for tool, point in ((ADD, (45, 20)), (ADD, (55, 20)), (TAKE, (15, 15))):
+        session = click(session, Settings(), 0.1, tool, "", point, recorder)
+    assert [asked[1] for asked in recorder.asked] == [
+        ((45, 20, True),),
+        ((55, 20, True),),
+        ((45, 20, True), (15, 15, False)),
+    ]
+
+
+def test_drop_and_undo(session: Session) -> None:
+    dropped = click(session, Settings(), 0.1, DROP, "", (20, 20), Recorder())
+    assert set(areas(dropped)) == {"a cat"}
+    assert areas(undo(dropped)) == areas(session)
+
+
+def test_a_box_is_two_clicks_in_any_direction(session: Session) -> None:
+    once = click(session, Settings(), 0.1, BOX, "a cat", (50, 75), Recorder())
+    assert once.corner == (50, 75) and areas(once) == areas(session)
+    assert undo(once).corner is None
+    twice = click(once, Settings(), 0.1, BOX, "a cat", (20, 55), Recorder())
+    labels, sums = twice.current.regions.labels, twice.current.masks([2]).masks.sum()
+    assert twice.corner is None and labels == ("a dog", "a cat", "a cat") and sums == 30 * 20
+    assert select(twice.current, Choice(0.99)).regions.labels == ("a cat",), "it passes always"
+
+
+def test_what_was_drawn_replaces_what_was_found_there(session: Session) -> None:
+    once = click(session, Settings(), 0.1, BOX, "a dog", (9, 9), Recorder())
+    twice = click(once, Settings(), 0.1, BOX, "a dog", (41, 41), Recorder())
+    assert areas(twice)["a dog"] == 32 * 32 and len(areas(twice)) == 2
+
+
+def _without_masks(session: Session) -> Session:
+    return replace(session, off=frozenset({0, 1}))
+
+
+def _with_corner(session: Session) -> Session:
+    return replace(session, corner=(50, 50))
+
+
+def _same(session: Session) -> Session:
+    return session
+
+
+@pytest.mark.parametrize(
+    ("change", "tool", "phrase", "point", "message"),
+    [
+        (_same, "Paint", "", (1, 1), "no tool 'Paint'; choose one of Add"),  # unknown tool
+        (_same, TAKE, "", (5, 5), "no area under the click"),  # nothing there
+        (_same, DROP, "", (5, 5), "no area under the click"),
+        (_without_masks, ADD, "", (5, 5), "draw a box instead"),  # nothing anywhere
+        (_same, ADD, "", (100, 5), "outside the picture of 100 × 80"),  # one pixel too far
+        (_same, BOX, "", (-1, 5), "outside the picture"),
+        (_same, ADD, "", (float("nan"), 5), "outside the picture"),
+        (_with_corner, BOX, "a dog", (51, 60), "too close"),  # a box without width
+        (_with_corner, BOX, "a bird", (80, 70), "none of the phrases"),
+    ],
+)
+def test_refused_clicks(
+    session: Session,
+    change: Callable[[Session], Session],
+    tool: str,
+    phrase: str,
+    point: tuple[float, float],
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        click(change(session), Settings(), 0.1, tool, phrase, point, Recorder())
+
+
+def test_nothing_to_undo(session: Session) -> None:
+    with pytest.raises(ValueError, match="nothing to undo"):
+        undo(session)
