@@ -25,6 +25,8 @@ FLAGS = {
     "--device": "{auto,cpu,cuda,mps}",
     "--weights": "{auto,full,demo}",
     "--offline": "never",
+    "--no-url": "upload",
+    "--url-ports": "PORT",
 }
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 # The versions of torch that ZeroGPU Spaces run (November 2026).

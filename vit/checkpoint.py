@@ -1,6 +1,7 @@
 """One safetensors file that holds a trained ViT and all that is needed to use it."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,22 @@ class Checkpoint:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file so that a crash leaves the old file or the new one, never half."""
+    """Write a safetensors file so that a crash leaves the old file or the new one, never half.
+
+    Raises:
+        ValueError: If it cannot be written; the old file is still there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
-    partial.replace(path)
+    try:
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())  # before the old file goes, in case the power does
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be written ({error}); is the disk full?") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,0 +1,183 @@
+"""Every picture through every door of the real page: upload, address, API; only models are fake."""
+
+import base64
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding.core import mask_box
+from grounding.images import decode_image
+from tests.grounding.test_fetch import answer
+from tests.grounding.test_images import (
+    BOMBS,
+    COLORS,
+    DAMAGED,
+    RED,
+    REFUSED,
+    encode,
+    plain,
+    scans,
+    zipped,
+)
+from tests.site import Site
+
+FILE = {"_type": "gradio.FileData"}
+# Upright, this is what a person sees: a red patch on white, in no corner and not in the middle.
+PATCH = (20, 8, 44, 20)
+SIZE = (64, 32)
+
+
+def upload(site: Site, data: bytes, name: str = "a.png") -> dict[str, Any]:
+    [path] = site.client.post("/gradio_api/upload", files={"files": (name, data)}).json()
+    return {"path": path, "orig_name": name, "meta": FILE}
+
+
+def by_upload(site: Site, data: bytes, name: str) -> dict[str, Any]:
+    return site.call("segment", seg_image=upload(site, data, name))
+
+
+def by_url(site: Site, data: bytes, _name: str) -> dict[str, Any]:
+    site.elsewhere.answers["/a.png"] = answer(data)
+    return site.call("segment", seg_image=None, seg_url=site.elsewhere.url())
+
+
+def by_api(site: Site, data: bytes, name: str) -> dict[str, Any]:
+    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return site.call("segment", seg_image={"url": url, "orig_name": name, "meta": FILE})
+
+
+DOORS = [by_upload, by_url, by_api]
+# What a file calls itself, in turn; nothing depends on it.
+NAMES = ["a.png", "a.svg", "a.html", "A.JPG", "../../etc/x.png", "a.heic", "ä 🐕.webp", "-rf", "a"]
+FILES: list[tuple[str, Callable[[], bytes]]] = [
+    *((what, make) for what, make, *_ in COLORS),
+    *((what, make) for what, make in BOMBS),
+    *((f"{kind}, {data[:6]!r}", partial(bytes, data)) for data, kind in REFUSED if data),
+    *((what, partial(bytes, data)) for what, data, _ in DAMAGED),
+    ("polyglot of JPEG and ZIP", lambda: encode(plain(), "JPEG") + zipped()),
+    ("polyglot of GIF and JavaScript", lambda: encode(plain(), "GIF") + b"=1;alert(1)"),
+    ("1 x 1", lambda: encode(plain(size=(1, 1)), "PNG")),
+    ("65535 x 1", lambda: encode(plain(size=(65535, 1)), "PNG")),
+    ("1 x 65535", lambda: encode(plain(size=(1, 65535)), "PNG")),
+    ("9000 x 4500", lambda: encode(plain(size=(9000, 4500)), "JPEG")),
+    ("too many scans", lambda: scans(101)),
+]
+
+
+def expected(data: bytes, door: Callable[..., Any]) -> np.ndarray | str:
+    """Return the pixels or the sentence that `decode_image` gives, which has its own tests."""
+    try:
+        return np.asarray(decode_image(data))
+    except ValueError as error:
+        if "HTML page" in str(error) and door is by_url:
+            return "This address is a web page, not a picture."
+        return str(error)
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(FILES) >= 60
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("number", "make"), enumerate(make for _, make in FILES), ids=[what for what, _ in FILES]
+)
+def test_right_pixels_or_one_sentence(
+    site: Site,
+    door: Callable[[Site, bytes, str], dict[str, Any]],
+    number: int,
+    make: Callable[[], bytes],
+) -> None:
+    data = make()
+    site.grounder.seen.clear()
+    result, right = door(site, data, NAMES[number % len(NAMES)]), expected(data, door)
+    if isinstance(right, str):
+        assert result["error"].startswith(right) and "data" not in result
+        assert site.grounder.seen == []
+    else:
+        assert "error" not in result
+        [picture] = site.grounder.seen
+        assert np.array_equal(np.asarray(picture), right)
+
+
+def test_an_empty_upload(site: Site) -> None:
+    assert "an empty file" in by_upload(site, b"", "a.png")["error"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "error"),
+    [
+        (None, "Choose a picture first"),  # nothing
+        ({"path": "/etc/passwd", "meta": FILE}, None),  # a file of the server
+        ({"path": str(Path(__file__)), "meta": FILE}, None),
+        ({"path": "../../etc/passwd", "meta": FILE}, None),
+        ({"path": "/dev/zero", "meta": FILE}, None),
+        ({"path": "", "meta": FILE}, None),  # a path that is none
+        ({"path": "a\0b", "meta": FILE}, None),
+        ({"path": "x" * 5000, "meta": FILE}, None),
+        ({"path": 7, "meta": FILE}, None),
+        ({"path": "/etc/passwd"}, None),  # without the mark of a file
+        ({"url": "data:image/png;base64,!!!", "meta": FILE}, None),  # no base64
+        ({"url": "data:", "meta": FILE}, None),
+        ({"url": "file:///etc/passwd", "meta": FILE}, None),
+        ({"url": "http://127.0.0.1/a.png", "meta": FILE}, None),
+        ("/etc/passwd", None),  # other types
+        ([1, 2], None),
+        (float(10**300), None),
+    ],
+)
+def test_what_is_no_picture_at_all(site: Site, picture: Any, error: str | None) -> None:
+    result = site.call("segment", seg_image=picture)
+    said = result["error"]
+    assert said is None if error is None else error in said
+    assert "root:" not in str(result) and "Traceback" not in str(result)
+
+
+def upright() -> Image.Image:
+    image = Image.new("RGB", SIZE, "white")
+    image.paste(RED, PATCH)
+    return image
+
+
+# What a camera held like that stores, so that it is upright again once EXIF is obeyed.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(("orientation", "turn"), STORED.items())
+def test_boxes_and_masks_fit_what_is_seen(
+    site: Site,
+    door: Callable[[Site, bytes, str], dict[str, Any]],
+    orientation: int,
+    turn: Image.Transpose | None,
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright() if turn is None else upright().transpose(turn)
+    shown, *_ = door(site, encode(stored, "PNG", exif=exif), "a.png")["data"]
+    shown = shown.get("value", shown)
+    assert np.array_equal(_open(shown["image"]), np.asarray(upright()))
+    [found] = shown["annotations"]
+    mask = _open(found["image"])[..., 3] > 0
+    assert mask_box(mask) == PATCH
+
+
+def _open(file: dict[str, Any]) -> np.ndarray:
+    with Image.open(io.BytesIO(Path(file["path"]).read_bytes())) as image:
+        return np.array(image)
