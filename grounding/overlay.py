@@ -13,7 +13,7 @@ from grounding.core import Masks, Regions
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 DISPLAY_SIDE = 1280
 NEGATIVE_COLOUR = "#808080"
-HEADERS = ["Show", "#", "Phrase", "Grounder score", "Mask score", "Box, pixels", "Area %"]
+HEADERS = ["Show", "#", "Phrase", "Score", "Mask score", "Box", "Area %"]
 
 
 @dataclass(frozen=True)

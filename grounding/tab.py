@@ -27,6 +27,9 @@ from page import hand_over_file
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 SESSION_SECONDS = 3600
+# Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
+# slow server of pictures, it holds up nobody.
+SLOTS = 4
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 QUIET = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 CLICK_DOWNLOAD = "document.querySelector('#seg-zip').click()"
@@ -158,7 +161,11 @@ def _build_several() -> Several:
             file = gr.File(label="All files", interactive=False, elem_id="seg-all-zip")
             text = gr.Textbox(label="What came of them", interactive=False, elem_id="seg-all-text")
             gallery = gr.Gallery(
-                label="Pictures with their masks", columns=2, height="auto", format="jpeg"
+                label="Pictures with their masks",
+                columns=2,
+                height="auto",
+                format="jpeg",
+                elem_id="seg-all-gallery",
             )
     return Several(files, run, results, file, gallery, text)
 
@@ -235,8 +242,14 @@ def _build_correction() -> Correction:
         )
         with gr.Row(equal_height=True):
             # For those who cannot use a mouse.
-            x = gr.Number(label="x, pixels", precision=0, min_width=90, elem_id="seg-x")
-            y = gr.Number(label="y, pixels", precision=0, min_width=90, elem_id="seg-y")
+            x, y = (
+                gr.Number(
+                    label=f"{name}, pixels",
+                    min_width=90,
+                    elem_id=f"seg-{name}",
+                )
+                for name in "xy"
+            )
             apply = gr.Button("Apply there", min_width=110, elem_id="seg-apply")
             undo = gr.Button("Undo", min_width=90, elem_id="seg-undo")
     tool.change(
@@ -250,9 +263,13 @@ def _build_correction() -> Correction:
 
 
 def _build_download() -> tuple[gr.Dropdown, gr.Button, gr.DownloadButton]:
-    with gr.Row(equal_height=True):
+    with gr.Row():
         part = gr.Dropdown(
-            [EVERYTHING, *PARTS], label="What to take home", min_width=160, elem_id="seg-part"
+            [EVERYTHING, *PARTS],
+            label="What to take home",
+            container=False,
+            min_width=160,
+            elem_id="seg-part",
         )
         pack = gr.Button("Download", min_width=160, elem_id="seg-pack")
     return part, pack, gr.DownloadButton("File", visible="hidden", elem_id="seg-zip")
@@ -324,7 +341,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         ],
         api_name="segment",
         concurrency_id="models",
-        concurrency_limit=1,
+        concurrency_limit=SLOTS,
         show_progress_on=[outputs.result],
     )
     # A step of its own, so that the answer to an API client stays short.
@@ -424,7 +441,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [outputs.gallery, outputs.numbers, outputs.data],
         api_name="compare",
         concurrency_id="models",
-        concurrency_limit=1,
+        concurrency_limit=SLOTS,
         show_progress_on=[outputs.gallery],
     )
 
@@ -464,10 +481,10 @@ def build_tab(
             model.segment(image, what) if isinstance(what, Regions) else model.refine(image, *what)
         )
 
-    with gr.Row():
-        with gr.Column(scale=4, min_width=320):
+    with gr.Row(elem_id="seg-row"):
+        with gr.Column(scale=4, min_width=320, elem_id="seg-left"):
             inputs = _build_inputs(urls=fetch is not None)
-        with gr.Column(scale=6, min_width=320):
+        with gr.Column(scale=6, min_width=320, elem_id="seg-right"):
             outputs = _build_outputs(store.weights.describe())
     _wire_inputs(inputs)
     events = Events(store, infer, draw, fetch)

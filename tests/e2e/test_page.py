@@ -325,8 +325,12 @@ def test_phone_needs_no_sideways_scrolling(page: Page) -> None:
     open_tab(page, "segment")
     pick_segmentation_sample(page)
     press_run(page)
+    page.locator("#seg-result img.mask").first.wait_for()
+    page.locator("#seg-stages").scroll_into_view_if_needed()  # its pictures load when near
     page.locator("#seg-stages img").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    places = [page.locator(name).bounding_box() for name in ("#seg-result", "#seg-samples")]
+    assert places[0]["y"] < places[1]["y"], "the samples stand before the answer"
 
 
 def empty_prompt(page: Page, _folder: Path) -> None:
