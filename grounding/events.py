@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
 
 import gradio as gr
@@ -38,6 +39,7 @@ Infer = Callable[[str, str, Image.Image, str, float], Proposals]
 # The names of both models, a picture, and what is to be outlined in it.
 Draw = Callable[[str, str, Image.Image, Regions | tuple[np.ndarray, Clicks]], Masks]
 Fetch = Callable[[str], Image.Image]
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 def read_picture(
@@ -58,6 +60,14 @@ def read_picture(
     return open_image(path)
 
 
+def _one_at_a_time(function: Callable[P, T], turn: Lock) -> Callable[P, T]:
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with turn:
+            return function(*args, **kwargs)
+
+    return call
+
+
 class Events:
     """Answer the events; models run in `segment`, `compare`, `batch` and `correct` only."""
 
@@ -65,7 +75,9 @@ class Events:
         self, store: ModelStore, infer: Infer, draw: Draw, fetch: Fetch | None = fetch_image
     ) -> None:
         """Take the models, what runs them by their names, and what opens addresses, if anything."""
-        self.store, self.infer, self.draw, self.fetch = store, infer, draw, fetch
+        turn = Lock()
+        self.infer, self.draw = _one_at_a_time(infer, turn), _one_at_a_time(draw, turn)
+        self.store, self.fetch = store, fetch
 
     def segment(
         self,

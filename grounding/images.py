@@ -8,6 +8,7 @@ the user as it is. A file is what its first bytes say, never what its name or it
 import io
 import re
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -15,11 +16,17 @@ from PIL import ExifTags, Image
 from grounding.fetch import PORTS, Allow, Resolve, fetch_bytes, is_public, resolve_host
 
 MAX_BYTES = 20 * 1024 * 1024
-MAX_PIXELS = 100_000_000
+# WebP takes 20 bytes for a pixel while it is decoded, JPEG at most 12 and, from 67 million pixels
+# on, half: with these limits, and one picture at a time, decoding takes 1 GB at most.
+MAX_PIXELS = 50_000_000
+MAX_JPEG_PIXELS = 100_000_000
 MAX_SIDE = 2048
-# As in libtiff. Each scan of a progressive JPEG walks over all pixels again and needs no more than
-# 150 bytes: 20 MB of them would keep the decoder busy for two hours at 100 million pixels.
+# As in libtiff. Each scan of a progressive JPEG walks over all pixels again, a nanosecond for each,
+# and needs no more than 150 bytes: 20 MB of them would keep the decoder busy for hours.
 MAX_SCANS = 100
+MAX_SCANNED = 2_000_000_000  # pixels times scans
+
+_TURN = Lock()
 
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF")
 _HTML = "an HTML page"
@@ -120,11 +127,12 @@ def decode_image(data: bytes) -> Image.Image:
             f"Allowed are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}."
         )
     try:
-        return _decode(data, kind)
+        with _TURN:
+            return _decode(data, kind)
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ValueError(
-            f"This picture has too many pixels: the limit is {MAX_PIXELS // 10**6} million. "
-            "Please shrink it first."
+            f"This picture has too many pixels: the limit is {MAX_PIXELS // 10**6} million, for "
+            f"JPEG {MAX_JPEG_PIXELS // 10**6} million. Please shrink it first."
         ) from error
     except Exception as error:  # on damaged files the decoders raise almost anything
         raise ValueError(
@@ -140,9 +148,10 @@ def _kind(data: bytes) -> str:
 
 def _decode(data: bytes, kind: str) -> Image.Image:
     image: Image.Image = Image.open(io.BytesIO(data), formats=[kind.upper()])  # header only
-    if image.width * image.height > MAX_PIXELS:
+    pixels = image.width * image.height
+    if pixels > (MAX_JPEG_PIXELS if kind == "JPEG" else MAX_PIXELS):
         raise Image.DecompressionBombError
-    if kind == "JPEG" and _count_scans(data) > MAX_SCANS:
+    if kind == "JPEG" and _count_scans(data) > min(MAX_SCANS, MAX_SCANNED // pixels):
         raise ValueError("too many scans")
     shrink = max(1, max(image.size) // (2 * MAX_SIDE))  # while decoding, which only JPEG can do
     image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))

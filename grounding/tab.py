@@ -380,6 +380,7 @@ def _wire_correction(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     models = {
         "api_visibility": "private",
         "concurrency_id": "models",
+        "concurrency_limit": SLOTS,
         "show_progress_on": [tools.canvas],
         "trigger_mode": "once",
     }
@@ -408,6 +409,7 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [several.file, several.gallery, several.text],
         api_visibility="private",
         concurrency_id="models",
+        concurrency_limit=SLOTS,
         show_progress_on=[several.text],
     )
 

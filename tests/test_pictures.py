@@ -87,7 +87,7 @@ def test_there_are_enough_of_them() -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(
-    ("number", "make"), enumerate(make for _, make in FILES), ids=[what for what, _ in FILES]
+    ("number", "make"), list(enumerate(make for _, make in FILES)), ids=[what for what, _ in FILES]
 )
 def test_right_pixels_or_one_sentence(
     site: Site,
@@ -160,7 +160,7 @@ STORED = {
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize(("orientation", "turn"), STORED.items())
+@pytest.mark.parametrize(("orientation", "turn"), list(STORED.items()))
 def test_boxes_and_masks_fit_what_is_seen(
     site: Site,
     door: Callable[[Site, bytes, str], dict[str, Any]],

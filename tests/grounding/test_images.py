@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -403,7 +404,8 @@ def test_damaged_pictures_are_refused(data: bytes, kind: str) -> None:
 
 
 TOO_MANY_PIXELS = (
-    "This picture has too many pixels: the limit is 100 million. Please shrink it first."
+    "This picture has too many pixels: the limit is 50 million, for JPEG 100 million. "
+    "Please shrink it first."
 )
 
 
@@ -422,6 +424,7 @@ def resized_bmp(width: int, height: int) -> bytes:
 
 BOMBS = [
     # what, bytes
+    ("8000 x 8000", lambda: png_of_zeros(8_000, 8_000)),
     ("12000 x 12000", lambda: png_of_zeros(12_000, 12_000)),
     ("20000 x 20000", lambda: png_of_zeros(20_000, 20_000)),  # beyond Pillow's own limit too
     ("2^31 x 2^31", lambda: png((2**31 - 1, 2**31 - 1), 8, 2, b"")),
@@ -448,8 +451,10 @@ def test_bombs_are_refused_before_decoding(
 
 def test_the_limit_of_pixels_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 12)
-    assert decode_image(encode(plain(size=(3, 4)), "PNG")).size == (3, 4)
-    assert "too many pixels" in message(encode(plain(size=(13, 1)), "PNG"))
+    monkeypatch.setattr(images, "MAX_JPEG_PIXELS", 24)
+    for name, limit in (("PNG", 12), ("WEBP", 12), ("JPEG", 24)):
+        assert decode_image(encode(plain(size=(limit, 1)), name)).size == (limit, 1)
+        assert "too many pixels" in message(encode(plain(size=(limit + 1, 1)), name))
 
 
 def test_the_limit_of_bytes_is_exact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -479,6 +484,13 @@ def scans(count: int) -> bytes:
 def test_scans_of_a_progressive_jpeg_are_limited() -> None:
     assert_color(decode_image(scans(images.MAX_SCANS)), (128,) * 3, 1)
     assert "damaged" in message(scans(images.MAX_SCANS + 1))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_large_pictures_may_have_fewer_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_SCANNED", 20 * 16 * 16)
+    assert_color(decode_image(scans(20)), (128,) * 3, 1)
+    assert "damaged" in message(scans(21))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -521,29 +533,54 @@ def test_random_damage_ends_in_a_picture_or_a_sentence() -> None:
                 assert str(error).startswith("This ") and str(error).endswith(".")
 
 
-def test_memory_stays_bounded() -> None:
-    """25 million pixels with alpha, within 14 bytes of address space for each."""
-    program = """
-        import resource, struct, sys, zlib
-        import numpy
-        from PIL import Image
+def limited(megabytes: int, threads: int, data: bytes) -> bytes:
+    """Decode a picture in several threads of a process that may take so much more memory."""
+    program = f"""
+        import concurrent.futures, resource, sys
         from grounding.images import decode_image
         data = sys.stdin.buffer.read()
         pages = int(open("/proc/self/statm").read().split()[0])
-        limit = pages * resource.getpagesize() + 350_000_000
+        limit = pages * resource.getpagesize() + {megabytes}_000_000
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        print(decode_image(data).size)
+        with concurrent.futures.ThreadPoolExecutor({threads}) as pool:
+            sizes = {{image.size for image in pool.map(decode_image, [data] * {threads})}}
+        print(sizes)
     """
-    packer = zlib.compressobj(1)
-    rows = b"".join(packer.compress(bytes(20_001)) for _ in range(5_000)) + packer.flush()
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        input=png((5_000, 5_000), 8, 6, rows),
+        input=data,
         capture_output=True,
         cwd=Path(images.__file__).parents[1],
+        env=os.environ | {"MALLOC_ARENA_MAX": "1"},  # each thread's own is address space, too
         check=False,
-    )
-    assert result.stdout == b"(2048, 2048)\n", result.stderr.decode()
+    ).stdout
+
+
+def png_with_alpha(side: int) -> bytes:
+    packer = zlib.compressobj(1)
+    rows = b"".join(packer.compress(bytes(1 + 4 * side)) for _ in range(side)) + packer.flush()
+    return png((side, side), 8, 6, rows)
+
+
+def webp_with_alpha(side: int) -> bytes:
+    return encode(plain("RGBA", (9, 9, 9, 90), (side, side)), "WEBP", lossless=True, method=0)
+
+
+LIMITED = [
+    # megabytes, threads, bytes, picture
+    (350, 1, lambda: png_with_alpha(5_000)),  # 14 bytes for each of 25 million pixels
+    (550, 1, lambda: webp_with_alpha(5_000)),  # 22 bytes
+    (400, 4, lambda: webp_with_alpha(3_000)),  # 44 bytes; all at once would take 80
+]
+
+
+@pytest.mark.parametrize(("megabytes", "threads", "make"), LIMITED)
+def test_memory_stays_bounded(megabytes: int, threads: int, make: Callable[[], bytes]) -> None:
+    assert limited(megabytes, threads, make()) == b"{(2048, 2048)}\n"
+
+
+def test_too_little_memory_is_noticed_by_these_tests() -> None:
+    assert limited(100, 1, png_with_alpha(5_000)) == b""
 
 
 def test_no_memory_left_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
