@@ -24,6 +24,7 @@ FLAGS = {
     "--port": "port",
     "--device": "{auto,cpu,cuda,mps}",
     "--weights": "{auto,full,demo}",
+    "--checkpoints": "train_vit.py",
     "--offline": "never",
     "--no-url": "upload",
     "--url-ports": "PORT",

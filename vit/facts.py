@@ -1,6 +1,7 @@
 """What a checkpoint says of itself, read without torch, so that the page is up before."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,37 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     (https://huggingface.co/docs/safetensors).
 
     Returns:
-        "config", "classes", "recipe" and "metrics" as in `vit.checkpoint.Checkpoint`.
+        "config", "classes", "recipe" and "metrics" as in `vit.checkpoint.Checkpoint`, and the
+        number of "parameters".
     """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, LIMIT)))
-        return {key: json.loads(header["__metadata__"][key]) for key in FACTS}
+        facts = {key: json.loads(header["__metadata__"][key]) for key in FACTS}
+        sizes = [math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__"]
+        return facts | {"parameters": sum(sizes)}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def find_checkpoints(shipped: Path, folder: Path | None = None) -> dict[str, Path]:
+    """Return the checkpoints to choose from, by the names they have on the page.
+
+    Args:
+        shipped: Folder whose `vit-*.safetensors` come first.
+        folder: Every checkpoint of `train_vit.py` below it follows.
+
+    Raises:
+        ValueError: If `folder` is no folder.
+    """
+    found = {path.stem: path for path in sorted(shipped.glob("vit-*.safetensors"))}
+    if folder:
+        if not folder.is_dir():
+            raise ValueError(f"--checkpoints is {folder}; it must be a folder")
+        root = folder.resolve()
+        found |= {
+            path.relative_to(root.parent).with_suffix("").as_posix(): path
+            for path in sorted(root.rglob("*.safetensors"))
+        }
+    return {name: path for name, path in found.items() if read_facts(path)}

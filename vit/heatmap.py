@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 # How much of the colour covers the picture where the map is 0 and where it is 1.
 COLD, HOT = 0.25, 0.7
+FRAME = (0, 255, 255)
 
 
 def overlay(image: Image.Image, heat: NDArray[np.float32], side: int) -> Image.Image:
@@ -34,6 +35,31 @@ def overlay(image: Image.Image, heat: NDArray[np.float32], side: int) -> Image.I
     return Image.fromarray(blend.round().astype(np.uint8))
 
 
+def inset(
+    image: Image.Image, box: tuple[int, int, int, int], heat: NDArray[np.float32], side: int
+) -> Image.Image:
+    """Lay a map over one square of a picture, frame it, and grey what is around it.
+
+    Args:
+        image: RGB picture of any size; it is scaled smoothly.
+        box: The square: left, top, right, bottom in pixels.
+        heat: As for `overlay`.
+        side: Longer side of the result in pixels.
+
+    Returns:
+        RGB picture with the proportions of `image`.
+    """
+    scale = side / max(image.size)
+    size = tuple(max(1, round(length * scale)) for length in image.size)
+    whole = image.resize(size, Image.Resampling.BICUBIC).convert("L").convert("RGB")
+    left, top = round(box[0] * scale), round(box[1] * scale)
+    width = max(1, round((box[2] - box[0]) * scale))
+    whole.paste(overlay(image.crop(box), heat, width), (left, top))
+    corner = (left + width - 1, top + width - 1)
+    ImageDraw.Draw(whole).rectangle((left, top, *corner), outline=FRAME, width=min(2, width))
+    return whole
+
+
 def colour(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Turn a map (H, W) in [0, 1] into colours (H, W, 3), from dark over red to yellow."""
     return cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
@@ -54,7 +80,7 @@ def outline(image: Image.Image, patch: int, grid: int) -> Image.Image:
     top, left = divmod(patch, grid)
     box = (left * side, top * side, (left + 1) * side - 1, (top + 1) * side - 1)
     width = max(1, image.width // 150)
-    ImageDraw.Draw(framed).rectangle(box, outline=(0, 255, 255), width=width)
+    ImageDraw.Draw(framed).rectangle(box, outline=FRAME, width=width)
     return framed
 
 

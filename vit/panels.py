@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from page import page_errors
+from vit.confusion import draw_confusion
+from vit.describe import describe_details
 from vit.heatmap import enlarge, outline, overlay
 from vit.strips import heat_tiles, numbered, sheet
 from vit.view import CLASS_METHODS, SIDE, Look, Settings, class_name, heat_map
@@ -34,6 +36,11 @@ others; a small map per patch, at its place in the picture, yellow where they ar
 patches should be alike: nobody told the model which patches are neighbours."""
 FILTER_HELP = """**Patch filters.** The main patterns of colour and brightness by which a patch is
 described, the most important first."""
+CONFUSION_HELP = """**Who is taken for whom.** True classes down, answers across; counts of test
+pictures. The brighter a cell, the more of its row; the last column is the share of each class that
+is right."""
+NO_CONFUSION = """This checkpoint does not say which classes it mixes up; `python train_vit.py
+--evaluate CHECKPOINT --data PATH --save` counts it."""
 
 
 class Drawing(NamedTuple):
@@ -142,8 +149,18 @@ def _table(shares: list[float], curves: list[list[float]]) -> Any:
     return pd.DataFrame(columns).melt("share", var_name="order", value_name="probability")
 
 
-def build_patch(session: gr.State, pictures: Sequence[gr.Image], depth: int) -> Drawing:
-    """Build the panel that opens with a click on one of `pictures`."""
+def draw_model(facts: dict[str, Any]) -> tuple[str, Image.Image | None]:
+    """Describe a checkpoint and draw its confusion matrix, if it has one."""
+    text, confusion = describe_details(facts), facts["metrics"].get("confusion")
+    if confusion is None:
+        return f"{text}\n\n{NO_CONFUSION}", None
+    return f"{text}\n\n{CONFUSION_HELP}", draw_confusion(confusion, facts["classes"])
+
+
+def build_patch(
+    session: gr.State, pictures: Sequence[gr.Image], depth: int
+) -> tuple[gr.Slider, Drawing]:
+    """Build the panel that opens with a click on one of `pictures`; its slider is for the layer."""
     patch = gr.State()
     with gr.Accordion("One patch: where it looks, and who looks at it", open=False) as panel:
         gr.Markdown(PATCH_HELP)
@@ -163,7 +180,7 @@ def build_patch(session: gr.State, pictures: Sequence[gr.Image], depth: int) -> 
     triggers = [picture.select for picture in pictures]
     gr.on(triggers, pick, [session], [patch, panel], **quiet).success(*drawing, **quiet)
     layer.change(*drawing, **quiet, trigger_mode="always_last")
-    return drawing
+    return layer, drawing
 
 
 def build_heads(session: gr.State) -> Drawing:
@@ -209,7 +226,7 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
     return Drawing(clear, [], outputs)
 
 
-def build_learned(session: gr.State) -> None:
+def build_learned(session: gr.State) -> Drawing:
     """Build the panel with what does not depend on the picture; filled when it is opened."""
     with gr.Accordion("What the model has learned", open=False) as panel, gr.Row():
         with gr.Column(scale=3, min_width=320):
@@ -218,4 +235,27 @@ def build_learned(session: gr.State) -> None:
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(FILTER_HELP)
             filters = _picture("Patch filters", elem_id="vit-filters", show_label=False)
-    panel.expand(draw_learned, [session], [positions, filters], api_visibility="private")
+    drawing = Drawing(draw_learned, [session], [positions, filters])
+    panel.expand(*drawing, api_visibility="private")
+    return drawing
+
+
+def build_model(names: Sequence[str], facts: Callable[[str | None], dict[str, Any]]) -> gr.Dropdown:
+    """Build the panel with the choice of the checkpoint and what is known of it.
+
+    Args:
+        names: Of the checkpoints.
+        facts: Returns what a checkpoint says of itself, or raises a ValueError.
+    """
+
+    def show(name: str | None) -> tuple[str, Image.Image | None]:
+        with page_errors():
+            return draw_model(facts(name))
+
+    with gr.Accordion("The model: choose one, and see what it mixes up", open=False) as panel:
+        menu = gr.Dropdown(list(names), label="Checkpoint", elem_id="vit-checkpoint")
+        text = gr.Markdown(elem_id="vit-details")
+        confusion = _sheet("Confusion matrix", "vit-confusion")
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    gr.on([panel.expand, menu.change], show, [menu], [text, confusion], **quiet)
+    return menu

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from vit.attribution import attention_gradients
 from vit.checkpoint import Checkpoint, load_checkpoint
+from vit.crop import Box, Crop
 from vit.data import normalize
 from vit.model import ViTConfig
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,6 @@ class Prediction:
     seen: Image.Image
     box: Box
     gradients: dict[int, Tensor] = field(default_factory=dict)
-
-
-def centre_square(size: tuple[int, int]) -> Box:
-    """Return the largest centred square in a picture of `size` (width, height), in pixels.
-
-    >>> centre_square((640, 480))
-    (80, 0, 560, 480)
-    """
-    side = min(size)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return left, top, left + side, top + side
 
 
 class Predictor:
@@ -74,24 +62,37 @@ class Predictor:
                 self._loaded = loaded
             return self._loaded
 
-    def predict(self, image: Image.Image) -> Prediction:
-        """Classify the centre square of a picture of any size and mode.
+    def predict(self, image: Image.Image, crop: Crop = Crop()) -> Prediction:  # noqa: B008 (frozen)
+        """Classify a square of a picture of any size and mode, by itself the one in the middle.
 
         Raises:
             ValueError: If the checkpoint is missing or cannot be read.
         """
         checkpoint = self.checkpoint
-        config = checkpoint.model.config
-        box = centre_square(image.size)
-        # Pillow's bicubic filter widens when it shrinks, that is, it does not alias. (Its own
-        # `box` argument would let pixels beside the square in.)
-        square = image.crop(box).convert("RGB")
-        seen = square.resize((config.image_size, config.image_size), Image.Resampling.BICUBIC)
+        config, box = checkpoint.model.config, crop.box(image.size)
+        seen = self._look(image, box)
         with torch.no_grad():
             logits, attentions = checkpoint.model.forward_with_attention(self.to_input([seen]))
         values = logits[0].softmax(dim=0).tolist()
         probabilities = dict(zip(checkpoint.classes, values, strict=True))
         return Prediction(probabilities, attentions.cpu(), config, seen, box)
+
+    def answers(self, images: Sequence[Image.Image]) -> list[str]:
+        """Return the most probable class of the middle square of every picture, in one batch.
+
+        Raises:
+            ValueError: If the checkpoint is missing or cannot be read.
+        """
+        classes = self.checkpoint.classes
+        seen = [self._look(image, Crop().box(image.size)) for image in images]
+        best = self.probabilities(self.to_input(seen)).argmax(dim=1)
+        return [classes[index] for index in best.tolist()]
+
+    def _look(self, image: Image.Image, box: Box) -> Image.Image:
+        side = self.checkpoint.model.config.image_size
+        # Pillow's bicubic filter widens when it shrinks, that is, it does not alias. (Its own
+        # `box` argument would let pixels beside the square in.)
+        return image.crop(box).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
 
     def gradients(self, prediction: Prediction, label: int) -> Tensor:
         """Return how the logit of a class changes with every attention of a prediction.

@@ -1,5 +1,6 @@
 """Many small pictures as one: a sheet of tiles with names and captions."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,12 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from vit.heatmap import colour, enlarge
 
 INK = (118, 118, 118)  # readable on a white page and on a dark one
-GAP, LINE, MARGIN, SIZE = (
-    6,
-    18,
-    66,
-    13,
-)  # pixels: between tiles, of a line, at the left, of a letter
+GAP, LINE, SIZE = 6, 18, 13  # pixels: between tiles, of a line, of a letter
+FONT = ImageFont.load_default(SIZE)
 
 
 def sheet(
@@ -35,23 +32,28 @@ def sheet(
         RGBA picture.
     """
     width, height = tiles[0][0].size
-    left, top = MARGIN * bool(rows), LINE * bool(columns)
+    left, top = text_width(rows) + 2 * GAP if rows else 0, LINE * bool(columns)
     across, down = width + GAP, height + GAP + LINE * bool(captions)
     size = (left + across * max(map(len, tiles)) - GAP, top + down * len(tiles) - GAP)
     canvas = Image.new("RGBA", size)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(SIZE)
+    draw = ImageDraw.Draw(canvas)
     for x, name in enumerate(columns):
-        draw.text((left + across * x + width / 2, 2), name, INK, font, "ma")
+        draw.text((left + across * x + width / 2, 2), name, INK, FONT, "ma")
     for y, row in enumerate(tiles):
         if rows:
-            draw.text((0, top + down * y + height / 2), rows[y], INK, font, "lm")
+            draw.text((0, top + down * y + height / 2), rows[y], INK, FONT, "lm")
         for x, tile in enumerate(row):
             corner = (left + across * x, top + down * y)
             canvas.paste(tile, corner)
             if captions:
                 below = (corner[0] + width / 2, corner[1] + height + 3)
-                draw.text(below, captions[y][x], INK, font, "ma")
+                draw.text(below, captions[y][x], INK, FONT, "ma")
     return canvas
+
+
+def text_width(names: Sequence[str]) -> int:
+    """Return how wide the longest of some names is on a sheet, in pixels."""
+    return math.ceil(max(map(FONT.getlength, names)))
 
 
 def heat_tiles(maps: NDArray[np.float32], side: int) -> list[list[Image.Image]]:

@@ -3,222 +3,137 @@
 torch is imported with the first picture, so that the page is up before.
 """
 
-import json
-from collections.abc import Callable
-from functools import cache
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
-from PIL import Image
 
-from page import hand_over_file, page_errors
+from page import hand_over_file
+from vit.events import ALL, CENTRE, Events, OpenImage, aim, centre, draw, say_count
 from vit.facts import read_facts
-from vit.heatmap import enlarge
-from vit.panels import build_heads, build_learned, build_patch, build_test
-from vit.view import (
-    BEST,
-    CLASS_METHODS,
-    LAYER,
-    METHODS,
-    ROLLOUT,
-    SECOND,
-    SIDE,
-    Look,
-    Settings,
-    explain,
-    title,
-)
+from vit.panels import Drawing, build_heads, build_learned, build_model, build_patch, build_test
+from vit.samples import Sample, load_samples
+from vit.view import BEST, CLASS_METHODS, LAYER, METHODS, NOTHING, ROLLOUT, SECOND
 
-if TYPE_CHECKING:
-    from vit.checkpoint import Checkpoint
-    from vit.predictor import Prediction, Predictor
-
-SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "cifar10"
 HEAD_FUSIONS = ("mean", "max", "min")  # the keys of vit.rollout.HEAD_FUSIONS
 FIRST = 7  # the sample shown when the page opens
-NOTHING = "nothing"  # to compare with
-UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # of a missing checkpoint
+UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 CSS = """
 #vit-samples .grid-wrap { max-height: none; min-height: 0; }
-#vit-samples .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 6px; }
-#vit-samples .thumbnail-item { min-width: 0; }
+#vit-samples .grid-container {
+    grid-template: none / repeat(5, minmax(0, 1fr)); grid-auto-rows: auto; gap: 6px; }
+#vit-samples .thumbnail-item { min-width: 0; height: auto; aspect-ratio: 4 / 5; }
 #vit-samples .caption-label {
     left: 0; right: 0; bottom: 0; max-width: none; margin: 0; padding: 1px 2px; border: 0;
-    border-radius: 0; font-size: 10.5px; line-height: 1.4; text-align: center; }
+    border-radius: 0; font-size: 10.5px; line-height: 1.3; text-align: center;
+    white-space: normal; }
 #vit-image img { width: 100%; height: 100%; object-fit: contain; }
 #vit-note { padding: 4px 8px; }
 .vit-sheet .image-container, .vit-sheet .image-frame { overflow-x: auto; }
 .vit-sheet img { min-width: 600px; }
 """
 COLOURS_HELP = "Dark to yellow is lowest to highest *within one map*."
-
-Answer = tuple[dict[str, float], Image.Image, Image.Image, str]
-Seen = tuple[Look | None, dict[str, float] | None, str]
-Samples = list[tuple[Image.Image, str]]
-OpenImage = Callable[[str], Image.Image]
+# The file arrives on the page a moment after the event that brings it.
+DOWNLOAD = "() => setTimeout(() => document.querySelector('#vit-npz').click(), 300)"
 
 
-def load_samples() -> Samples:
-    """Read the bundled test pictures (RGB, 32x32) with their true labels."""
-    rows = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+class Browser(NamedTuple):
+    """The bundled pictures, filtered."""
 
-    def read(name: str) -> Image.Image:
-        with Image.open(SAMPLES / name) as image:
-            return image.convert("RGB")
-
-    return [(read(row["file"]), row["label"]) for row in rows]
-
-
-def describe_checkpoint(checkpoint: "Checkpoint") -> str:
-    """Say in Markdown which model answers, how good it is, and on which data."""
-    metrics = checkpoint.metrics
-    millions = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
-    return (
-        f"Model: ViT with {millions:.1f} M parameters, **{metrics['test_accuracy']:.1%}** right on "
-        f"the {metrics['test_images']:,} test pictures of {escape(metrics['data'])}. It knows "
-        f"{len(checkpoint.classes)} classes and always answers with one of them."
-    )
+    heading: gr.Markdown
+    label: gr.Dropdown
+    wrong: gr.Checkbox
+    gallery: gr.Gallery
+    chosen: gr.State  # indices of the samples in the gallery
 
 
-def describe(prediction: "Prediction", truth: str | None, size: tuple[int, int]) -> str:
-    """Say in Markdown what the answer is, whether it is right, and what part was looked at."""
-    best, probability = max(prediction.probabilities.items(), key=lambda item: item[1])
-    answer = f"### {escape(best)}, {probability:.0%}"
-    left, top, right, bottom = prediction.box
-    if truth is not None:
-        verdict = "✓ right" if truth == best else "✗ wrong"
-        if truth not in prediction.probabilities:
-            verdict = "not a class of this model"
-        return f"{answer}\nTrue label: **{escape(truth)}** — {verdict}"
-    part = "all" if (right, bottom) == size else f"the middle {right - left} × {bottom - top}"
-    width, height = prediction.seen.size
-    return f"{answer}\nThe model saw {part} of your picture, scaled to {width} × {height} pixels."
+class Source(NamedTuple):
+    """The picture, and which part of it the model sees."""
+
+    image: gr.Image
+    button: gr.Button
+    part: gr.Column  # holds what follows
+    whole: gr.Image
+    crop: list[gr.components.Component]  # the fields of `vit.crop.Crop`
 
 
-def build_tab(checkpoint_path: Path, device: str, open_image: OpenImage) -> None:
-    """Build the tab inside the current `gr.Blocks`.
+class Answer(NamedTuple):
+    """What the model says and where it looked."""
 
-    Args:
-        checkpoint_path: File written by `train_vit.py`; read at the first picture.
-        device: Torch device on which the model runs.
-        open_image: Opens an uploaded file as an upright RGB picture, or raises a ValueError with
-            a sentence for the user.
-    """
-    facts = read_facts(checkpoint_path) or UNKNOWN
-    samples, session = load_samples(), gr.State()
-    with gr.Row():
-        with gr.Column(scale=4, min_width=320):
-            image, button = _build_input(samples)
-        with gr.Column(scale=7, min_width=320):
-            answer = _build_answer()
-            settings = _build_settings(facts)
-    shared = [settings.fusion, settings.ratio, *settings.layers]
-    mapped = [settings.method, settings.label, *shared]
-    pictures = [answer.heat, answer.other, answer.seen]
-    drawings = [
-        build_patch(session, pictures, facts["config"]["depth"]),
-        build_heads(session),
-        build_test(session, mapped),
-    ]
-    build_learned(session)
+    heat: gr.Image
+    other: gr.Image
+    seen: gr.Image
+    label: gr.Label
+    note: gr.Markdown
 
-    classify, look = _make_handlers(checkpoint_path, device, open_image, samples)
-    # For the API alone: the page itself keeps the answer in `session`.
-    gr.on(
-        [],
-        classify,
-        [image, settings.fusion, settings.ratio],
-        [answer.label, answer.heat, answer.seen, answer.note],
-        api_name="classify",
-    )
-    inputs = [session, settings.other_method, settings.other_label, *mapped]
-    seen = [session, answer.label, answer.note]
-    # No triggers: when the page opens and whenever the picture changes.
-    opened = gr.on(None, look, [image], seen, **QUIET, trigger_mode="always_last")
-    pressed = button.click(look, [image], seen, api_visibility="private", show_progress_on=seen[1])
-    for event in (opened, pressed):
-        event = event.success(draw, inputs, pictures, **QUIET)
-        for drawing in drawings:
-            event = event.success(*drawing, **QUIET)
-    changes = [component.change for component in inputs[1:]]
-    redrawn = gr.on(changes, draw, inputs, pictures, **QUIET, trigger_mode="always_last")
-    redrawn.success(*drawings[-1], **QUIET)  # the test was about another map
+    @property
+    def pictures(self) -> list[gr.Image]:
+        """Return the large pictures of what the model saw."""
+        return [self.heat, self.other, self.seen]
 
 
-def _make_handlers(
-    checkpoint_path: Path, device: str, open_image: OpenImage, samples: Samples
-) -> tuple[Callable[..., Answer], Callable[..., Seen]]:
-    """Return the handlers that classify a picture: of the API, and of the page."""
+class Controls(NamedTuple):
+    """How the maps are made."""
 
-    @cache
-    def load() -> "Predictor":
-        from vit.predictor import Predictor
+    method: gr.Dropdown
+    label: gr.Dropdown
+    other_method: gr.Dropdown
+    other_label: gr.Dropdown
+    fusion: gr.Radio
+    ratio: gr.Slider
+    layers: list[gr.components.Component]  # first, last, layer, head
+    pack: gr.Button
+    file: gr.DownloadButton
 
-        return Predictor(checkpoint_path, device)
-
-    truths = {(picture.size, picture.tobytes()): label for picture, label in samples}
-
-    def first_look(image: str | None) -> tuple[Look, str]:
-        if not image:
-            raise ValueError("Choose a picture first: pick one, or upload, paste or take one.")
-        picture = open_image(image)
-        seen = Look(load(), load().predict(picture), picture)
-        truth = truths.get((picture.size, picture.tobytes()))
-        text = describe(seen.prediction, truth, picture.size)
-        return seen, f"{text}\n\n{describe_checkpoint(load().checkpoint)}"
-
-    def classify(image: str | None, head_fusion: str, discard_ratio: float) -> Answer:
-        """Classify a picture with the Vision Transformer and show where it looked.
-
-        Args:
-            image: The picture.
-            head_fusion: How the heads of a layer are fused: mean, max or min.
-            discard_ratio: Share of the lowest attention to leave out, from 0 to 0.95.
-
-        Returns:
-            Probabilities, the rollout over the picture, what the model saw, and a text.
-        """
-        with page_errors():
-            seen, text = first_look(image)
-            shown = explain(seen, Settings(head_fusion=head_fusion, discard_ratio=discard_ratio))
-        return seen.prediction.probabilities, shown, enlarge(seen.prediction.seen, SIDE), text
-
-    def look(image: str | None) -> Seen:
-        if not image:
-            return None, None, ""
-        with page_errors():
-            seen, text = first_look(image)
-        return seen, seen.prediction.probabilities, text
-
-    return classify, look
+    @property
+    def mapped(self) -> list[gr.components.Component]:
+        """Return what the fields of `vit.view.Settings` are read from."""
+        return [self.method, self.label, self.fusion, self.ratio, *self.layers]
 
 
-def draw(
-    look: Look | None, other_method: str, other_label: str, method: str, label: str, *shared: Any
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None, Image.Image | None]:
-    """Draw the map, the one to compare with, and what the model saw; no forward pass needed."""
-    if look is None:
-        return None, gr.Image(None, visible=False), None
+class Page(NamedTuple):
+    """All parts of the tab."""
 
-    def update(settings: Settings) -> dict[str, Any]:
-        with page_errors():
-            return gr.Image(explain(look, settings), label=title(look, settings), visible=True)
+    session: gr.State  # a `vit.view.Look`
+    browser: Browser
+    source: Source
+    answer: Answer
+    controls: Controls
+    patch_layer: gr.Slider
+    drawings: list[Drawing]  # the last one is the test of the map
+    learned: Drawing
+    menu: gr.Dropdown
 
-    other = gr.Image(None, visible=False)
-    if other_method != NOTHING:
-        other = update(Settings(other_method, other_label, *shared))
-    seen = enlarge(look.prediction.seen, SIDE)
-    return update(Settings(method, label, *shared)), other, seen
+    @property
+    def compared(self) -> list[gr.components.Component]:
+        """Return what `draw` takes."""
+        controls = self.controls
+        return [self.session, controls.other_method, controls.other_label, *controls.mapped]
+
+    @property
+    def drawn(self) -> list[gr.components.Component]:
+        """Return what `draw` fills."""
+        return [*self.answer.pictures, self.source.whole]
 
 
-def _build_input(samples: Samples) -> tuple[gr.Image, gr.Button]:
-    """Build the left column: samples, own picture, button."""
-    gr.Markdown("**Pick a CIFAR-10 test picture**, shown with its true label:")
+def _build_browser(samples: Sequence[Sample]) -> Browser:
+    count = len(samples)
+    heading = gr.Markdown(say_count(count, count), elem_id="vit-heading")
+    with gr.Row(equal_height=True):
+        label = gr.Dropdown(
+            [ALL, *dict.fromkeys(sample.label for sample in samples)],
+            show_label=False,
+            container=False,
+            min_width=130,
+            elem_id="vit-filter",
+        )
+        wrong = gr.Checkbox(
+            label="mistakes only", container=False, min_width=130, elem_id="vit-wrong"
+        )
     gallery = gr.Gallery(
-        samples,
+        list(samples),
         label="CIFAR-10 test pictures",
         show_label=False,
         columns=5,
@@ -231,8 +146,12 @@ def _build_input(samples: Samples) -> tuple[gr.Image, gr.Button]:
         interactive=False,
         elem_id="vit-samples",
     )
+    return Browser(heading, label, wrong, gallery, gr.State(list(range(count))))
+
+
+def _build_source(first: Sample) -> Source:
     image = gr.Image(
-        value=samples[FIRST][0],
+        value=first.picture,
         type="filepath",
         format="png",
         label="Or your own picture",
@@ -241,27 +160,27 @@ def _build_input(samples: Samples) -> tuple[gr.Image, gr.Button]:
         elem_id="vit-image",
     )
     hand_over_file(image)
-
-    def pick(event: gr.SelectData) -> Image.Image:
-        return samples[event.index][0]
-
-    gallery.select(pick, None, image, api_visibility="private")
     button = gr.Button("Classify", variant="primary", elem_id="vit-classify")
-    gr.HTML(f"<style>{CSS}</style>", padding=False)
-    return image, button
+    with gr.Column(visible=False, elem_id="vit-part") as part:
+        whole = gr.Image(
+            label="The part the model sees: click to move it",
+            format="png",
+            interactive=False,
+            buttons=["fullscreen", "download"],
+            elem_id="vit-whole",
+        )
+        with gr.Row():
+            across = _share("Left to right", "vit-across", 0, CENTRE.across)
+            down = _share("Top to bottom", "vit-down", 0, CENTRE.down)
+            size = _share("Size", "vit-size", 0.1, CENTRE.size)
+    return Source(image, button, part, whole, [across, down, size])
 
 
-class _Answer(NamedTuple):
-    heat: gr.Image
-    other: gr.Image
-    seen: gr.Image
-    label: gr.Label
-    note: gr.Markdown
+def _share(label: str, elem_id: str, lowest: float, value: float) -> gr.Slider:
+    return gr.Slider(lowest, 1, value, step=0.01, label=label, elem_id=elem_id, min_width=90)
 
 
-def _build_answer() -> _Answer:
-    """Build what the model says and where it looked."""
-
+def _build_answer() -> Answer:
     def picture(name: str, **options: Any) -> gr.Image:
         return gr.Image(
             label=name,
@@ -286,26 +205,20 @@ def _build_answer() -> _Answer:
         )
         with gr.Column(min_width=280):
             note = gr.Markdown("The model is being loaded …", label="Note", elem_id="vit-note")
-    return _Answer(heat, other, seen, label, note)
+    return Answer(heat, other, seen, label, note)
 
 
-class _Controls(NamedTuple):
-    method: gr.Dropdown
-    label: gr.Dropdown
-    other_method: gr.Dropdown
-    other_label: gr.Dropdown
-    fusion: gr.Radio
-    ratio: gr.Slider
-    layers: list[gr.components.Component]  # first, last, layer, head
-
-
-def _build_settings(facts: dict[str, Any]) -> _Controls:
-    """Build the choice of the map and, folded, of one to compare with."""
+def _build_settings(facts: dict[str, Any]) -> Controls:
+    """Build the choice of the map and of one to compare with and, folded, how they are made."""
     classes = [BEST, SECOND, *facts["classes"]]
-    with gr.Accordion("How the map is made", open=True):
-        with gr.Row():
-            method = gr.Dropdown(list(METHODS), label="Method", elem_id="vit-method")
-            label = gr.Dropdown(classes, label="For class", visible=False, elem_id="vit-class")
+    with gr.Row():
+        method = gr.Dropdown(list(METHODS), label="Method", elem_id="vit-method")
+        label = gr.Dropdown(classes, label="For class", visible=False, elem_id="vit-class")
+        other = gr.Dropdown([NOTHING, *METHODS], label="Compare with", elem_id="vit-other-method")
+        other_label = gr.Dropdown(
+            classes, value=SECOND, label="For class", visible=False, elem_id="vit-other-class"
+        )
+    with gr.Accordion("How the map is made", open=False, elem_id="vit-how") as fold:
         help_text = gr.Markdown(f"{METHODS[ROLLOUT]} {COLOURS_HELP}")
         with gr.Row() as fusing:
             fusion, ratio = _build_fusion()
@@ -313,27 +226,26 @@ def _build_settings(facts: dict[str, Any]) -> _Controls:
             first, last = _build_range(facts["config"]["depth"])
         with gr.Row(visible=False) as single:
             layer, head = _build_single(facts["config"])
-        with gr.Row():
-            compared = [NOTHING, *METHODS]
-            other = gr.Dropdown(compared, label="Compare with", elem_id="vit-other-method")
-            other_label = gr.Dropdown(
-                classes, value=SECOND, label="For class", visible=False, elem_id="vit-other-class"
-            )
+        pack = gr.Button("Download the arrays (NPZ)", size="sm", elem_id="vit-pack")
+        file = gr.DownloadButton("NPZ", visible="hidden", elem_id="vit-npz")
+    outputs = [help_text, label, other_label, fusing, ranged, single, fold]
+    gr.on([method.change, other.change], _adapt, [method, other], outputs, **QUIET)
+    layers = [first, last, layer, head]
+    return Controls(method, label, other, other_label, fusion, ratio, layers, pack, file)
 
-    def adapt(method: str, other: str) -> tuple[Any, ...]:
-        both = {method, other}
-        return (
-            f"{METHODS[method]} {COLOURS_HELP}",
-            gr.Dropdown(visible=method in CLASS_METHODS),
-            gr.Dropdown(visible=other in CLASS_METHODS),
-            gr.Row(visible=ROLLOUT in both),
-            gr.Row(visible=bool(both - {LAYER, NOTHING})),
-            gr.Row(visible=LAYER in both),
-        )
 
-    outputs = [help_text, label, other_label, fusing, ranged, single]
-    gr.on([method.change, other.change], adapt, [method, other], outputs, **QUIET)
-    return _Controls(method, label, other, other_label, fusion, ratio, [first, last, layer, head])
+def _adapt(method: str, other: str) -> tuple[Any, ...]:
+    """Explain the method, and show the settings that it and the other one have."""
+    both = {method, other}
+    return (
+        f"{METHODS[method]} {COLOURS_HELP}",
+        gr.Dropdown(visible=method in CLASS_METHODS),
+        gr.Dropdown(visible=other in CLASS_METHODS),
+        gr.Row(visible=ROLLOUT in both),
+        gr.Row(visible=bool(both - {LAYER, NOTHING})),
+        gr.Row(visible=LAYER in both),
+        gr.Accordion(open=True) if LAYER in both else gr.skip(),  # which layer is the question
+    )
 
 
 def _build_fusion() -> tuple[gr.Radio, gr.Slider]:
@@ -369,3 +281,95 @@ def _build_single(config: dict[str, Any]) -> tuple[gr.Slider, gr.Slider]:
         0, heads, 0, step=1, label="Head", info="0 is the mean of all", elem_id="vit-head"
     )
     return layer, head
+
+
+def _build_page(facts: dict[str, Any], events: Events) -> Page:
+    session = gr.State()
+    with gr.Row():
+        with gr.Column(scale=4, min_width=320):
+            browser = _build_browser(events.samples)
+            source = _build_source(events.samples[FIRST])
+            gr.HTML(f"<style>{CSS}</style>", padding=False)
+        with gr.Column(scale=7, min_width=320):
+            answer = _build_answer()
+            controls = _build_settings(facts)
+    patch_layer, patch = build_patch(session, answer.pictures, facts["config"]["depth"])
+    drawings = [patch, build_heads(session), build_test(session, controls.mapped)]
+    learned = build_learned(session)
+    menu = build_model(list(events.checkpoints), events.facts)
+    return Page(session, browser, source, answer, controls, patch_layer, drawings, learned, menu)
+
+
+def _wire_api(page: Page, events: Events) -> None:
+    """Offer an answer in one step; the page itself keeps it in its session."""
+    source, controls, answer = page.source, page.controls, page.answer
+    gr.on(
+        [],
+        events.classify,
+        [source.image, controls.fusion, controls.ratio, page.menu, *source.crop],
+        [answer.label, answer.heat, answer.seen, answer.note],
+        api_name="classify",
+    )
+
+
+def _wire_browser(page: Page, events: Events) -> None:
+    browser = page.browser
+    filters = [page.menu, browser.label, browser.wrong]
+    found = [browser.gallery, browser.chosen, browser.heading]
+    gr.on([part.change for part in filters], events.browse, filters, found, **QUIET)
+    browser.gallery.select(
+        events.pick_sample, browser.chosen, page.source.image, api_visibility="private"
+    )
+
+
+def _wire_answer(page: Page, events: Events) -> None:
+    """Classify and draw anew whenever the picture, its part or the checkpoint changes."""
+    source, controls, answer = page.source, page.controls, page.answer
+    # No triggers: when the page opens and whenever the picture changes.
+    new = gr.on(None, centre, [source.image], source.crop, **QUIET)
+    aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
+    adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
+    chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)
+    moves = [source.button.click, *[slider.input for slider in source.crop]]
+    asked = [source.image, page.menu, *source.crop]
+    seen = [page.session, answer.label, answer.note, source.part]
+    steps = (new, aimed, chosen)
+    new, aimed, chosen = [step.success(events.look, asked, seen, **QUIET) for step in steps]
+    moved = gr.on(moves, events.look, asked, seen, **QUIET, trigger_mode="always_last")
+    for look in (new, aimed, chosen, moved):
+        step = look.success(draw, page.compared, page.drawn, **QUIET)
+        for drawing in page.drawings:
+            step = step.success(*drawing, **QUIET)
+    chosen.success(*page.learned, **QUIET)  # which only another checkpoint changes
+
+
+def _wire_maps(page: Page, events: Events) -> None:
+    """Draw anew what is already computed, and hand it out."""
+    settings = [component.change for component in page.compared[1:]]
+    options = QUIET | {"trigger_mode": "always_last"}
+    redrawn = gr.on(settings, draw, page.compared, page.drawn, **options)
+    redrawn.success(*page.drawings[-1], **QUIET)  # the test was about another map
+    controls = page.controls
+    packed = controls.pack.click(
+        events.pack, page.compared, controls.file, api_visibility="private"
+    )
+    packed.success(None, js=DOWNLOAD)
+
+
+def build_tab(checkpoints: dict[str, Path], device: str, open_image: OpenImage) -> None:
+    """Build the tab inside the current `gr.Blocks`.
+
+    Args:
+        checkpoints: Files written by `train_vit.py`, by name. The first is the first to be shown;
+            each is read when it is asked for.
+        device: Torch device on which the models run.
+        open_image: Opens an uploaded file as an upright RGB picture, or raises a ValueError with
+            a sentence for the user.
+    """
+    facts = read_facts(next(iter(checkpoints.values()), Path())) or UNKNOWN
+    events = Events(checkpoints, device, open_image, load_samples())
+    page = _build_page(facts, events)
+    _wire_api(page, events)
+    _wire_browser(page, events)
+    _wire_answer(page, events)
+    _wire_maps(page, events)

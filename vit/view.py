@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from vit.heatmap import overlay
+from vit.heatmap import inset, overlay
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vit.predictor import Prediction, Predictor
 
 SIDE = 448  # of the shown pictures, in pixels
+WHOLE = 640  # longer side of the whole picture, in pixels
 ROLLOUT, LAYER = "Attention rollout", "Attention of one layer"
 GRADIENT, CHEFER = "Gradient-weighted rollout", "Transformer attribution"
 METHODS = {
@@ -31,6 +32,7 @@ the rule for self-attention of Chefer, Gur and Wolf (ICCV 2021).""",
 }
 CLASS_METHODS = (GRADIENT, CHEFER)
 BEST, SECOND = "the answer", "the second guess"  # in the place of a class
+NOTHING = "nothing"  # in the place of a method to compare with
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,12 @@ def explain(look: Look, settings: Settings) -> Image.Image:
     """Lay the map over the part of the picture that the model saw."""
     square = look.picture.crop(look.prediction.box)
     return overlay(square, heat_map(look, settings).numpy(), SIDE)
+
+
+def explain_whole(look: Look, settings: Settings) -> Image.Image:
+    """Show the whole picture, with the map over the part that the model saw."""
+    heat = heat_map(look, settings).numpy()
+    return inset(look.picture, look.prediction.box, heat, WHOLE)
 
 
 def title(look: Look, settings: Settings) -> str:

@@ -1,11 +1,19 @@
-"""The folded panels of the ViT tab in a real browser."""
+"""The ViT tab in a real browser: samples, own pictures, maps, panels and the download."""
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from vit.facts import find_checkpoints
+from vit.predictor import Predictor
+from vit.samples import load_samples, mistakes
+
+ASSETS = Path(__file__).parents[2] / "assets"
 expect.set_options(timeout=60_000)
 
 
@@ -15,6 +23,14 @@ def picture(page: Page, where: str) -> np.ndarray:
     image.wait_for()
     answer = page.request.get(image.evaluate("node => node.src"))
     return np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB"), np.float32)
+
+
+def wait_until(page: Page, true: Callable[[], bool]) -> None:
+    for _ in range(150):
+        if true():
+            return
+        page.wait_for_timeout(200)
+    pytest.fail("The page did not come to show what was expected.")
 
 
 def choose(page: Page, dropdown: str, option: str) -> None:
@@ -55,3 +71,72 @@ def test_a_click_shows_the_patch(page: Page) -> None:
     click_patch(page, seen, 2.5, 5.5)
     assert framed(picture(page, "#vit-patch-looks")) == [112, 280, 167, 335]
     assert framed(picture(page, "#vit-patch-seen-by")) == [112, 280, 167, 335]
+
+
+def test_the_part_that_is_seen_moves(page: Page, tmp_path: Path) -> None:
+    colours = [(220, 40, 40), (40, 220, 40), (40, 40, 220)]
+    picture_file = Image.new("RGB", (300, 100))
+    for number, colour in enumerate(colours):
+        picture_file.paste(colour, (100 * number, 0, 100 * number + 100, 100))
+    picture_file.save(tmp_path / "flag.png")
+    expect(page.locator("#vit-part")).to_be_hidden()  # of a sample the model sees all
+    page.locator("#vit-image").get_by_role("button", name="Remove Image").click()
+    page.locator("#vit-image input[type=file]").first.set_input_files(tmp_path / "flag.png")
+
+    def is_seen(number: int) -> bool:
+        shown = picture(page, "#vit-seen")
+        return bool(np.abs(shown - colours[number]).mean() < 3)
+
+    wait_until(page, lambda: is_seen(1))
+    whole = picture(page, "#vit-whole")
+    assert whole.shape == (213, 640, 3)
+    colourful = np.ptp(whole, axis=-1).max(axis=0) > 20
+    assert np.flatnonzero(colourful).tolist() == list(range(213, 426))  # the map, and no more
+    image = page.locator("#vit-whole img").first
+    box = image.bounding_box()
+    assert box
+    image.click(position={"x": box["width"] * 0.9, "y": box["height"] / 2})
+    wait_until(page, lambda: is_seen(2))
+    expect(page.locator("#vit-note")).to_contain_text("The model saw 100 × 100 of the 300 × 100")
+    page.locator("#vit-across input[type=range]").fill("0")
+    wait_until(page, lambda: is_seen(0))
+    page.locator("#vit-samples .thumbnail-item").first.click()
+    expect(page.locator("#vit-part")).to_be_hidden()
+    expect(page.locator("#vit-note")).to_contain_text("True label")
+
+
+def test_the_samples_are_filtered(page: Page) -> None:
+    samples, shown = load_samples(), page.locator("#vit-samples .thumbnail-item")
+    page.locator("#vit-seen img").first.wait_for()
+    choose(page, "#vit-filter", "cat")
+    expect(shown).to_have_count(3)
+    shown.nth(1).click()
+    cats = [np.asarray(s.picture, np.float32) for s in samples if s.label == "cat"]
+    wait_until(page, lambda: np.abs(picture(page, "#vit-seen")[7::14, 7::14] - cats[1]).mean() < 1)
+    expect(page.locator("#vit-note")).to_contain_text("True label: cat")
+    choose(page, "#vit-filter", "all classes")
+    page.locator("#vit-wrong input").check()
+    predictor = Predictor(next(iter(find_checkpoints(ASSETS).values())))
+    answers = predictor.answers([sample.picture for sample in samples])
+    wrong = mistakes(samples, answers, predictor.checkpoint.classes)
+    expect(shown).to_have_count(len(wrong))
+    expect(page.locator("#vit-heading")).to_contain_text(f"({len(wrong)} of {len(samples)})")
+    for number in list(wrong)[:1]:
+        expect(shown.first).to_contain_text(f"{samples[number].label} → {wrong[number]}")
+        shown.first.click()
+        expect(page.locator("#vit-note")).to_contain_text("✗ wrong")
+
+
+def test_the_arrays_are_downloaded(page: Page) -> None:
+    page.locator("#vit-seen img").first.wait_for()
+    choose(page, "#vit-other-method", "Transformer attribution")
+    page.locator("#vit-other img").wait_for()
+    page.get_by_text("How the map is made").click()
+    with page.expect_download() as download:
+        page.locator("#vit-pack").click()
+    assert download.value.suggested_filename == "vit.npz"
+    with np.load(download.value.path()) as arrays:
+        assert len(arrays["maps"]) == 2
+        assert arrays["box"].tolist() == [0, 0, 32, 32]
+        shown = picture(page, "#vit-seen")[7::14, 7::14]
+        assert np.abs(arrays["seen"] - shown).max() <= 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit.heatmap import enlarge, overlay
+from vit.heatmap import FRAME, enlarge, inset, overlay
 
 GREY = Image.new("RGB", (32, 32), (90, 90, 90))
 
@@ -61,3 +61,30 @@ def test_enlarge_repeats_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
     expected = pixels.repeat(5, axis=0).repeat(5, axis=1)
     assert np.array_equal(np.asarray(enlarge(Image.fromarray(pixels), 20)), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "shown", "where"),
+    [
+        ((64, 32), (32, 0, 64, 32), (640, 320), (320, 0, 639, 319)),  # lying, the right half
+        ((32, 64), (8, 40, 24, 56), (320, 640), (80, 400, 239, 559)),  # standing, inside
+        ((1280, 640), (0, 320, 320, 640), (640, 320), (0, 160, 159, 319)),  # a large one
+        ((900, 1), (450, 0, 451, 1), (640, 1), (320, 0, 320, 0)),  # a line
+    ],
+)
+def test_inset_lies_in_its_frame(
+    size: tuple[int, int], box: tuple, shown: tuple[int, int], where: tuple
+) -> None:
+    picture = inset(Image.new("RGB", size, (90, 200, 90)), box, one_hot(2, 5), 640)
+    assert picture.size == shown
+    pixels = np.asarray(picture).astype(int)
+    rows, columns = np.nonzero((pixels == FRAME).all(-1))
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == where
+    outside = np.ones(pixels.shape[:2], bool)
+    outside[where[1] : where[3] + 1, where[0] : where[2] + 1] = False
+    assert (np.ptp(pixels[outside], axis=-1) == 0).all(), "around it there is no colour"
+    if (side := where[2] - where[0] + 1) > 8:
+        inside = pixels[where[1] : where[3] + 1, where[0] : where[2] + 1]
+        inside = inside[3:-3, 3:-3, 0]  # red, of which the green picture has little
+        y, x = np.unravel_index(inside.argmax(), inside.shape)
+        assert ((y + 3) * 8 // side, (x + 3) * 8 // side) == (2, 5)

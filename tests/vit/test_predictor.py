@@ -10,7 +10,8 @@ from PIL import Image
 
 from vit import predictor
 from vit.checkpoint import Checkpoint, load_checkpoint
-from vit.predictor import Predictor, centre_square
+from vit.crop import Crop
+from vit.predictor import Predictor
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -41,23 +42,32 @@ def test_a_picture_of_the_right_size_is_seen_as_it_is(tiny_checkpoint: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("size", "box"),
+    ("crop", "box"),
     [
-        ((640, 480), (80, 0, 560, 480)),  # lying
-        ((480, 640), (0, 80, 480, 560)),  # standing
-        ((5, 8), (0, 1, 5, 6)),  # one row more below than above
-        ((300, 1), (149, 0, 150, 1)),  # a line
+        (Crop(), (30, 0, 70, 40)),  # by itself the middle
+        (Crop(0, 0), (0, 0, 40, 40)),
+        (Crop(1, 1, 0.25), (90, 30, 100, 40)),
     ],
 )
-def test_centre_square(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
-    assert centre_square(size) == box
-
-
-def test_only_the_centre_is_seen(tiny_checkpoint: Path) -> None:
+def test_only_the_crop_is_seen(tiny_checkpoint: Path, crop: Crop, box: tuple[int, ...]) -> None:
     wide = Image.new("RGB", (100, 40), (255, 0, 0))
-    wide.paste((0, 0, 255), (30, 0, 70, 40))
-    seen = np.asarray(Predictor(tiny_checkpoint).predict(wide).seen)
-    assert (seen == (0, 0, 255)).all()
+    wide.paste((0, 0, 255), box)
+    prediction = Predictor(tiny_checkpoint).predict(wide, crop)
+    assert (np.asarray(prediction.seen) == (0, 0, 255)).all()
+    assert prediction.box == box
+
+
+def test_answers_are_those_of_single_predictions(tiny_checkpoint: Path) -> None:
+    shared = Predictor(tiny_checkpoint)
+    model = shared.checkpoint.model
+    pictures = [Image.new("RGB", (30, 20), colour) for colour in ("red", "lime", "blue", "white")]
+    small = [image.resize((8, 8)) for image in pictures]
+    with torch.no_grad():  # or the biases alone would decide
+        model.head.bias -= model(shared.to_input(small)).mean(dim=0)
+    single = [shared.predict(image).probabilities for image in pictures]
+    answers = shared.answers(pictures)
+    assert answers == [max(p, key=p.__getitem__) for p in single]
+    assert len(set(answers)) > 1
 
 
 def test_shrinking_does_not_alias(tiny_checkpoint: Path) -> None:

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit.strips import heat_tiles, sheet
+from vit.strips import GAP, heat_tiles, sheet, text_width
 
 COLOURS = [[(255, 0, 0), (0, 255, 0), (0, 0, 255)], [(9, 9, 9), (90, 90, 90), (200, 200, 200)]]
+LEFT = text_width("ab") + 2 * GAP
 TILES = [[Image.new("RGB", (60, 40), colour) for colour in row] for row in COLOURS]
 
 
@@ -13,7 +14,7 @@ TILES = [[Image.new("RGB", (60, 40), colour) for colour in row] for row in COLOU
     [
         ({}, (0, 0), 46),
         ({"columns": "abc"}, (0, 18), 46),
-        ({"rows": "ab", "columns": "abc"}, (66, 18), 46),
+        ({"rows": "ab", "columns": "abc"}, (LEFT, 18), 46),
         ({"captions": ["abc", "def"]}, (0, 0), 64),  # room for a line under every tile
     ],
     ids=str,
@@ -28,7 +29,8 @@ def test_every_tile_is_in_its_place(options: dict, corner: tuple[int, int], step
 
 def test_names_are_written_on_nothing() -> None:
     picture = np.asarray(sheet(TILES, "ab", "abc"))
-    for name in (picture[:18, 66:126], picture[18:58, :60]):
+    assert text_width(["W", "a long name"]) > 3 * text_width(["W"]) > 0
+    for name in (picture[:18, LEFT : LEFT + 60], picture[18:58, :LEFT]):
         assert 0 < (name[..., 3] > 0).sum() < name[..., 3].size / 2
 
 

@@ -1,20 +1,22 @@
 import asyncio
-from collections import Counter
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from vit import rollout, tab, view
-from vit.model import ViTConfig
-from vit.predictor import Prediction
+from vit.events import ALL, KEPT, Events, aim, draw
+from vit.predictor import Predictor
+from vit.samples import load_samples, mistakes
 
-Handler = Callable[..., tuple[Any, ...]]
+Handler = Callable[..., Any]
+MIDDLE = (0.5, 0.5, 1.0)  # across, down, size
+# Nothing to compare with; then method, class, fusion, ratio, layers, layer and head.
+COMPARED = (view.NOTHING, view.BEST, view.ROLLOUT, view.BEST, "mean", 0.0, 1, 2, 2, 0)
 
 
 def open_image(path: str) -> Image.Image:
@@ -24,10 +26,10 @@ def open_image(path: str) -> Image.Image:
         return image.convert("RGB")
 
 
-def build(checkpoint: Path) -> gr.Blocks:
+def build(*checkpoints: Path) -> gr.Blocks:
     async def inside() -> gr.Blocks:
         with gr.Blocks() as blocks:
-            tab.build_tab(checkpoint, "cpu", open_image)
+            tab.build_tab({path.stem: path for path in checkpoints}, "cpu", open_image)
         return blocks
 
     # Outside of an event loop Gradio makes its own ones and never closes them.
@@ -48,14 +50,6 @@ def classify(page: gr.Blocks) -> Handler:
     return handler(page, "classify")
 
 
-def test_samples() -> None:
-    samples = tab.load_samples()
-    assert set(Counter(label for _, label in samples).values()) == {3}
-    assert len(samples) == 30
-    assert {picture.size for picture, _ in samples} == {(32, 32)}
-    assert len({picture.tobytes() for picture, _ in samples}) == 30
-
-
 def test_fusions_are_those_of_rollout() -> None:
     assert tuple(rollout.HEAD_FUSIONS) == tab.HEAD_FUSIONS
 
@@ -66,25 +60,15 @@ def test_classify_is_the_only_public_event(page: gr.Blocks) -> None:
 
 
 def test_a_sample(tmp_path: Path, classify: Handler) -> None:
-    picture, label = tab.load_samples()[3]
+    picture, label = load_samples()[3]
     picture.save(tmp_path / "any name.png")
-    probabilities, overlay, seen, note = classify(str(tmp_path / "any name.png"), "max", 0.5)
+    probabilities, overlay, seen, note = classify(
+        str(tmp_path / "any name.png"), "max", 0.5, "tiny", *MIDDLE
+    )
     assert list(probabilities) == ["red", "green", "blue"]
     assert overlay.size == seen.size == (view.SIDE, view.SIDE)
     assert f"True label: **{label}** — not a class of this model" in note
     assert "**87.5%** right on the 1,234 test pictures of colours" in note
-
-
-@pytest.mark.parametrize(
-    ("classes", "verdict"),
-    [(("airplane", "<b>"), "✓ right"), (("<b>", "airplane"), "✗ wrong")],
-)
-def test_verdict(classes: tuple[str, str], verdict: str) -> None:
-    probabilities = dict(zip(classes, (0.75, 0.25), strict=True))
-    seen = Image.new("RGB", (8, 8))
-    prediction = Prediction(probabilities, torch.empty(0), ViTConfig(), seen, (0, 0, 8, 8))
-    text = tab.describe(prediction, "airplane", (8, 8))
-    assert text == f"### {escape(classes[0])}, 75%\nTrue label: **airplane** — {verdict}"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +86,10 @@ def test_any_checkpoint(
     tmp_path: Path, make_checkpoint: Callable[..., Path], options: dict[str, Any]
 ) -> None:
     classify = handler(build(make_checkpoint(**options)), "classify")
-    tab.load_samples()[0][0].save(tmp_path / "own.png")
-    probabilities, overlay, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.5)
+    load_samples()[0].picture.save(tmp_path / "own.png")
+    probabilities, overlay, seen, note = classify(
+        str(tmp_path / "own.png"), "mean", 0.5, "tiny", *MIDDLE
+    )
     assert tuple(probabilities) == options.get("classes", ("red", "green", "blue"))
     assert overlay.size == seen.size == (view.SIDE, view.SIDE)
     assert f"It knows {len(probabilities)} classes" in note
@@ -111,38 +97,153 @@ def test_any_checkpoint(
 
 def test_an_own_picture(tmp_path: Path, classify: Handler) -> None:
     Image.new("RGB", (64, 40), (0, 90, 200)).save(tmp_path / "own.png")
-    _, overlay, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.0)
+    _, overlay, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", *MIDDLE)
     assert seen.getpixel((0, 0)) == (0, 90, 200)
     assert overlay.getpixel((0, 0)) != (0, 90, 200)
     assert "True label" not in note
     assert "The model saw the middle 40 × 40 of your picture, scaled to 8 × 8 pixels." in note
 
 
+def test_a_part_of_an_own_picture(tmp_path: Path, classify: Handler) -> None:
+    picture = Image.new("RGB", (64, 40), (0, 90, 200))
+    picture.paste((200, 90, 0), (54, 30, 64, 40))
+    picture.save(tmp_path / "own.png")
+    _, _, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", 1, 1, 0.25)
+    assert (np.asarray(seen) == (200, 90, 0)).all()
+    assert "The model saw 10 × 10 of the 64 × 40 pixels of your picture" in note
+
+
+def test_a_part_of_a_sample_has_no_true_label(tmp_path: Path, classify: Handler) -> None:
+    load_samples()[0].picture.save(tmp_path / "own.png")
+    *_, note = classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", 0, 0, 0.5)
+    assert "True label" not in note
+
+
 @pytest.mark.parametrize(
-    ("image", "fusion", "message"),
+    ("values", "message"),
     [
-        (None, "mean", "Choose a picture first"),
-        ("a.txt", "mean", "&lt;b&gt;This&lt;/b&gt; is no picture."),  # text, never HTML
-        ("own.png", "sum", "head_fusion is &#x27;sum&#x27;"),
+        ({"image": None}, "Choose a picture first"),
+        ({"image": "a.txt"}, "&lt;b&gt;This&lt;/b&gt; is no picture."),  # text, never HTML
+        ({"fusion": "sum"}, "head_fusion is &#x27;sum&#x27;"),
+        ({"checkpoint": "big"}, "checkpoint is &#x27;big&#x27;; choose one of [&#x27;tiny&#x27;]"),
+        ({"across": 2}, "across is 2; it must be from 0 to 1"),
     ],
+    ids=str,
 )
 def test_errors_are_sentences(
-    tmp_path: Path, classify: Handler, image: str | None, fusion: str, message: str
+    tmp_path: Path, classify: Handler, values: dict[str, Any], message: str
 ) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
+    given = {"image": "own.png", "fusion": "mean", "checkpoint": "tiny", "across": 0.5} | values
+    image = given["image"] and str(tmp_path / given["image"])
     with pytest.raises(gr.Error) as caught:
-        classify(image and str(tmp_path / image), fusion, 0.0)
+        classify(image, given["fusion"], 0.0, given["checkpoint"], given["across"], 0.5, 1)
     assert caught.value.message.startswith(message)
 
 
 def test_a_page_without_checkpoint_opens_and_says_so(tmp_path: Path) -> None:
-    classify = handler(build(tmp_path / "none.safetensors"), "classify")
+    page = build()
     Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
-    with pytest.raises(gr.Error, match="is not a checkpoint"):
-        classify(str(tmp_path / "own.png"), "mean", 0.0)
+    with pytest.raises(gr.Error, match=r"no checkpoint yet: train_vit\.py makes one"):
+        handler(page, "classify")(str(tmp_path / "own.png"), "mean", 0.0, None, *MIDDLE)
+
+
+def test_a_checkpoint_that_is_gone(tiny_checkpoint: Path, page: gr.Blocks) -> None:
+    tiny_checkpoint.unlink()
+    for name in ("choose", "show"):
+        with pytest.raises(gr.Error, match=r"is not a checkpoint of train_vit\.py any more"):
+            handler(page, name)("tiny")
 
 
 def test_no_picture_empties_the_page(page: gr.Blocks) -> None:
-    assert handler(page, "look")(None) == (None, None, "")
-    heat, other, seen = tab.draw(None, tab.NOTHING, view.BEST, view.ROLLOUT, view.BEST)
-    assert (heat, other.value, other.visible, seen) == (None, None, False, None)
+    session, label, note, part = handler(page, "look")(None, "tiny", *MIDDLE)
+    assert (session, label, note, part.visible) == (None, None, "", False)
+    heat, other, seen, whole = draw(None, *COMPARED)
+    assert (heat, other.value, other.visible, seen, whole) == (None, None, False, None, None)
+    with pytest.raises(gr.Error, match="there is nothing to download yet"):
+        handler(page, "pack")(None, *COMPARED)
+
+
+@pytest.mark.parametrize(
+    ("size", "visible"),
+    [((8, 8), False), ((9, 9), True), ((8, 16), True), ((4, 4), False), ((2, 6), True)],
+)
+def test_there_is_a_part_to_choose_if_the_picture_is_larger(
+    tmp_path: Path, page: gr.Blocks, size: tuple[int, int], visible: bool
+) -> None:
+    Image.new("RGB", size).save(tmp_path / "own.png")
+    session, *_, part = handler(page, "look")(str(tmp_path / "own.png"), "tiny", *MIDDLE)
+    assert part.visible is visible
+    assert session.prediction.box == (0, (size[1] - size[0]) // 2, size[0], sum(size) // 2)
+
+
+def test_a_click_moves_the_part(tmp_path: Path, page: gr.Blocks) -> None:
+    Image.new("RGB", (100, 40)).save(tmp_path / "own.png")
+    session, *_ = handler(page, "look")(str(tmp_path / "own.png"), "tiny", *MIDDLE)
+    # The whole picture is shown 640 pixels wide: this is the pixel (30, 10).
+    click = gr.SelectData(None, {"index": [192, 64], "value": None})
+    assert aim(session, 0.5, 0.5, 1, click) == (pytest.approx(1 / 6), 0.5)
+    assert aim(session, 0.5, 0.5, 0.5, click) == (pytest.approx(0.25), 0)
+    assert aim(None, 0.5, 0.5, 1, click) == (0.5, 0.5)
+
+
+def test_the_settings_adapt_to_the_checkpoint(
+    tiny_checkpoint: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    tiny_checkpoint.rename(tiny_checkpoint.with_stem("first"))
+    other = make_checkpoint(("cat", "dog"), depth=3, num_heads=4)
+    page = build(tiny_checkpoint.with_stem("first"), other)
+    label, other_label, first, last, layer, head, patch = handler(page, "choose")("tiny")
+    classes = [(name, name) for name in (view.BEST, view.SECOND, "cat", "dog")]
+    assert label.choices == other_label.choices == classes
+    assert (label.value, other_label.value) == (view.BEST, view.SECOND)
+    found = [(slider.maximum, slider.value) for slider in (first, last, layer, head, patch)]
+    assert found == [(3, 1), (3, 3), (3, 3), (4, 0), (3, 3)]
+
+
+def test_only_a_few_checkpoints_stay_in_memory(
+    tmp_path: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    many = {str(number): tmp_path / f"{number}.safetensors" for number in range(KEPT + 1)}
+    for path in many.values():
+        make_checkpoint().rename(path)
+    events = Events(many, "cpu", open_image, [])
+    loaded = [events.load(events.path(name)) for name in many]
+    assert len({id(predictor) for predictor in loaded}) == KEPT + 1
+    assert events.load(events.path(str(KEPT))) is loaded[-1]
+    assert events.load(events.path("0")) is not loaded[0]
+
+
+def test_the_samples_of_a_class(page: gr.Blocks) -> None:
+    gallery, chosen, heading = handler(page, "browse")("tiny", "cat", False)
+    assert [load_samples()[i].label for i in chosen] == ["cat"] * 3
+    assert [row["caption"] for row in gallery.value] == ["cat"] * 3
+    assert "(3 of 30)" in heading
+    click = gr.SelectData(None, {"index": 1, "value": None})
+    assert handler(page, "pick_sample")(chosen, click) == load_samples()[chosen[1]].picture
+
+
+def test_the_mistakes_of_the_model(make_checkpoint: Callable[..., Path]) -> None:
+    path = make_checkpoint(("frog", "cat", "oak"))
+    page = build(path)
+    samples = load_samples()
+    answers = Predictor(path).answers([sample.picture for sample in samples])
+    wrong = list(mistakes(samples, answers, ("frog", "cat", "oak")))
+    assert wrong
+    gallery, chosen, heading = handler(page, "browse")("tiny", ALL, True)
+    assert chosen == wrong
+    captions = [f"{samples[i].label} → {answers[i]}" for i in wrong]
+    assert [row["caption"] for row in gallery.value] == captions
+    assert f"({len(wrong)} of 30)" in heading
+    gallery, chosen, heading = handler(page, "browse")("tiny", "ship", True)
+    assert (gallery.value, chosen) == ([], [])
+    assert "(0 of 30)" in heading
+
+
+def test_the_download_holds_both_maps(tmp_path: Path, page: gr.Blocks) -> None:
+    load_samples()[0].picture.save(tmp_path / "own.png")
+    session, *_ = handler(page, "look")(str(tmp_path / "own.png"), "tiny", *MIDDLE)
+    both = (view.CHEFER, view.SECOND, *COMPARED[2:])
+    for values, count in ((COMPARED, 1), (both, 2)):
+        with np.load(handler(page, "pack")(session, *values)) as arrays:
+            assert arrays["maps"].shape == (count, 4, 4)

@@ -11,6 +11,8 @@ from PIL import Image
 
 from vit import panels
 from vit.attribution import gradient_rollout, raw_attention, transformer_attribution
+from vit.confusion import draw_confusion
+from vit.facts import read_facts
 from vit.predictor import Predictor
 from vit.rollout import attention_rollout
 from vit.view import (
@@ -114,6 +116,20 @@ def test_without_a_picture_the_panels_stay_empty(look: Look) -> None:
     assert panels.draw_learned(None) == (None, None)
     with pytest.raises(ValueError, match="Choose a picture first"):
         panels.run_test(None, Settings())
+
+
+def test_the_model_panel(tiny_checkpoint: Path) -> None:
+    facts = read_facts(tiny_checkpoint)
+    assert facts
+    text, picture = panels.draw_model(facts)
+    assert "87.50% of 1,234 test pictures" in text
+    assert (panels.NO_CONFUSION in text, picture) == (True, None)
+    facts["metrics"]["confusion"] = [[9, 0, 0], [1, 8, 0], [0, 0, 5]]
+    text, picture = panels.draw_model(facts)
+    assert panels.CONFUSION_HELP in text
+    assert picture
+    expected = draw_confusion(facts["metrics"]["confusion"], ["red", "green", "blue"])
+    assert picture.tobytes() == expected.tobytes()
 
 
 def test_a_patch_of_a_finer_grid_means_the_last(look: Look) -> None:

@@ -1,0 +1,23 @@
+import numpy as np
+
+from vit.confusion import HEIGHT, draw_confusion
+from vit.strips import GAP, LINE, text_width
+
+
+def cell(picture: np.ndarray, row: int, column: int, classes: tuple[str, ...]) -> np.ndarray:
+    """Return the pixels of a cell that no letter reaches: its lowest rows."""
+    width = text_width([*classes, "right"]) + 2
+    left = text_width(classes) + 2 * GAP + column * (width + GAP)
+    top = LINE + row * (HEIGHT + GAP)
+    return picture[top + HEIGHT - 3 : top + HEIGHT, left : left + width]
+
+
+def test_a_cell_is_bright_as_its_share_of_the_row() -> None:
+    classes = ("cat", "a much longer name", "never seen")
+    picture = np.asarray(draw_confusion([[1, 3, 0], [50, 100, 50], [0, 0, 0]], classes)).astype(int)
+    found = np.array([[cell(picture, y, x, classes)[..., :3].mean() for x in range(4)]
+                      for y in range(3)])  # fmt: skip
+    shares = np.array([[0.25, 0.75, 0, 0.25], [0.25, 0.5, 0.25, 0.5], [0, 0, 0, 0]])
+    assert all(np.ptp(found[shares == share]) == 0 for share in (0, 0.25, 0.5))
+    assert np.all(np.diff([found[shares == s].mean() for s in (0, 0.25, 0.5, 0.75)]) > 10)
+    assert (picture[LINE:, text_width(classes) + 2 * GAP :, 3].max(0) > 0).any()

@@ -1,0 +1,73 @@
+"""What the ViT tab says of an answer and of a checkpoint, in Markdown."""
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from vit.crop import Crop
+
+if TYPE_CHECKING:
+    from vit.predictor import Prediction
+
+SAID = ("confusion", "test_accuracy", "test_images", "data")  # metrics with a place of their own
+
+
+def describe_answer(prediction: "Prediction", truth: str | None, size: tuple[int, int]) -> str:
+    """Say what the answer is, whether it is right, and what part was looked at.
+
+    Args:
+        prediction: The answer.
+        truth: The true label, if the picture is a sample.
+        size: Width and height of the whole picture, in pixels.
+    """
+    best, probability = max(prediction.probabilities.items(), key=lambda item: item[1])
+    answer = f"### {escape(best)}, {probability:.0%}"
+    if truth is not None:
+        verdict = "✓ right" if truth == best else "✗ wrong"
+        if truth not in prediction.probabilities:
+            verdict = "not a class of this model"
+        return f"{answer}\nTrue label: **{escape(truth)}** — {verdict}"
+    left, top, right, bottom = prediction.box
+    part = f"{right - left} × {bottom - top} of the {size[0]} × {size[1]} pixels"
+    if (right, bottom) == size and (left, top) == (0, 0):
+        part = "all"
+    elif prediction.box == Crop().box(size):
+        part = f"the middle {right - left} × {bottom - top}"
+    width, height = prediction.seen.size
+    return f"{answer}\nThe model saw {part} of your picture, scaled to {width} × {height} pixels."
+
+
+def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
+    """Say in a sentence or two which model answers, how good it is, and on which data.
+
+    Args:
+        name: What the page calls it.
+        facts: Of `vit.facts.read_facts`.
+    """
+    metrics, millions = facts["metrics"], facts["parameters"] / 1e6
+    return (
+        f"Model: **{escape(name)}**, a ViT with {millions:.1f} M parameters, "
+        f"**{metrics['test_accuracy']:.1%}** right on the {metrics['test_images']:,} test pictures "
+        f"of {escape(metrics['data'])}. It knows {len(facts['classes'])} classes and always "
+        "answers with one of them."
+    )
+
+
+def describe_details(facts: dict[str, Any]) -> str:
+    """Return a table of the accuracy, the sizes, the recipe and the rest of the metrics."""
+    metrics = facts["metrics"]
+    others = {key: value for key, value in metrics.items() if key not in SAID}
+    rows = {
+        "accuracy": f"{metrics['test_accuracy']:.2%} of {metrics['test_images']:,} test pictures",
+        "data": escape(metrics["data"]),
+        "parameters": f"{facts['parameters']:,}",
+        "sizes": _listed(facts["config"]),
+        "recipe": _listed(facts["recipe"]),
+        "training": _listed(others),
+    }
+    return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {text} |" for key, text in rows.items())
+
+
+def _listed(values: dict[str, Any]) -> str:
+    numbers = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+    text = ", ".join(f"{key} **{value}**" for key, value in numbers.items() if value != "")
+    return escape(text).replace("|", "\\|")

@@ -1,0 +1,235 @@
+"""What happens when somebody chooses, moves or presses something on the ViT tab."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from page import page_errors
+from vit.arrays import save_arrays
+from vit.crop import Crop, crop_around
+from vit.describe import describe_answer, describe_checkpoint
+from vit.facts import read_facts
+from vit.heatmap import enlarge
+from vit.samples import Sample, mistakes
+from vit.view import (
+    BEST,
+    NOTHING,
+    SECOND,
+    SIDE,
+    WHOLE,
+    Look,
+    Settings,
+    explain,
+    explain_whole,
+    title,
+)
+
+if TYPE_CHECKING:
+    from vit.predictor import Predictor
+
+KEPT = 3  # checkpoints in memory
+ALL = "all classes"
+CENTRE = Crop()
+
+Answer = tuple[dict[str, float], Image.Image, Image.Image, str]
+OpenImage = Callable[[str], Image.Image]
+
+
+class Events:
+    """Answer the events; a model is loaded when it is first asked for."""
+
+    def __init__(
+        self,
+        checkpoints: dict[str, Path],
+        device: str,
+        open_image: OpenImage,
+        samples: Sequence[Sample],
+    ) -> None:
+        """Take the checkpoints by name, and what `build_tab` explains."""
+        self.checkpoints, self.device, self.samples = checkpoints, device, samples
+        # A crop that moves reads the same picture again and again.
+        self.open_image = lru_cache(maxsize=2)(open_image)
+        self.load = lru_cache(maxsize=KEPT)(self._load)
+        self.truths = {(s.picture.size, s.picture.tobytes()): s.label for s in samples}
+
+    def _load(self, path: Path) -> "Predictor":
+        from vit.predictor import Predictor
+
+        return Predictor(path, self.device)
+
+    def path(self, name: str | None) -> Path:
+        """Return where a checkpoint is.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        if not self.checkpoints:
+            raise ValueError("There is no checkpoint yet: train_vit.py makes one.")
+        if name not in self.checkpoints:
+            raise ValueError(f"checkpoint is {name!r}; choose one of {list(self.checkpoints)}")
+        return self.checkpoints[name]
+
+    def facts(self, name: str | None) -> dict[str, Any]:
+        """Return what a checkpoint says of itself.
+
+        Raises:
+            ValueError: If there is none of that name, or none any more.
+        """
+        path = self.path(name)
+        if (facts := read_facts(path)) is None:
+            raise ValueError(f"{path} is not a checkpoint of train_vit.py any more")
+        return facts
+
+    def first_look(self, image: str | None, name: str | None, crop: Crop) -> tuple[Look, str]:
+        """Open and classify a picture; return the answer and what to say of it.
+
+        Raises:
+            ValueError: If there is no picture or no checkpoint, or one cannot be read.
+        """
+        if not image:
+            raise ValueError("Choose a picture first: pick one, or upload, paste or take one.")
+        picture, predictor = self.open_image(image), self.load(self.path(name))
+        seen = Look(predictor, predictor.predict(picture, crop), picture)
+        truth = self.truths.get((picture.size, picture.tobytes())) if crop == CENTRE else None
+        text = describe_answer(seen.prediction, truth, picture.size)
+        return seen, f"{text}\n\n{describe_checkpoint(name or '', self.facts(name))}"
+
+    def classify(
+        self,
+        image: str | None,
+        head_fusion: str,
+        discard_ratio: float,
+        checkpoint: str | None,
+        across: float,
+        down: float,
+        size: float,
+    ) -> Answer:
+        """Classify a picture with the Vision Transformer and show where it looked.
+
+        Args:
+            image: The picture.
+            head_fusion: How the heads of a layer are fused: mean, max or min.
+            discard_ratio: Share of the lowest attention to leave out, from 0 to 0.95.
+            checkpoint: Name of the checkpoint that answers.
+            across: Where the square lies that the model sees, from 0 (left) to 1 (right).
+            down: The same from 0 (top) to 1 (bottom).
+            size: Side of the square as a share of the shorter side of the picture.
+
+        Returns:
+            Probabilities, the rollout over the square, what the model saw, and a text.
+        """
+        with page_errors():
+            seen, text = self.first_look(image, checkpoint, Crop(across, down, size))
+            shown = explain(seen, Settings(head_fusion=head_fusion, discard_ratio=discard_ratio))
+        return seen.prediction.probabilities, shown, enlarge(seen.prediction.seen, SIDE), text
+
+    def look(self, image: str | None, name: str | None, *crop: float) -> tuple[Any, ...]:
+        """Classify for the page, which also asks whether there is a part to choose."""
+        if not image:
+            return None, None, "", gr.Column(visible=False)
+        with page_errors():
+            seen, text = self.first_look(image, name, Crop(*crop))
+        (width, height), side = seen.picture.size, seen.prediction.seen.width
+        choice = gr.Column(visible=width != height or width > side)
+        return seen, seen.prediction.probabilities, text, choice
+
+    def choose(self, name: str | None) -> tuple[Any, ...]:
+        """Adapt the settings to another checkpoint."""
+        with page_errors():
+            facts = self.facts(name)
+        depth, heads = facts["config"]["depth"], facts["config"]["num_heads"]
+        last = gr.Slider(maximum=depth, value=depth)
+        classes = [BEST, SECOND, *facts["classes"]]
+        return (
+            gr.Dropdown(classes, value=BEST),
+            gr.Dropdown(classes, value=SECOND),
+            gr.Slider(maximum=depth, value=1),
+            last,
+            last,
+            gr.Slider(maximum=heads, value=0),
+            last,
+        )
+
+    def browse(self, name: str | None, label: str, wrong: bool) -> tuple[Any, list[int], str]:
+        """Return the samples of one class or all, or those the model gets wrong."""
+        captions = {i: s.label for i, s in enumerate(self.samples) if label in (ALL, s.label)}
+        if wrong:
+            found = self.mistakes(name)
+            captions = {i: f"{c} → {found[i]}" for i, c in captions.items() if i in found}
+        pictures = [(self.samples[i].picture, caption) for i, caption in captions.items()]
+        heading = say_count(len(captions), len(self.samples))
+        return gr.Gallery(pictures, selected_index=None), list(captions), heading
+
+    def mistakes(self, name: str | None) -> dict[int, str]:
+        """Return the wrong answers of a checkpoint by the index of their sample."""
+        with page_errors():
+            predictor = self.load(self.path(name))
+            answers = predictor.answers([sample.picture for sample in self.samples])
+        return mistakes(self.samples, answers, predictor.checkpoint.classes)
+
+    def pick_sample(self, chosen: list[int], event: gr.SelectData) -> Image.Image:
+        """Return the sample that was clicked."""
+        return self.samples[chosen[event.index]].picture
+
+    def pack(self, look: Look | None, *values: Any) -> str:
+        """Write the NPZ and return its path."""
+        # Inside Gradio's own folder, which it cleans.
+        folder = Path(get_upload_folder()) / uuid4().hex
+        with page_errors():
+            if look is None:
+                raise ValueError("Choose a picture first: there is nothing to download yet.")
+            return str(save_arrays(look, shown(*values), folder))
+
+
+def say_count(found: int, count: int) -> str:
+    """Say above the samples how many of them are shown.
+
+    >>> say_count(3, 30)
+    '**Pick a CIFAR-10 test picture** (3 of 30), shown with its true label:'
+    """
+    part = "" if found == count else f" ({found} of {count})"
+    return f"**Pick a CIFAR-10 test picture**{part}, shown with its true label:"
+
+
+def centre(_: str | None) -> tuple[float, float, float]:
+    """Let the model see the middle of a new picture."""
+    return CENTRE.across, CENTRE.down, CENTRE.size
+
+
+def aim(
+    look: Look | None, across: float, down: float, size: float, event: gr.SelectData
+) -> tuple[float, float]:
+    """Move the part that the model sees to where the whole picture was clicked."""
+    if look is None:
+        return across, down
+    scale = max(look.picture.size) / WHOLE
+    x, y = (place * scale for place in event.index)
+    crop = crop_around((x, y), Crop(across, down, size), look.picture.size)
+    return crop.across, crop.down
+
+
+def shown(
+    other_method: str, other_label: str, method: str, label: str, *shared: Any
+) -> list[Settings]:
+    """Return the settings of the map and, if there is one, of the map to compare with."""
+    pairs = [(method, label), (other_method, other_label)]
+    return [Settings(*pair, *shared) for pair in pairs if pair[0] != NOTHING]
+
+
+def draw(look: Look | None, *values: Any) -> tuple[Any, ...]:
+    """Draw the map, the one to compare with, what was seen and the whole; no forward pass."""
+    hidden = gr.Image(None, visible=False)
+    if look is None:
+        return None, hidden, None, None
+    settings = shown(*values)
+    with page_errors():
+        maps = [gr.Image(explain(look, s), label=title(look, s), visible=True) for s in settings]
+        whole = explain_whole(look, settings[0])
+    heat, other = (*maps, hidden)[:2]
+    return heat, other, enlarge(look.prediction.seen, SIDE), whole
