@@ -53,21 +53,20 @@ def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
 
 
 def describe_details(facts: dict[str, Any]) -> str:
-    """Return a table of the accuracy, the sizes, the recipe and the rest of the metrics."""
+    """List the accuracy, the sizes, the recipe and the rest of the metrics."""
     metrics = facts["metrics"]
     others = {key: value for key, value in metrics.items() if key not in SAID}
     rows = {
-        "accuracy": f"{metrics['test_accuracy']:.2%} of {metrics['test_images']:,} test pictures",
-        "data": escape(metrics["data"]),
-        "parameters": f"{facts['parameters']:,}",
-        "sizes": _listed(facts["config"]),
-        "recipe": _listed(facts["recipe"]),
-        "training": _listed(others),
+        "Accuracy": f"{metrics['test_accuracy']:.2%} of {metrics['test_images']:,} test pictures",
+        "Data": metrics["data"],
+        "Parameters": f"{facts['parameters']:,}",
+        "Sizes": _listed(facts["config"]),
+        "Recipe": _listed(facts["recipe"]),
+        "Training": _listed(others),
     }
-    return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {text} |" for key, text in rows.items())
+    return "\n".join(f"- **{key}**: {escape(text)}" for key, text in rows.items())
 
 
 def _listed(values: dict[str, Any]) -> str:
     numbers = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in values.items()}
-    text = ", ".join(f"{key} **{value}**" for key, value in numbers.items() if value != "")
-    return escape(text).replace("|", "\\|")
+    return ", ".join(f"{key} {value}" for key, value in numbers.items() if value != "")

@@ -248,9 +248,10 @@ def build_model(names: Sequence[str], facts: Callable[[str | None], dict[str, An
         facts: Returns what a checkpoint says of itself, or raises a ValueError.
     """
 
-    def show(name: str | None) -> tuple[str, Image.Image | None]:
+    def show(name: str | None) -> tuple[str, dict[str, Any]]:
         with page_errors():
-            return draw_model(facts(name))
+            text, confusion = draw_model(facts(name))
+        return text, gr.Image(confusion, visible=confusion is not None)
 
     with gr.Accordion("The model: choose one, and see what it mixes up", open=False) as panel:
         menu = gr.Dropdown(list(names), label="Checkpoint", elem_id="vit-checkpoint")

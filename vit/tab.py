@@ -33,6 +33,13 @@ CSS = """
 #vit-note { padding: 4px 8px; }
 .vit-sheet .image-container, .vit-sheet .image-frame { overflow-x: auto; }
 .vit-sheet img { min-width: 600px; }
+/* On a phone the answer comes right after the samples. */
+@media (max-width: 700px) {
+    #vit-row { flex-direction: column; flex-wrap: nowrap; }
+    #vit-left { display: contents; }
+    #vit-right { order: 1; }
+    #vit-image, #vit-classify, #vit-part { order: 2; }
+}
 """
 COLOURS_HELP = "Dark to yellow is lowest to highest *within one map*."
 # The file arrives on the page a moment after the event that brings it.
@@ -172,12 +179,12 @@ def _build_source(first: Sample) -> Source:
         with gr.Row():
             across = _share("Left to right", "vit-across", 0, CENTRE.across)
             down = _share("Top to bottom", "vit-down", 0, CENTRE.down)
-            size = _share("Size", "vit-size", 0.1, CENTRE.size)
+        size = _share("Size", "vit-size", 0.1, CENTRE.size)
     return Source(image, button, part, whole, [across, down, size])
 
 
 def _share(label: str, elem_id: str, lowest: float, value: float) -> gr.Slider:
-    return gr.Slider(lowest, 1, value, step=0.01, label=label, elem_id=elem_id, min_width=90)
+    return gr.Slider(lowest, 1, value, step=0.01, label=label, elem_id=elem_id, min_width=140)
 
 
 def _build_answer() -> Answer:
@@ -285,12 +292,12 @@ def _build_single(config: dict[str, Any]) -> tuple[gr.Slider, gr.Slider]:
 
 def _build_page(facts: dict[str, Any], events: Events) -> Page:
     session = gr.State()
-    with gr.Row():
-        with gr.Column(scale=4, min_width=320):
+    with gr.Row(elem_id="vit-row"):
+        with gr.Column(scale=4, min_width=320, elem_id="vit-left"):
             browser = _build_browser(events.samples)
             source = _build_source(events.samples[FIRST])
             gr.HTML(f"<style>{CSS}</style>", padding=False)
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=7, min_width=320, elem_id="vit-right"):
             answer = _build_answer()
             controls = _build_settings(facts)
     patch_layer, patch = build_patch(session, answer.pictures, facts["config"]["depth"])
