@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,19 @@ CSS = """
 #seg-result img.mask:not(.inactive) { opacity: 1; }
 #seg-table, #seg-samples { max-width: calc(100vw - 64px); overflow-x: auto; }
 #seg-status p { margin: .2em 0; }
-#seg-gallery .grid-wrap { max-height: none; min-height: 0; }
+#seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0; }
 #seg-gallery .grid-container { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
 #seg-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
     border-radius: 0; text-align: center; white-space: normal; font-size: 12px; }
 #seg-gallery .thumbnail-item { padding-bottom: 24px; }
 #seg-table .add-row-container, #seg-table .add-row-button { display: none; }
+/* On a phone the answer comes before the samples. */
+@media (max-width: 700px) {
+    #seg-row { flex-direction: column; }
+    #seg-left { display: contents; }
+    #seg-right { order: 1; }
+    #seg-samples { order: 2; }
+}
 """
 
 
@@ -154,6 +162,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         enable_monitoring=False,
         run_history=False,
         footer_links=["api"],
+        mcp_server=find_spec("mcp") is not None,
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from zipfile import ZipFile
 
 import numpy as np
@@ -17,6 +18,7 @@ from grounding.compare import COMPARED
 from grounding.demo.samples import SAMPLES, make_sample
 from grounding.grounders import GROUNDERS
 from grounding.images import open_image
+from grounding.overlay import COLOURS
 from grounding.pipeline import ModelStore, Result, run
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import Weights
@@ -224,6 +226,52 @@ def test_rows_and_threshold_change_the_picture_without_a_run(page: Page, expecte
     assert times and times[0] in status.inner_text(), "the models ran again"
 
 
+def test_more_settings_change_the_picture_without_a_run(page: Page, expected: Result) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    wait_for_layers(page, len(expected.masks))
+    page.get_by_text("More settings").click()
+    most = page.get_by_label("number input for Most detections")
+    most.fill("1")
+    most.press("Tab")
+    wait_for_layers(page, 1)
+    expect(page.locator("#seg-status")).to_contain_text(f"the best 1 of {len(expected.masks)}")
+    width = page.get_by_label("number input for Width of the outlines")
+    solid = [np.count_nonzero(layer_opacity(page) == 255)]
+    width.fill("6")
+    width.press("Tab")
+    for _ in range(50):
+        if (now := np.count_nonzero(layer_opacity(page) == 255)) > 1.5 * solid[0]:
+            return
+        page.wait_for_timeout(200)
+    pytest.fail(f"The outline has {now} pixels, and had {solid[0]} when it was thin.")
+
+
+def layer_opacity(page: Page) -> np.ndarray:
+    layer = page.locator("#seg-result img.mask").first
+    return np.asarray(picture(page, layer).convert("RGBA"))[..., 3]
+
+
+def test_colours_belong_to_phrases_in_the_order_of_the_prompt(page: Page) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    box = page.locator("#seg-prompt").get_by_role("textbox")
+    for prompt in ("the blue car, a dog", "a dog, the blue car"):
+        box.fill(prompt)
+        box.press("Enter")
+        expect(page.locator("#seg-status a")).to_have_attribute(
+            "href", re.compile(urlencode({"prompt": prompt}).replace("+", "[+]"))
+        )
+        layers, labels = (page.locator(f"#seg-result {x}") for x in ("img.mask", ".legend-item"))
+        expect(layers).not_to_have_count(0)
+        for i in range(layers.count()):
+            mask = np.asarray(picture(page, layers.nth(i)).convert("RGBA"))
+            seen = mask[mask[..., 3] > 127][0, :3]
+            number = prompt.split(", ").index(labels.nth(i).inner_text().strip())
+            assert "#" + bytes(seen.tolist()).hex().upper() == COLOURS[number]
+
+
 def click_picture(page: Page, point: tuple[float, float]) -> None:
     """Click on the picture to correct, at a point given in its own pixels."""
     image = page.locator("#seg-canvas img").first
@@ -273,7 +321,7 @@ def test_a_correction_needs_no_mouse(page: Page, expected: Result) -> None:
     pick_segmentation_sample(page)
     press_run(page)
     wait_for_layers(page, len(expected.masks))
-    page.get_by_text("Correct by hand").press("Enter")
+    page.get_by_role("button", name="Correct by hand").press("Enter")
     page.get_by_label("Drop a detection").press("Space")
     for name, value in zip(("#seg-x", "#seg-y"), inside(expected.masks.masks[0]), strict=True):
         page.locator(f"{name} input").fill(str(value))
@@ -289,7 +337,7 @@ def test_several_pictures_at_once(page: Page, tmp_path: Path) -> None:
     names = (f"{SAMPLE.file}.png", "fruit.png")
     files = [str(ASSETS / "segmentation" / name) for name in names]
     page.locator("#seg-several input[type=file]").set_input_files([*files, str(bad)])
-    expect(page.locator("#seg-several")).to_contain_text("bad.png")
+    expect(page.locator("#seg-several")).to_contain_text("19.0 B")
     page.locator("#seg-run-all").click()
     text = page.locator("#seg-all-text textarea")
     expect(text).to_have_value(re.compile(r"2 of 3 pictures done.\s+bad.png: .*text file"))
