@@ -164,7 +164,9 @@ def build_patch(
     patch = gr.State()
     with gr.Accordion("One patch: where it looks, and who looks at it", open=False) as panel:
         gr.Markdown(PATCH_HELP)
-        layer = gr.Slider(1, depth, depth, step=1, label="Layer", elem_id="vit-patch-layer")
+        layer = gr.Slider(
+            1, depth, depth, step=1, label="Layer", buttons=[], elem_id="vit-patch-layer"
+        )
         with gr.Row():
             looks = _picture("Where it looks", elem_id="vit-patch-looks")
             seen_by = _picture("Who looks at it", elem_id="vit-patch-seen-by")
@@ -179,7 +181,7 @@ def build_patch(
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     triggers = [picture.select for picture in pictures]
     gr.on(triggers, pick, [session], [patch, panel], **quiet).success(*drawing, **quiet)
-    layer.change(*drawing, **quiet, trigger_mode="always_last")
+    layer.input(*drawing, **quiet, trigger_mode="always_last")
     return layer, drawing
 
 

@@ -20,6 +20,8 @@ HEAD_FUSIONS = ("mean", "max", "min")  # the keys of vit.rollout.HEAD_FUSIONS
 FIRST = 7  # the sample shown when the page opens
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+# Without "reset", which fires no `input` and goes back to the sizes of the first checkpoint.
+SLIDER = {"buttons": []}
 CSS = """
 #vit-samples .grid-wrap { max-height: none; min-height: 0; }
 #vit-samples .grid-container {
@@ -184,7 +186,8 @@ def _build_source(first: Sample) -> Source:
 
 
 def _share(label: str, elem_id: str, lowest: float, value: float) -> gr.Slider:
-    return gr.Slider(lowest, 1, value, step=0.01, label=label, elem_id=elem_id, min_width=140)
+    options = {"step": 0.01, "elem_id": elem_id, "min_width": 140}
+    return gr.Slider(lowest, 1, value, label=label, **options, **SLIDER)
 
 
 def _build_answer() -> Answer:
@@ -271,22 +274,23 @@ def _build_fusion() -> tuple[gr.Radio, gr.Slider]:
         label="Discard ratio",
         info="share of the lowest attention left out in every layer",
         elem_id="vit-discard",
+        **SLIDER,
     )
     return fusion, ratio
 
 
 def _build_range(depth: int) -> tuple[gr.Slider, gr.Slider]:
-    first = gr.Slider(1, depth, 1, step=1, label="From layer", elem_id="vit-first")
-    last = gr.Slider(1, depth, depth, step=1, label="To layer", elem_id="vit-last")
+    options = {"step": 1, **SLIDER}
+    first = gr.Slider(1, depth, 1, label="From layer", elem_id="vit-first", **options)
+    last = gr.Slider(1, depth, depth, label="To layer", elem_id="vit-last", **options)
     return first, last
 
 
 def _build_single(config: dict[str, Any]) -> tuple[gr.Slider, gr.Slider]:
-    depth, heads = config["depth"], config["num_heads"]
-    layer = gr.Slider(1, depth, depth, step=1, label="Layer", elem_id="vit-layer")
-    head = gr.Slider(
-        0, heads, 0, step=1, label="Head", info="0 is the mean of all", elem_id="vit-head"
-    )
+    depth, heads, options = config["depth"], config["num_heads"], {"step": 1, **SLIDER}
+    layer = gr.Slider(1, depth, depth, label="Layer", elem_id="vit-layer", **options)
+    help_text = "0 is the mean of all"
+    head = gr.Slider(0, heads, 0, label="Head", info=help_text, elem_id="vit-head", **options)
     return layer, head
 
 
@@ -352,7 +356,8 @@ def _wire_answer(page: Page, events: Events) -> None:
 
 def _wire_maps(page: Page, events: Events) -> None:
     """Draw anew what is already computed, and hand it out."""
-    settings = [component.change for component in page.compared[1:]]
+    # Only what a person does: another checkpoint sets several of them, one after the other.
+    settings = [component.input for component in page.compared[1:]]
     options = QUIET | {"trigger_mode": "always_last"}
     redrawn = gr.on(settings, draw, page.compared, page.drawn, **options)
     redrawn.success(*page.drawings[-1], **QUIET)  # the test was about another map

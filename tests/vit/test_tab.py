@@ -247,3 +247,9 @@ def test_the_download_holds_both_maps(tmp_path: Path, page: gr.Blocks) -> None:
     for values, count in ((COMPARED, 1), (both, 2)):
         with np.load(handler(page, "pack")(session, *values)) as arrays:
             assert arrays["maps"].shape == (count, 4, 4)
+
+
+def test_what_another_checkpoint_sets_draws_nothing_in_between(page: gr.Blocks) -> None:
+    """The page would send settings of two checkpoints, and Gradio would refuse them."""
+    drawing = [fn for fn in page.fns.values() if fn.name in ("draw", "draw_patch")]
+    assert {event for fn in drawing for _, event in fn.targets} == {"input", "success"}
