@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EDQUOT, ENOSPC
 from html import escape
 
 import gradio as gr
 from gradio.data_classes import ImageData
 
-from memory import out_of_memory
+from used_up import disk_full, out_of_memory
 
 NO_MEMORY = (
     "This needs more memory than the server has left. "
@@ -45,6 +44,6 @@ def page_errors() -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError) as error:
         if out_of_memory(error):
             raise gr.Error(NO_MEMORY, title="Out of memory") from error
-        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+        if disk_full(error):
             raise gr.Error(NO_ROOM, title="Disk full") from error
         raise

@@ -17,7 +17,7 @@ from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
 from grounding.select import Choice, Proposals, Result, pack_masks, select, to_result
 from grounding.weights import Progress, Source, Weights
-from memory import out_of_memory
+from used_up import disk_full, out_of_memory
 
 # Lowest score of what is kept, so that the threshold can be moved without another run.
 FLOOR = 0.05
@@ -101,7 +101,7 @@ class ModelStore:
         try:
             return entry.load(source.folder, device)
         except Exception as error:  # on damaged files the libraries raise almost anything
-            if isinstance(error, ValueError) or out_of_memory(error):
+            if out_of_memory(error) or disk_full(error):
                 raise
             print(f"Cannot load {name} from {source.folder}: {type(error).__name__}: {error}")
             raise ValueError(

@@ -117,6 +117,7 @@ def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox,
         elem_id="seg-image",
     )
     url = gr.Textbox(
+        value="",  # which makes it optional for programs
         label="Or the address of a picture",
         placeholder="https://…",
         max_lines=1,

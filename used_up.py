@@ -1,4 +1,6 @@
-"""Which errors mean that memory has run out; the libraries have no common class for it."""
+"""Which errors mean that memory or a disk is used up; the libraries have no common classes."""
+
+from errno import EDQUOT, ENOSPC
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -11,3 +13,12 @@ def out_of_memory(error: BaseException) -> bool:
     # machine's own memory it has only these words.
     named = type(error).__name__ == "OutOfMemoryError"
     return named or isinstance(error, MemoryError) or "you tried to allocate" in str(error)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Tell whether an error, or one that it repeats, says that there is no room on a disk.
+
+    >>> disk_full(OSError(28, "No space left on device")), disk_full(FileNotFoundError())
+    (True, False)
+    """
+    return getattr(error, "errno", None) in (ENOSPC, EDQUOT) or "No space left" in str(error)
