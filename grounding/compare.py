@@ -8,7 +8,7 @@ from PIL import Image
 
 from grounding.export import detections
 from grounding.grounders import GROUNDERS
-from grounding.overlay import Style, annotations, paint, phrase_colours, shrink
+from grounding.overlay import annotations, paint, phrase_colours, shrink
 from grounding.select import Choice, Proposals, select, to_result
 
 COMPARED = ("GroundingDINO tiny", "CLIPSeg", "GLIP-T")
@@ -34,30 +34,27 @@ class Answer:
     detections: list[dict[str, Any]]
 
 
-def compare(image: Image.Image, propose: Propose, style: Style) -> Iterator[Answer]:
+def compare(image: Image.Image, propose: Propose) -> Iterator[Answer]:
     """Ask each grounder in turn, at its own threshold; one that cannot answer says why.
 
     Args:
         image: RGB picture.
         propose: Runs the models by the name of the grounder and a threshold.
-        style: How masks are painted.
     """
     for name in COMPARED:
         threshold = GROUNDERS[name].threshold
         try:
-            yield _answer(name, threshold, image, propose(name, threshold), style)
+            yield _answer(name, threshold, image, propose(name, threshold))
         except ValueError as error:
             row = [name, str(error), None, threshold, None, None]
             yield Answer(shrink(image), f"{name}: {error}", row, [])
 
 
-def _answer(
-    name: str, threshold: float, image: Image.Image, proposals: Proposals, style: Style
-) -> Answer:
+def _answer(name: str, threshold: float, image: Image.Image, proposals: Proposals) -> Answer:
     selection = select(proposals, Choice(threshold))
     result = to_result(selection, proposals.seconds)
     colours = phrase_colours(result.phrases)
-    shown = annotations(image, result.regions.labels, result.masks.masks, style)
+    shown = annotations(image, result.regions.labels, result.masks.masks)
     picture = paint(*shown, colours)
     best = max(proposals.best.values(), default=0.0)
     seconds = [round(proposals.seconds.get(stage, 0.0), 2) for stage in ("grounder", "segmenter")]

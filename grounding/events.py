@@ -87,7 +87,6 @@ class Events:
         grounder: str,
         segmenter: str,
         threshold: float,
-        settings: Settings,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
         """Find what the prompt names in a picture and outline it.
@@ -101,7 +100,6 @@ class Events:
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
             threshold: Lowest score of a region, from 0 to 1.
-            settings: What “More settings” says.
             progress: Shows on the page how far a download is.
 
         Returns:
@@ -112,8 +110,28 @@ class Events:
         with page_errors():
             picture = read_picture(image, url, self.fetch)
             session = self._answer(picture, prompt, grounder, segmenter, threshold, progress)
+        settings = Settings()
         data = detections(shown_result(session, settings, threshold))
-        return *show(session, settings, threshold)[:4], data, session
+        return *show(session, settings, threshold)[:4], data
+
+    def run(
+        self,
+        image: str | None,
+        url: str,
+        prompt: str,
+        grounder: str,
+        segmenter: str,
+        threshold: float,
+        settings: Settings,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
+    ) -> tuple[Any, ...]:
+        """Answer the page: keep the session, show it, and put the comparison away."""
+        with page_errors():
+            picture = read_picture(image, url, self.fetch)
+            session = self._answer(picture, prompt, grounder, segmenter, threshold, progress)
+        phrases = session.proposals.query.phrases
+        choice = gr.Dropdown(choices=phrases, value=phrases[0])
+        return session, *show(session, settings, threshold), choice, gr.Column(visible=False)
 
     def compare(
         self,
@@ -121,7 +139,6 @@ class Events:
         url: str,
         prompt: str,
         segmenter: str,
-        settings: Settings,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
         """Run every grounder on the same picture and prompt, each at its own threshold.
@@ -131,7 +148,6 @@ class Events:
             url: Address of a picture, or empty.
             prompt: What to look for, as in segment.
             segmenter: Model that refines regions to masks.
-            settings: What “More settings” says.
             progress: Shows on the page which grounder is at work.
 
         Returns:
@@ -147,7 +163,7 @@ class Events:
         with page_errors():
             picture = read_picture(image, url, self.fetch)
             parse_prompt(prompt or "")
-            answers = list(compare(picture, ask, settings.style))
+            answers = list(compare(picture, ask))
         pictures = [(answer.picture, answer.caption) for answer in answers]
         data = {str(answer.row[0]): answer.detections for answer in answers}
         return pictures, [answer.row for answer in answers], data
@@ -317,17 +333,6 @@ def show(session: Session | None, settings: Settings, threshold: float) -> tuple
     view = look(session, settings, threshold)
     result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
     return result, view.regions, view.rows, view.status, view.stages, view.canvas
-
-
-def show_rest(session: Session, settings: Settings, threshold: float) -> tuple[Any, ...]:
-    """Show what an API client need not get: both stages, the picture to click on, the phrases.
-
-    The comparison is put away.
-    """
-    *_, stages, canvas = show(session, settings, threshold)
-    phrases = session.proposals.query.phrases
-    choice = gr.Dropdown(choices=phrases, value=phrases[0])
-    return stages, canvas, choice, gr.Column(visible=False)
 
 
 def _report(progress: gr.Progress) -> Callable[[float, str], None]:

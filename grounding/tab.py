@@ -13,7 +13,7 @@ from PIL import Image
 from grounding.batch import LIMIT
 from grounding.compare import HEADERS as COMPARE_HEADERS
 from grounding.core import Clicks, Masks, Regions
-from grounding.events import Events, Fetch, show, show_rest
+from grounding.events import Events, Fetch, show
 from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
 from grounding.images import fetch_image
@@ -236,6 +236,7 @@ def _build_correction() -> Correction:
         phrase = gr.Dropdown([], label="The box holds", visible=False, elem_id="seg-box-phrase")
         canvas = gr.Image(
             label="Click here",
+            alt_text="The picture with its masks, to click on",
             interactive=False,
             format="jpeg",
             buttons=["fullscreen"],
@@ -328,35 +329,29 @@ def _wire_inputs(inputs: Inputs) -> None:
 
 def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     asked = [inputs.image, inputs.url, inputs.prompt, inputs.grounder, inputs.segmenter]
-    started = gr.on(
+    models = {"concurrency_id": "models", "concurrency_limit": SLOTS}
+    gr.on(
         [inputs.run.click, inputs.prompt.submit, inputs.url.submit],
-        events.segment,
+        events.run,
         [*asked, inputs.threshold, outputs.settings],
         [
-            outputs.result,
-            outputs.regions,
-            outputs.table,
-            outputs.status,
-            outputs.data,
             outputs.session,
-        ],
-        api_name="segment",
-        concurrency_id="models",
-        concurrency_limit=SLOTS,
-        show_progress_on=[outputs.result],
-    )
-    # A step of its own, so that the answer to an API client stays short.
-    started.success(
-        show_rest,
-        [outputs.session, outputs.settings, inputs.threshold],
-        [
-            outputs.stages,
-            outputs.correction.canvas,
+            *_shown(outputs),
             outputs.correction.phrase,
             outputs.comparison,
         ],
         api_visibility="private",
-        show_progress="hidden",
+        show_progress_on=[outputs.result],
+        **models,
+    )
+    # For programs: without what the page keeps between events.
+    gr.on(
+        [],
+        events.segment,
+        [*asked, inputs.threshold],
+        [*_shown(outputs)[:4], outputs.data],
+        api_name="segment",
+        **models,
     )
 
 
@@ -440,7 +435,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     )
     started.success(
         events.compare,
-        [inputs.image, inputs.url, inputs.prompt, inputs.segmenter, outputs.settings],
+        [inputs.image, inputs.url, inputs.prompt, inputs.segmenter],
         [outputs.gallery, outputs.numbers, outputs.data],
         api_name="compare",
         concurrency_id="models",

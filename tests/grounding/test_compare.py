@@ -4,7 +4,6 @@ from PIL import Image
 from grounding.compare import COMPARED, HEADERS, compare
 from grounding.core import Regions
 from grounding.grounders import GROUNDERS
-from grounding.overlay import Style
 from grounding.prompt import Query
 from grounding.select import Proposals, pack_masks
 
@@ -22,7 +21,7 @@ def _propose(grounder: str, threshold: float) -> Proposals:
 
 
 def test_every_grounder_answers_or_says_why_not() -> None:
-    answers = list(compare(PICTURE, _propose, Style()))
+    answers = list(compare(PICTURE, _propose))
     rows = {answer.row[0]: answer.row for answer in answers}
     assert tuple(rows) == COMPARED and all(len(row) == len(HEADERS) for row in rows.values())
     assert rows["GLIP-T"] == ["GLIP-T", 1, 0.9, 0.5, 0.25, 0.5]
