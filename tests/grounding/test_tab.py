@@ -11,6 +11,7 @@ from grounding.core import Regions
 from grounding.edits import drop
 from grounding.events import read_picture
 from grounding.export import PARTS
+from grounding.layout import SAMPLES, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
 from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
@@ -25,7 +26,6 @@ from grounding.session import (
     settings_from_query,
     switch,
 )
-from grounding.tab import SAMPLES, _samples
 from grounding.weights import Source
 
 ASKED = {
@@ -156,5 +156,5 @@ def test_refused_pictures(path: str | None, url: str, message: str) -> None:
 
 
 def test_samples_are_there() -> None:
-    assert len(_samples()) >= 6
-    assert all(Path(path).parent == SAMPLES and Path(path).exists() for path, _ in _samples())
+    assert len(load_samples()) >= 6
+    assert all(Path(path).parent == SAMPLES and Path(path).exists() for path, _ in load_samples())

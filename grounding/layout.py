@@ -1,0 +1,296 @@
+"""The components of the segmentation tab, and how they lie on the page."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from grounding.batch import LIMIT
+from grounding.compare import HEADERS as COMPARE_HEADERS
+from grounding.export import PARTS
+from grounding.grounders import GROUNDERS
+from grounding.overlay import HEADERS, Style
+from grounding.retouch import BOX, HELP, TOOLS
+from grounding.segmenters import SEGMENTERS
+from grounding.select import Choice
+from grounding.session import EVERYTHING, Settings
+
+SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
+SESSION_SECONDS = 3600
+PROMPT_HELP = (
+    "Separate phrases with commas. “a dog: 0.4” gives a phrase its own threshold; "
+    "“a dog -collar” takes the collar away."
+)
+
+
+def load_samples() -> list[list[str]]:
+    """Return the path of each sample picture, and its prompt."""
+    rows = json.loads((SAMPLES / "samples.json").read_text())
+    return [[str(SAMPLES / row["file"]), row["prompt"]] for row in rows]
+
+
+@dataclass(frozen=True)
+class Several:
+    """Hold the components that take several pictures."""
+
+    files: gr.File
+    run: gr.Button
+    results: gr.Column
+    file: gr.File
+    gallery: gr.Gallery
+    text: gr.Textbox
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Hold the components of the left column."""
+
+    image: gr.Image
+    url: gr.Textbox
+    prompt: gr.Textbox
+    run: gr.Button
+    compare: gr.Button
+    grounder: gr.Dropdown
+    segmenter: gr.Dropdown
+    threshold: gr.Slider
+    more: list[gr.Slider | gr.Checkbox]
+    several: Several
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Hold the components for correcting an answer by hand."""
+
+    tool: gr.Radio
+    phrase: gr.Dropdown
+    canvas: gr.Image
+    x: gr.Number
+    y: gr.Number
+    apply: gr.Button
+    undo: gr.Button
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Hold the components of the right column, and what is kept between events."""
+
+    result: gr.AnnotatedImage
+    status: gr.Markdown
+    stages: gr.ImageSlider
+    table: gr.Dataframe
+    regions: gr.Image
+    data: gr.JSON
+    correction: Correction
+    part: gr.Dropdown
+    pack: gr.Button
+    file: gr.DownloadButton
+    gallery: gr.Gallery
+    numbers: gr.Dataframe
+    comparison: gr.Column
+    session: gr.State
+    settings: gr.State
+
+
+def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox, gr.Textbox]:
+    image = gr.Image(
+        value=sample[0],
+        type="filepath",
+        label="Picture",
+        sources=["upload", "clipboard", "webcam"],
+        height=360,
+        alt_text="The picture to look at",
+        elem_id="seg-image",
+    )
+    url = gr.Textbox(
+        value="",  # which makes it optional for programs
+        label="Or the address of a picture",
+        placeholder="https://…",
+        max_lines=1,
+        visible=urls,
+        elem_id="seg-url",
+    )
+    prompt = gr.Textbox(
+        value=sample[1],
+        label="What to look for",
+        placeholder="a dog, the blue car",
+        info=PROMPT_HELP,
+        lines=1,
+        max_lines=5,
+        elem_id="seg-prompt",
+    )
+    return image, url, prompt
+
+
+def _build_more() -> list[gr.Slider | gr.Checkbox]:
+    """Build the settings that few need, in the order of `read_settings`."""
+    choice, style = Choice(0.0), Style()
+    with gr.Accordion("More settings", open=False, elem_id="seg-more"):
+        return [
+            gr.Slider(1, choice.count, choice.count, step=1, label="Most detections"),
+            gr.Slider(0, 20, choice.min_area, step=0.1, label="Smallest area, % of the picture"),
+            gr.Checkbox(choice.best_only, label="Only the best of each phrase"),
+            gr.Checkbox(choice.whole, label="Boxes around the whole picture count"),
+            gr.Slider(0.1, 1, style.opacity, step=0.05, label="Opacity of the areas"),
+            gr.Slider(0, 6, style.outline, step=1, label="Width of the outlines"),
+        ]
+
+
+def _build_several() -> Several:
+    with gr.Accordion("Several pictures at once", open=False, elem_id="seg-several"):
+        gr.Markdown(
+            "All of them are asked for the prompt above, with its settings; the ZIP has a folder "
+            "for each."
+        )
+        files = gr.File(label=f"Up to {LIMIT} pictures", file_count="multiple", height=140)
+        run = gr.Button("Run on all", elem_id="seg-run-all")
+        with gr.Column(visible=False) as results:
+            file = gr.File(label="All files", interactive=False, elem_id="seg-all-zip")
+            text = gr.Textbox(label="What came of them", interactive=False, elem_id="seg-all-text")
+            gallery = gr.Gallery(
+                label="Pictures with their masks",
+                columns=2,
+                height="auto",
+                format="jpeg",
+                elem_id="seg-all-gallery",
+            )
+    return Several(files, run, results, file, gallery, text)
+
+
+def build_inputs(urls: bool) -> Inputs:
+    """Build the left column; with `urls` there is a field for addresses."""
+    samples = load_samples()
+    image, url, prompt = _build_picture(samples[0], urls)
+    with gr.Row():
+        run = gr.Button("Run", variant="primary", elem_id="seg-run", scale=3, min_width=120)
+        compare = gr.Button("Compare all", elem_id="seg-compare", scale=2, min_width=120)
+    with gr.Row():
+        grounder = gr.Dropdown(list(GROUNDERS), label="Grounder", info="finds regions by text")
+        segmenter = gr.Dropdown(list(SEGMENTERS), label="Segmenter", info="refines them to masks")
+    first = next(iter(GROUNDERS.values()))
+    threshold = gr.Slider(
+        0.05,
+        0.95,
+        first.threshold,
+        step=0.01,
+        label="Threshold",
+        info="After a run it can be moved without another.",
+        elem_id="seg-threshold",
+    )
+    more, several = _build_more(), _build_several()
+    gr.Examples(samples, [image, prompt], label="Samples", elem_id="seg-samples")
+    return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more, several)
+
+
+def _build_comparison() -> tuple[gr.Column, gr.Gallery, gr.Dataframe]:
+    with gr.Column(visible=False, elem_id="seg-comparison") as column:
+        gallery = gr.Gallery(
+            label="Grounders side by side",
+            columns=3,
+            height="auto",
+            object_fit="contain",
+            format="png",
+            interactive=False,
+            elem_id="seg-gallery",
+        )
+        numbers = gr.Dataframe(
+            headers=COMPARE_HEADERS, label="In numbers", interactive=False, wrap=True
+        )
+        gr.Markdown(
+            "<small>SAM 2 reads the picture once; the first row's time includes that.</small>"
+        )
+    return column, gallery, numbers
+
+
+def _build_table() -> gr.Dataframe:
+    return gr.Dataframe(
+        headers=HEADERS,
+        datatype=["bool", "number", "str", "number", "number", "str", "number"],
+        type="array",
+        label="Found: untick a row to hide it",
+        interactive=True,
+        static_columns=list(range(1, len(HEADERS))),
+        buttons=["copy"],
+        elem_id="seg-table",
+    )
+
+
+def _build_correction() -> Correction:
+    with gr.Accordion("Correct by hand", open=False, elem_id="seg-correct"):
+        tool = gr.Radio(
+            list(TOOLS), value=TOOLS[0], label="Tool", info=HELP[TOOLS[0]], elem_id="seg-tool"
+        )
+        phrase = gr.Dropdown([], label="The box holds", visible=False, elem_id="seg-box-phrase")
+        canvas = gr.Image(
+            label="Click here",
+            alt_text="The picture with its masks, to click on",
+            interactive=False,
+            format="jpeg",
+            buttons=["fullscreen"],
+            elem_id="seg-canvas",
+        )
+        with gr.Row(equal_height=True):
+            # For those who cannot use a mouse.
+            x, y = (
+                gr.Number(
+                    label=f"{name}, pixels",
+                    min_width=90,
+                    elem_id=f"seg-{name}",
+                )
+                for name in "xy"
+            )
+            apply = gr.Button("Apply there", min_width=110, elem_id="seg-apply")
+            undo = gr.Button("Undo", min_width=90, elem_id="seg-undo")
+    tool.change(
+        lambda name: (gr.Radio(info=HELP[name]), gr.Dropdown(visible=name == BOX)),
+        tool,
+        [tool, phrase],
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    return Correction(tool, phrase, canvas, x, y, apply, undo)
+
+
+def _build_download() -> tuple[gr.Dropdown, gr.Button, gr.DownloadButton]:
+    with gr.Row():
+        part = gr.Dropdown(
+            [EVERYTHING, *PARTS],
+            label="What to take home",
+            container=False,
+            min_width=160,
+            elem_id="seg-part",
+        )
+        pack = gr.Button("Download", min_width=160, elem_id="seg-pack")
+    return part, pack, gr.DownloadButton("File", visible="hidden", elem_id="seg-zip")
+
+
+def build_outputs(weights: str) -> Outputs:
+    """Build the right column; `weights` says which are going to be used."""
+    comparison, gallery, numbers = _build_comparison()
+    result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
+    status = gr.Markdown(f"Weights: {weights}", elem_id="seg-status")
+    table = _build_table()
+    part, pack, file = _build_download()
+    return Outputs(
+        comparison=comparison,
+        gallery=gallery,
+        numbers=numbers,
+        result=result,
+        status=status,
+        table=table,
+        stages=gr.ImageSlider(
+            label="What the grounder proposed (left), what SAM 2 made of it (right)",
+            interactive=False,
+            max_height=460,
+            elem_id="seg-stages",
+        ),
+        correction=_build_correction(),
+        part=part,
+        pack=pack,
+        file=file,
+        # For the API, which returns this picture and the bare facts too.
+        data=gr.JSON(label="Detections", visible=False),
+        regions=gr.Image(label="What the grounder saw", interactive=False, visible=False),
+        session=gr.State(None, time_to_live=SESSION_SECONDS),
+        settings=gr.State(Settings()),
+    )
