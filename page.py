@@ -17,16 +17,15 @@ NO_ROOM = "The server's disk is full, so that nothing could be written. Please t
 
 
 def hand_over_file(component: gr.Image) -> None:
-    """Make an image component pass on the uploaded file as it is.
+    """Make an image component pass on the uploaded file's path as it is, or a program's data: URL.
 
     By itself Gradio opens the file first, and fails without a word that helps the user, clips
-    16-bit pictures and drops transparency. (This is
-    no subclass because Gradio writes a .pyi file beside the source of every subclass.)
+    16-bit pictures and drops transparency; and it writes data: URLs to files that nobody deletes.
+    (This is no subclass because Gradio writes a .pyi file beside the source of every subclass.)
     """
-    preprocess = component.preprocess
 
     def path(payload: ImageData | None) -> str | None:
-        return payload.path if payload is not None and payload.path else preprocess(payload)
+        return (payload.path or payload.url) if payload is not None else None
 
     component.preprocess = path
 

@@ -5,6 +5,7 @@ metadata, no longer than `MAX_SIDE`. Whatever cannot is a `ValueError` with a se
 the user as it is. A file is what its first bytes say, never what its name or its server say.
 """
 
+import base64
 import io
 import re
 from pathlib import Path
@@ -69,17 +70,23 @@ _UPRIGHT = {
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Open a picture file, as `decode_image` does with bytes.
+    """Open a picture file or a data: URL, as `decode_image` does with bytes.
 
     Raises:
         ValueError: with a sentence for the user.
     """
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        data = _read(str(path))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or no base64
         raise ValueError("This file could not be read. Please upload the picture again.") from error
     return decode_image(data)
+
+
+def _read(path: str) -> bytes:
+    if path.startswith("data:"):  # data:image/png;base64,iVBOR…
+        return base64.b64decode(path.partition(",")[2], validate=True)
+    with Path(path).open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def fetch_image(

@@ -1,3 +1,4 @@
+import base64
 import io
 import os
 import struct
@@ -510,6 +511,24 @@ def test_scans_do_not_hide_behind_a_marker_without_length(marker: bytes) -> None
 def test_what_looks_like_scans_in_metadata_does_not_count() -> None:
     comment = (images.MAX_SCANS + 1) * b"\xff\xda"
     assert_color(decode_image(encode(plain(), "JPEG", comment=comment)), RED, LOSSY)
+
+
+def test_a_data_url_is_a_picture() -> None:
+    url = f"data:image/png;base64,{base64.b64encode(encode(plain(), 'GIF')).decode()}"
+    assert_color(open_image(url), RED)
+    assert_color(open_image(url.replace("image/png", "text/html")), RED)
+
+
+@pytest.mark.parametrize("url", ["data:", "data:,", "data:image/png;base64,", "data:;base64,AAAA"])
+def test_a_data_url_of_something_else(url: str) -> None:
+    with pytest.raises(ValueError, match=r"looks like an (empty|unknown)"):
+        open_image(url)
+
+
+@pytest.mark.parametrize("url", ["data:image/png;base64,!!!", "data:,%89PNG", "data:;base64,A"])
+def test_a_damaged_data_url_is_not_told(url: str) -> None:
+    with pytest.raises(ValueError, match="could not be read"):
+        open_image(url)
 
 
 @pytest.mark.parametrize("path", ["missing.png", ".", "", "nul\0.png", "http://example.com/a.png"])
