@@ -25,7 +25,10 @@ def hand_over_file(component: gr.Image) -> None:
     """
 
     def path(payload: ImageData | None) -> str | None:
-        return (payload.path or payload.url) if payload is not None else None
+        if payload is None or payload.path:
+            return payload and payload.path
+        # Nothing else: Gradio makes sure that a path is an upload's, and does not look at this.
+        return payload.url if str(payload.url).startswith("data:") else None
 
     component.preprocess = path
 

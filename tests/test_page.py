@@ -25,6 +25,7 @@ def test_files_come_as_uploaded(tmp_path: Path) -> None:
     path = str(tmp_path / "fake.png")
     assert image.preprocess(ImageData(path=path, orig_name="fake.png")) == path
     assert image.preprocess(ImageData(url="data:,", orig_name="fake.png")) == "data:,"
+    assert image.preprocess(ImageData(url=path, orig_name="fake.png")) is None
     assert image.preprocess(None) is None
 
 
