@@ -6,9 +6,11 @@ from html import escape
 
 import gradio as gr
 from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder, is_in_or_equal
 
 from used_up import disk_full, out_of_memory
 
+NO_UPLOAD = "A picture must be uploaded first; a path on the server is none."
 NO_MEMORY = (
     "This needs more memory than the server has left. "
     "Try a smaller model or a smaller picture, or try again in a moment."
@@ -25,10 +27,13 @@ def hand_over_file(component: gr.Image) -> None:
     """
 
     def path(payload: ImageData | None) -> str | None:
-        if payload is None or payload.path:
-            return payload and payload.path
-        # Nothing else: Gradio makes sure that a path is an upload's, and does not look at this.
-        return payload.url if str(payload.url).startswith("data:") else None
+        if payload is None or not payload.path:
+            url = payload and payload.url
+            return url if url and url.startswith("data:") else None
+        # Gradio looks only at paths that come with its own mark (gradio 6.31).
+        if not is_in_or_equal(payload.path, get_upload_folder()):
+            raise gr.Error(NO_UPLOAD, title="Please check", print_exception=False)
+        return payload.path
 
     component.preprocess = path
 

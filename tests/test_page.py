@@ -18,7 +18,8 @@ def test_an_error_becomes_a_message_without_markup() -> None:
     assert caught.value.message == "&lt;img src=x onerror=alert(1)&gt;"
 
 
-def test_files_come_as_uploaded(tmp_path: Path) -> None:
+def test_files_come_as_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     image = gr.Image(type="filepath")
     hand_over_file(image)
     (tmp_path / "fake.png").write_text("hello")
@@ -49,3 +50,14 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, page_errors():
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("path", ["/etc/hosts", "{}/../a.png", "{}-beside/a.png", "a.png", "{}/\0"])
+def test_other_files_of_the_server_stay_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    image = gr.Image(type="filepath")
+    hand_over_file(image)
+    with pytest.raises(gr.Error, match="must be uploaded first"):
+        image.preprocess(ImageData(path=path.format(tmp_path)))
