@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def site() -> "Iterator[Site]":
+def site(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Site]":
     from tests.site import open_site
 
-    with open_site() as opened:
+    with open_site(tmp_path_factory.mktemp("site")) as opened:
         yield opened

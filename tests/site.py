@@ -1,6 +1,14 @@
-"""The real page with fake models, behind its real server, as strangers' programs see it."""
+"""The real app with fake models, as strangers' programs see it.
+
+Run as a program it is the server: `python -m tests.site FOLDER PORT PORT_OF_PICTURES`.
+"""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,11 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
-import pytest
-from gradio.routes import App
 from PIL import Image
-from starlette.testclient import TestClient
 
 import app as application
 from grounding.core import Masks, Regions, mask_box
@@ -21,17 +27,18 @@ from grounding.pipeline import Models
 from grounding.weights import Source, Weights
 from tests.grounding.test_fetch import Server, is_local, local, serving
 
+ROOT = Path(__file__).parents[1]
 RED = (255, 0, 0)
 
 
 class RedFinder:
-    """A grounder that finds what is red, and remembers the picture it was given."""
+    """A grounder that finds what is red, and keeps the picture it was given in a file."""
 
-    def __init__(self) -> None:
-        self.seen: list[Image.Image] = []
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
-        self.seen.append(image)
+        np.save(self.file, np.asarray(image))
         red = np.all(np.abs(np.asarray(image).astype(int) - RED) < 60, axis=2)
         if not red.any():
             return Regions(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), ())
@@ -52,55 +59,88 @@ class Filler:
 class Store:
     """What `ModelStore` is to the page, with models that need no weights."""
 
-    def __init__(self, weights: Weights, _device: str) -> None:
-        self.weights, self.grounder = weights, RedFinder()
+    def __init__(self, file: Path, weights: Weights, _device: str) -> None:
+        self.file, self.weights = file, weights
 
     def get(self, *_: Any) -> Models:
         source = Source("fake", Path(), demo=False)
-        return Models(self.grounder, Filler(), source, source)
+        return Models(RedFinder(self.file), Filler(), source, source)
+
+
+def serve(folder: Path, port: int, port_of_pictures: int) -> None:
+    """Start the app as app.py does, but with fake models and pictures from this machine only."""
+    application.ModelStore = partial(Store, folder / "seen.npy")
+    ports = frozenset({port_of_pictures})
+    fetch = partial(fetch_image, ports=ports, resolve=local, allow=is_local)
+    page = application.build_page(Weights("demo"), "cpu", fetch)
+    application.launch(page, application.parse_args(["--port", str(port)]))
 
 
 @dataclass(frozen=True)
 class Site:
-    """The page, a client of its server, a server of pictures elsewhere, and the grounder."""
+    """A client of the app, a server of pictures elsewhere, and where the app keeps its files."""
 
-    page: Any
-    client: TestClient
+    client: httpx.Client
     elsewhere: Server
-    grounder: RedFinder
+    folder: Path
 
     def call(self, name: str, **given: Any) -> dict[str, Any]:
-        """Call an endpoint as a program does; what is not given stays as the page has it.
+        """Call an endpoint as a program does.
 
         Args:
             name: Of the endpoint.
-            given: Values by the component's elem_id, with _ for -, or by its label.
-        """
-        fn = next(fn for fn in self.page.fns.values() if fn.api_name == name)
-        data = [self._value(block, {"seg_url": ""} | given) for block in fn.inputs]
-        body = json.dumps({"data": data})  # NaN and all
-        return self.client.post(f"/gradio_api/run/{name}", content=body).json()
+            given: Its arguments; what is missing has the page's value.
 
-    def _value(self, block: Any, given: dict[str, Any]) -> Any:
-        if block.stateful:
+        Returns:
+            "data", or what the server says instead of it: "error" or "detail".
+        """
+        url, headers = f"/gradio_api/call/v2/{name}", {"content-type": "application/json"}
+        # By hand, for NaN and all.
+        joined = self.client.post(url, content=json.dumps(given), headers=headers).json()
+        if "event_id" not in joined:
+            return joined
+        answer = self.client.get(f"{url}/{joined['event_id']}").text.rstrip()
+        kind, said = answer.split("event: ")[-1].split("\ndata: ")
+        return {"data": json.loads(said)} if kind == "complete" else json.loads(said)
+
+    def take_seen(self) -> np.ndarray | None:
+        """Return the picture that the grounder was given since the last time, uint8 (H, W, 3)."""
+        file = self.folder / "seen.npy"
+        if not file.exists():
             return None
-        names = str(block.elem_id).replace("-", "_"), block.label
-        return next((given[name] for name in names if name in given), block.value)
+        seen = np.load(file)
+        file.unlink()
+        return seen
 
 
 @contextmanager
-def open_site() -> Iterator[Site]:
-    """Serve the page to a test client."""
-    stores: list[Store] = []
+def open_site(folder: Path) -> Iterator[Site]:
+    """Serve the app on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with serving(Server()) as elsewhere, (folder / "log.txt").open("wb") as log:
+        arguments = [str(folder), str(port), str(elsewhere.server_port)]
+        command = [sys.executable, "-m", "tests.site", *arguments]
+        environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio")}
+        app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+                while not _is_up(client):
+                    assert app.poll() is None, (folder / "log.txt").read_text()
+                    time.sleep(0.1)
+                yield Site(client, elsewhere, folder)
+        finally:
+            app.terminate()
+            app.wait()
 
-    def make(*arguments: Any) -> Store:
-        stores.append(Store(*arguments))
-        return stores[-1]
 
-    with pytest.MonkeyPatch.context() as patch, serving(Server()) as elsewhere:
-        patch.setattr(application, "ModelStore", make)
-        ports = frozenset({elsewhere.server_port})
-        fetch = partial(fetch_image, ports=ports, resolve=local, allow=is_local)
-        page = application.build_page(Weights("demo"), "cpu", fetch)
-        with TestClient(App.create_app(page)) as client:
-            yield Site(page, client, elsewhere, stores[0].grounder)
+def _is_up(client: httpx.Client) -> bool:
+    try:
+        return client.get("/").is_success
+    except httpx.TransportError:
+        return False
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

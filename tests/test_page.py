@@ -52,7 +52,7 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
     assert caught.value is error
 
 
-@pytest.mark.parametrize("path", ["/etc/hosts", "{}/../a.png", "{}-beside/a.png", "a.png", "{}/\0"])
+@pytest.mark.parametrize("path", ["/etc/hosts", "{}/../a.png", "{}-beside/a.png", "a.png"])
 def test_other_files_of_the_server_stay_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:

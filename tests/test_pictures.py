@@ -27,6 +27,7 @@ from tests.grounding.test_images import (
 )
 from tests.site import Site
 
+PROMPT = "a red patch"
 FILE = {"_type": "gradio.FileData"}
 # Upright, this is what a person sees: a red patch on white, in no corner and not in the middle.
 PATCH = (20, 8, 44, 20)
@@ -39,19 +40,20 @@ def upload(site: Site, data: bytes, name: str = "a.png") -> dict[str, Any]:
 
 
 def by_upload(site: Site, data: bytes, name: str) -> dict[str, Any]:
-    return site.call("segment", seg_image=upload(site, data, name))
+    return site.call("segment", image=upload(site, data, name), prompt=PROMPT)
 
 
 def by_url(site: Site, data: bytes, _name: str) -> dict[str, Any]:
     site.elsewhere.answers["/a.png"] = answer(data)
-    return site.call("segment", seg_image=None, seg_url=site.elsewhere.url())
+    return site.call("segment", image=None, url=site.elsewhere.url(), prompt=PROMPT)
 
 
 def by_api(site: Site, data: bytes, name: str) -> dict[str, Any]:
     url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return site.call("segment", seg_image={"url": url, "orig_name": name, "meta": FILE})
+    return site.call("segment", image={"url": url, "orig_name": name, "meta": FILE}, prompt=PROMPT)
 
 
+SAMPLE = str(Path(__file__).parents[1] / "assets" / "samples" / "segmentation" / "street.png")
 DOORS = [by_upload, by_url, by_api]
 # What a file calls itself, in turn; nothing depends on it.
 NAMES = ["a.png", "a.svg", "a.html", "A.JPG", "../../etc/x.png", "a.heic", "ä 🐕.webp", "-rf", "a"]
@@ -96,15 +98,13 @@ def test_right_pixels_or_one_sentence(
     make: Callable[[], bytes],
 ) -> None:
     data = make()
-    site.grounder.seen.clear()
     result, right = door(site, data, NAMES[number % len(NAMES)]), expected(data, door)
     if isinstance(right, str):
         assert result["error"].startswith(right) and "data" not in result
-        assert site.grounder.seen == []
+        assert site.take_seen() is None
     else:
         assert "error" not in result
-        [picture] = site.grounder.seen
-        assert np.array_equal(np.asarray(picture), right)
+        assert np.array_equal(site.take_seen(), right)
 
 
 def test_an_empty_upload(site: Site) -> None:
@@ -116,25 +116,28 @@ def test_an_empty_upload(site: Site) -> None:
     [
         (None, "Choose a picture first"),  # nothing
         ({"path": "/etc/passwd", "meta": FILE}, None),  # a file of the server
-        ({"path": str(Path(__file__)), "meta": FILE}, None),
+        ({"path": SAMPLE, "meta": FILE}, None),  # a picture of the server
         ({"path": "../../etc/passwd", "meta": FILE}, None),
         ({"path": "/dev/zero", "meta": FILE}, None),
-        ({"path": "", "meta": FILE}, None),  # a path that is none
+        ({"path": "", "meta": FILE}, "Choose a picture first"),  # a path that is none
         ({"path": "a\0b", "meta": FILE}, None),
         ({"path": "x" * 5000, "meta": FILE}, None),
         ({"path": 7, "meta": FILE}, None),
-        ({"path": "/etc/passwd"}, None),  # without the mark of a file
-        ({"url": "data:image/png;base64,!!!", "meta": FILE}, None),  # no base64
-        ({"url": "data:", "meta": FILE}, None),
-        ({"url": "file:///etc/passwd", "meta": FILE}, None),
-        ({"url": "http://127.0.0.1/a.png", "meta": FILE}, None),
+        ({"path": "/etc/passwd"}, "must be uploaded first"),  # without the mark of a file
+        ({"path": SAMPLE}, "must be uploaded first"),
+        ({"path": SAMPLE, "meta": {"_type": "x"}}, "must be uploaded first"),
+        ({"url": "data:image/png;base64,!!!", "meta": FILE}, "could not be read"),  # no base64
+        ({"url": "data:", "meta": FILE}, "an empty file"),
+        ({"url": "file:///etc/passwd", "meta": FILE}, "Choose a picture first"),
+        ({"url": "http://127.0.0.1/a.png", "meta": FILE}, "Choose a picture first"),
+        ({"url": SAMPLE, "meta": FILE}, "Choose a picture first"),
         ("/etc/passwd", None),  # other types
         ([1, 2], None),
         (float(10**300), None),
     ],
 )
 def test_what_is_no_picture_at_all(site: Site, picture: Any, error: str | None) -> None:
-    result = site.call("segment", seg_image=picture)
+    result = site.call("segment", image=picture, prompt=PROMPT)
     said = result["error"]
     assert said is None if error is None else error in said
     assert "root:" not in str(result) and "Traceback" not in str(result)

@@ -82,7 +82,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     constants = "huggingface_hub.constants."
-    monkeypatch.setattr(f"{constants}ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(f"{constants}ENDPOINT", url)
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(f"{constants}HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(f"{constants}HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(f"{constants}HF_HUB_OFFLINE", False)
     monkeypatch.setattr(f"{constants}HF_HUB_DOWNLOAD_TIMEOUT", 1)
