@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from grounding.core import Regions, mask_box
+from grounding.recent import Recent
 
 
 class ClipSeg:
@@ -20,6 +21,7 @@ class ClipSeg:
     def __init__(self, model: Any, processor: Any, device: str) -> None:
         """Take transformers' model in eval mode on `device`, and its processor."""
         self.model, self.processor, self.device = model, processor, device
+        self._seen: Recent[list[torch.Tensor]] = Recent()
 
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
         """Return a region for each phrase whose map reaches the threshold somewhere.
@@ -45,19 +47,23 @@ class ClipSeg:
     def _maps(self, image: Image.Image, phrases: list[str]) -> np.ndarray:
         """Return each phrase's heat map, float32 (P, S, S) in [0, 1]."""
         model = self.model
-        pixels = self.processor.image_processor(images=image, return_tensors="pt")["pixel_values"]
         text = self.processor.tokenizer(
             phrases, padding=True, truncation=True, return_tensors="pt"
         ).to(self.device)
         # The model's forward would run the vision tower once a phrase; the picture needs it once.
-        vision = model.clip.vision_model(
-            pixels.to(self.device), output_hidden_states=True, interpolate_pos_encoding=True
-        )
-        layers = [vision.hidden_states[i + 1] for i in model.extract_layers]
+        layers = self._seen.get(np.array(image), lambda: self._look(image))
         layers = [layer.expand(len(phrases), -1, -1) for layer in layers]
         condition = model.get_conditional_embeddings(batch_size=len(phrases), **text)
         logits = model.decoder(layers, condition).logits
         return logits.reshape(len(phrases), *logits.shape[-2:]).float().sigmoid().cpu().numpy()
+
+    def _look(self, image: Image.Image) -> list[torch.Tensor]:
+        """Return the layers of the vision tower that the decoder reads, (1, N, D) each."""
+        pixels = self.processor.image_processor(images=image, return_tensors="pt")["pixel_values"]
+        vision = self.model.clip.vision_model(
+            pixels.to(self.device), output_hidden_states=True, interpolate_pos_encoding=True
+        )
+        return [vision.hidden_states[i + 1] for i in self.model.extract_layers]
 
 
 def load(folder: Path, device: str) -> ClipSeg:

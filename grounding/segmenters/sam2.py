@@ -1,8 +1,5 @@
 """SAM 2.1 (Ravi et al., 2024, https://arxiv.org/abs/2408.00714) through the official predictor."""
 
-import hashlib
-import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +9,9 @@ import torch
 from PIL import Image
 
 from grounding.core import Clicks, Masks, Regions, mask_box
+from grounding.recent import Recent, tensor_bytes
 
 BATCH = 8
-# Pictures whose encoding is kept: some 16 MB each with the official sizes.
-KEPT_PICTURES = 4
 # A coarse mask becomes logits from -10 to 10, about the range of the decoder's own.
 LOGIT_SCALE = 20.0
 STABILITY = {
@@ -31,8 +27,7 @@ class Sam2:
     def __init__(self, model: Any) -> None:
         """Take a `SAM2Base` in eval mode on its device."""
         self.model = model
-        self._encoded: OrderedDict[bytes, Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._encoded: Recent[Any] = Recent(lambda predictor: tensor_bytes(predictor._features))
 
     @torch.inference_mode()
     def segment(self, image: Image.Image, regions: Regions) -> Masks:
@@ -73,14 +68,7 @@ class Sam2:
     def _predictor(self, image: Image.Image) -> Any:
         """Return a predictor that has encoded the picture, now or a short while ago."""
         pixels = np.array(image)
-        key = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
-        with self._lock:
-            if key not in self._encoded:
-                self._encoded[key] = self._encode(pixels)
-            self._encoded.move_to_end(key)
-            if len(self._encoded) > KEPT_PICTURES:
-                self._encoded.popitem(last=False)
-            return self._encoded[key]
+        return self._encoded.get(pixels, lambda: self._encode(pixels))
 
     def _encode(self, pixels: np.ndarray) -> Any:
         from sam2.sam2_image_predictor import SAM2ImagePredictor

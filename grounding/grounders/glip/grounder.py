@@ -13,6 +13,7 @@ from grounding.grounders.glip.boxes import Detections, detect
 from grounding.grounders.glip.caption import clean, encode, join
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.pictures import prepare
+from grounding.recent import Recent
 
 MAX_REGIONS = 30
 
@@ -23,6 +24,7 @@ class GlipGrounder:
     def __init__(self, model: Glip, tokenizer: Any, device: str) -> None:
         """Take the network in eval mode on `device`, and transformers' fast BERT tokenizer."""
         self.model, self.tokenizer, self.device = model, tokenizer, device
+        self._seen: Recent[list[Tensor]] = Recent()
 
     @torch.inference_mode()
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
@@ -31,7 +33,7 @@ class GlipGrounder:
         pixels, (size,) = prepare([image], config.short_side, config.long_side)
         captions = [clean(phrase) for phrase in phrases]
         lengths = [len(self.tokenizer.tokenize(caption)) for caption in captions]
-        maps = look(self.model, pixels.to(self.device))
+        maps = self._seen.get(np.array(image), lambda: look(self.model, pixels.to(self.device)))
         found = [
             self._read(maps, [captions[n] for n in numbers], size, numbers)
             for numbers in pack(lengths, config.max_tokens - 2)
