@@ -8,7 +8,8 @@ from PIL import Image
 
 from grounding.export import File, free_name
 from grounding.images import open_image
-from grounding.session import EVERYTHING, Session, Settings, look, pack
+from grounding.session import EVERYTHING, Session, look, pack
+from grounding.settings import Settings
 
 LIMIT = 50
 

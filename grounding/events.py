@@ -25,14 +25,12 @@ from grounding.retouch import click, undo
 from grounding.select import Proposals
 from grounding.session import (
     Session,
-    Settings,
     look,
     pack,
-    read_settings,
-    settings_from_query,
     shown_result,
     switch,
 )
+from grounding.settings import RANGES, Settings, read_settings, settings_from_query
 from page import page_errors
 
 Infer = Callable[[str, str, Image.Image, str, float], Proposals]
@@ -128,7 +126,9 @@ class Events:
         """Answer the page: keep the session, show it, and put the comparison away."""
         with page_errors():
             picture = read_picture(image, url, self.fetch)
-            session = self._answer(picture, prompt, grounder, segmenter, threshold, progress)
+            session = self._answer(
+                picture, prompt, grounder, segmenter, threshold, progress, (url or "").strip()
+            )
         phrases = session.proposals.query.phrases
         choice = gr.Dropdown(choices=phrases, value=phrases[0])
         return session, *show(session, settings, threshold), choice, gr.Column(visible=False)
@@ -285,8 +285,9 @@ class Events:
         segmenter: str,
         threshold: float,
         progress: gr.Progress,
+        url: str = "",
     ) -> Session:
-        """Run the models."""
+        """Run the models; `url` is where the picture came from, if it has an address."""
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
         models = self.store.get(grounder, segmenter, _report(progress))
         progress(1.0, desc="Looking for regions")
@@ -296,6 +297,7 @@ class Events:
             "grounder": grounder,
             "segmenter": segmenter,
             "threshold": threshold,
+            "url": url,
         }
         return Session(picture, proposals, replace(models, grounder=None, segmenter=None), asked)
 
@@ -342,5 +344,7 @@ def _report(progress: gr.Progress) -> Callable[[float, str], None]:
 def follow_link(request: gr.Request) -> list[Any]:
     """Return which tab to open and what to put into the components that `build_tab` returns."""
     said = settings_from_query(dict(request.query_params))
-    values = [said.get(n, gr.skip()) for n in ("prompt", "grounder", "segmenter", "threshold")]
-    return [gr.Tabs(selected="segmentation") if said else gr.skip(), *values]
+    more = [said.get(name, value) for name, value in Settings().values().items()]
+    names = ("prompt", "url", "grounder", "segmenter", "threshold", *RANGES)
+    tab = gr.Tabs(selected="segmentation") if said else gr.skip()
+    return [tab, read_settings(*more), *(said.get(name, gr.skip()) for name in names)]

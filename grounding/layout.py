@@ -10,11 +10,11 @@ from grounding.batch import LIMIT
 from grounding.compare import HEADERS as COMPARE_HEADERS
 from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
-from grounding.overlay import HEADERS, Style
+from grounding.overlay import HEADERS
 from grounding.retouch import BOX, HELP, TOOLS
 from grounding.segmenters import SEGMENTERS
-from grounding.select import Choice
-from grounding.session import EVERYTHING, Settings
+from grounding.session import EVERYTHING
+from grounding.settings import RANGES, Settings
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 SESSION_SECONDS = 3600
@@ -123,16 +123,20 @@ def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox,
 
 
 def _build_more() -> list[gr.Slider | gr.Checkbox]:
-    """Build the settings that few need, in the order of `read_settings`."""
-    choice, style = Choice(0.0), Style()
+    """Build the settings that few need, in the order of `RANGES`."""
+    usual = Settings().values()
+
+    def slider(name: str, step: float, label: str) -> gr.Slider:
+        return gr.Slider(*RANGES[name], usual[name], step=step, label=label)
+
     with gr.Accordion("More settings", open=False, elem_id="seg-more"):
         return [
-            gr.Slider(1, choice.count, choice.count, step=1, label="Most detections"),
-            gr.Slider(0, 20, choice.min_area, step=0.1, label="Smallest area, % of the picture"),
-            gr.Checkbox(choice.best_only, label="Only the best of each phrase"),
-            gr.Checkbox(choice.whole, label="Boxes around the whole picture count"),
-            gr.Slider(0.1, 1, style.opacity, step=0.05, label="Opacity of the areas"),
-            gr.Slider(0, 6, style.outline, step=1, label="Width of the outlines"),
+            slider("count", 1, "Most detections"),
+            slider("min_area", 0.1, "Smallest area, % of the picture"),
+            gr.Checkbox(bool(usual["best_only"]), label="Only the best of each phrase"),
+            gr.Checkbox(bool(usual["whole"]), label="Boxes around the whole picture count"),
+            slider("opacity", 0.05, "Opacity of the areas"),
+            slider("outline", 1, "Width of the outlines"),
         ]
 
 

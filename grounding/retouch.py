@@ -8,7 +8,8 @@ import numpy as np
 from grounding.core import Clicks, Masks, Regions
 from grounding.edits import Edit, add, clicks_on, drop, obey, redraw, row_near, row_under
 from grounding.select import select
-from grounding.session import Session, Settings
+from grounding.session import Session
+from grounding.settings import Settings
 
 ADD, TAKE, DROP, BOX = "Add to an area", "Take away from one", "Drop a detection", "Draw a box"
 TOOLS = (ADD, TAKE, DROP, BOX)

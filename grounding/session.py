@@ -1,7 +1,7 @@
 """What is kept of a visitor's latest answer, and what can be shown of it without a model."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +9,7 @@ from PIL import Image
 
 from grounding.edits import Edit, apply_edits
 from grounding.export import PARTS, File, export_files, make_manifest
-from grounding.grounders import GROUNDERS
 from grounding.overlay import (
-    Style,
     annotations,
     draw_regions,
     mark,
@@ -22,9 +20,9 @@ from grounding.overlay import (
     table_rows,
 )
 from grounding.pipeline import Models
-from grounding.segmenters import SEGMENTERS
 from grounding.select import Choice, Proposals, Result, choose, select, to_result
-from grounding.status import describe, settings_link
+from grounding.settings import Settings, settings_link
+from grounding.status import describe
 
 EVERYTHING = "everything"
 
@@ -53,22 +51,6 @@ class View(NamedTuple):
     stages: tuple[Image.Image, Image.Image]
     canvas: Image.Image
     found: int
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Hold what “More settings” says: which detections are shown, and how they are painted."""
-
-    choice: Choice = field(default_factory=lambda: Choice(0.0))
-    style: Style = field(default_factory=Style)
-
-
-def read_settings(
-    count: float, min_area: float, best_only: bool, whole: bool, opacity: float, outline: float
-) -> Settings:
-    """Return the settings that the components of `_build_more` hold."""
-    choice = Choice(0.0, int(count), min_area, best_only, whole)
-    return Settings(choice, Style(opacity, int(outline)))
 
 
 @dataclass(frozen=True)
@@ -121,7 +103,7 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
         colours,
         regions,
         table_rows(selection.regions, selection.masks, selection.on, query.negatives),
-        f"{text}\n\n{settings_link(**session.asked)}",
+        f"{text}\n\n{settings_link(session.asked, threshold, settings)}",
         (shrink(regions), painted),
         mark(painted, session.corner, shown_scale(session.image)),
         len(rows),
@@ -168,19 +150,3 @@ def pack(
     }
     manifest = make_manifest(result, asked, used, models.device)
     return export_files(session.image, result, manifest, PARTS if part == EVERYTHING else [part])
-
-
-def settings_from_query(query: dict[str, str]) -> dict[str, Any]:
-    """Return what a link's query says of the settings; what it says wrongly is passed over."""
-    said: dict[str, Any] = {}
-    if query.get("prompt"):
-        said["prompt"] = query["prompt"][:1000]
-    for name, menu in (("grounder", GROUNDERS), ("segmenter", SEGMENTERS)):
-        if query.get(name) in menu:
-            said[name] = query[name]
-    try:
-        said["threshold"] = Choice(float(query["threshold"])).threshold
-    except (KeyError, ValueError):
-        if "grounder" in said:
-            said["threshold"] = GROUNDERS[said["grounder"]].threshold
-    return said

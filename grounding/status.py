@@ -1,7 +1,6 @@
 """What the page says about an answer: found or not, what was left out, times and weights."""
 
 import math
-from urllib.parse import urlencode
 
 from grounding.images import MAX_SIDE
 from grounding.pipeline import FLOOR, Models
@@ -74,18 +73,6 @@ def _limits(proposals: Proposals, threshold: float) -> list[str]:
     if max(height, width) == MAX_SIDE:
         lines.append(f"The picture was used at {width} × {height} pixels, the most that is used.")
     return lines
-
-
-def settings_link(prompt: str, grounder: str, segmenter: str, threshold: float) -> str:
-    """Return a Markdown link that opens the page with these settings."""
-    values = {
-        "tab": "segmentation",
-        "prompt": prompt,
-        "grounder": grounder,
-        "segmenter": segmenter,
-        "threshold": f"{threshold:.2f}",
-    }
-    return f"<small>[Link to these settings](?{urlencode(values)})</small>"
 
 
 def plain(text: str) -> str:

@@ -171,7 +171,7 @@ def build_tab(
         fetch: Opens the address of a picture; without it there is no field for addresses.
 
     Returns:
-        The components that a link sets: prompt, grounder, segmenter and threshold.
+        The components that a link sets, in the order of `follow_link`.
     """
 
     @gpu
@@ -205,4 +205,5 @@ def build_tab(
     _wire_compare(inputs, outputs, events)
     _wire_correction(inputs, outputs, events)
     _wire_several(inputs, outputs, events)
-    return [inputs.prompt, inputs.grounder, inputs.segmenter, inputs.threshold]
+    chosen = [inputs.prompt, inputs.url, inputs.grounder, inputs.segmenter, inputs.threshold]
+    return [outputs.settings, *chosen, *inputs.more]

@@ -9,10 +9,17 @@ from grounding.core import Regions
 from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.select import Proposals, pack_masks
-from grounding.session import Session, Settings
+from grounding.session import Session
+from grounding.settings import Settings
 from grounding.weights import Source
 
-ASKED = {"prompt": "a dog", "grounder": "CLIPSeg", "segmenter": "SAM 2.1 tiny", "threshold": 0.3}
+ASKED = {
+    "prompt": "a dog",
+    "grounder": "CLIPSeg",
+    "segmenter": "SAM 2.1 tiny",
+    "threshold": 0.3,
+    "url": "",
+}
 
 
 def _answer(picture: Image.Image, _done: float) -> Session:

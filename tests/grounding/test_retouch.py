@@ -11,7 +11,8 @@ from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.retouch import ADD, BOX, DROP, TAKE, click, undo
 from grounding.select import Choice, Proposals, pack_masks, select
-from grounding.session import Session, Settings
+from grounding.session import Session
+from grounding.settings import Settings
 from grounding.weights import Source
 
 Asked = Regions | tuple[np.ndarray, Clicks]

@@ -7,7 +7,7 @@ from grounding.core import Regions
 from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks, select
-from grounding.status import describe, settings_link
+from grounding.status import describe
 from grounding.weights import Source
 
 
@@ -71,6 +71,19 @@ def test_what_was_not_found_says_how_far_it_was(best: float, words: str) -> None
     assert words in _text((), "a dog", best)
 
 
+@pytest.mark.parametrize(
+    ("labels", "prompt", "hint"),
+    [
+        ((), "un perro", True),  # not found, and not English
+        ((), "собака", True),
+        (("un perro",), "un perro", False),  # found all the same
+        ((), "a dog", False),  # English
+    ],
+)
+def test_hint_for_other_languages(labels: tuple[str, ...], prompt: str, hint: bool) -> None:
+    assert ("English words best" in _text(labels, prompt)) == hint
+
+
 def test_other_limits_are_said() -> None:
     assert "Found 2 regions.** 1 switched off." in _text(("a", "a"), "a", off=(1,))
     assert "cut its map at 0.40; press Run" in _text(("a",), "a", floor=0.4)
@@ -80,9 +93,3 @@ def test_demo_weights_are_said_and_what_to_do() -> None:
     proposals = _proposals(("a dog",), "a dog", 0.0, 0.05)
     text = describe(proposals, select(proposals, Choice(0.3)), _models(demo=True), 0.3)
     assert "bundled demo weights" in text and "--weights demo" in text
-
-
-def test_link_holds_the_settings_and_no_markup() -> None:
-    link = settings_link("a dog, <b>)", "CLIPSeg", "SAM 2.1 tiny", 0.4)
-    assert "prompt=a+dog%2C+%3Cb%3E%29&grounder=CLIPSeg&segmenter=SAM+2.1+tiny" in link
-    assert "threshold=0.40" in link and "<b>" not in link

@@ -15,17 +15,15 @@ from grounding.layout import SAMPLES, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
 from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
-from grounding.select import Choice, Proposals, pack_masks
+from grounding.select import Proposals, pack_masks
 from grounding.session import (
     EVERYTHING,
     Session,
-    Settings,
     look,
     pack,
-    read_settings,
-    settings_from_query,
     switch,
 )
+from grounding.settings import Settings
 from grounding.weights import Source
 
 ASKED = {
@@ -33,6 +31,7 @@ ASKED = {
     "grounder": "CLIPSeg",
     "segmenter": "SAM 2.1 tiny",
     "threshold": 0.3,
+    "url": "",
 }
 
 
@@ -117,28 +116,6 @@ def test_the_first_corner_of_a_box_is_marked(session: Session) -> None:
     plain, marked = (look(s, Settings(), 0.3) for s in (session, replace(session, corner=(3, 4))))
     changed = np.asarray(plain.canvas) != np.asarray(marked.canvas)
     assert changed[4, 3].any() and not changed[15:, 15:].any()
-
-
-def test_more_settings_are_read_in_their_order() -> None:
-    settings = read_settings(2, 1.5, True, False, 0.4, 3)
-    assert settings.choice == Choice(0.0, 2, 1.5, True, False)
-    assert (settings.style.opacity, settings.style.outline) == (0.4, 3)
-
-
-@pytest.mark.parametrize(
-    ("query", "said"),
-    [
-        ({}, {}),  # nothing
-        ({"prompt": "a dog", "threshold": "0.2"}, {"prompt": "a dog", "threshold": 0.2}),
-        ({"grounder": "CLIPSeg"}, {"grounder": "CLIPSeg", "threshold": 0.4}),  # with its own
-        ({"segmenter": "SAM 2.1 large"}, {"segmenter": "SAM 2.1 large"}),
-        ({"grounder": "x", "segmenter": "y", "threshold": "z"}, {}),  # unknown
-        ({"threshold": "7"}, {}),  # out of range
-        ({"threshold": "nan"}, {}),  # no number
-    ],
-)
-def test_settings_from_a_link(query: dict[str, str], said: dict[str, Any]) -> None:
-    assert settings_from_query(query) == said
 
 
 @pytest.mark.parametrize(
