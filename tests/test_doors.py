@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 import doors
 from doors import MAX_BODY, MAX_POSTS, MAX_WAITING, Doors, Refused, Visits, close_url_inputs
+from tests.site import Site
 
 STRANGER, HOUSEMATE = "1.1.1.1", "192.168.0.9"
 UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
@@ -184,3 +185,15 @@ def test_gradio_fetches_nothing_for_anybody(
         asyncio.run(
             processing_utils.async_ssrf_protected_download("https://a.test/b", str(tmp_path))
         )
+
+
+def test_limits_count_by_who_is_behind_the_proxy(site: Site) -> None:
+    """On the real server, which takes a proxy's word on this machine for who the client is."""
+
+    def post(address: str, path: str = "/gradio_api/reset") -> int:
+        body, headers = {"event_id": "a", "data": []}, {"x-forwarded-for": address}
+        return site.client.post(path, json=body, headers=headers).status_code
+
+    assert post("1.0.0.1", "/gradio_api/call/no-such-endpoint") not in (403, 413, 429)
+    assert [post("1.0.0.1") for _ in range(MAX_POSTS)] == [200] * (MAX_POSTS - 1) + [429]
+    assert post("1.0.0.2") == 200

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.site import Site
+from tests.site import ROOT, Site
 
 
 def _picture() -> dict[str, Any]:
@@ -41,7 +41,7 @@ PROMPTS = [
     ("dog: nan", None),
     ("dog: 1e9", None),
     ("dog: 7", "must be between 0 and 1"),
-    (f"{MARKUP}: 7", "must be between 0 and 1"),
+    (f"{MARKUP} dog: 7", "must be between 0 and 1"),
     (MARKUP, None),
     ("[a](javascript:alert(1)), **b**, `c`, # d", None),  # Markdown
     ("${7*7}, {{7*7}}, %s, {0}, $(id), '; drop table", None),  # templates and commands
@@ -91,7 +91,7 @@ def test_absurd_values(site: Site, endpoint: str, argument: str, value: Any) -> 
     result = site.call(endpoint, **right | {argument: value})
     assert "data" not in result
     said = result["error"] or ""
-    assert not any(word in said for word in ("Traceback", "/", "object", "Error"))
+    assert not any(word in said for word in ("Traceback", str(ROOT), "object", "Error"))
     assert "data" in site.call(endpoint, **right), "the next request is answered"
 
 

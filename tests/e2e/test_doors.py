@@ -77,7 +77,7 @@ def test_markup_is_text(app: Any, page: Page) -> None:
     """In a message about a prompt, and in all that a run shows."""
     page.get_by_role("tab", name="Segmentation").click()
     prompt = page.locator("#seg-prompt textarea")
-    prompt.fill(f"{MARKUP}: 7")
+    prompt.fill(f"{MARKUP} dog: 7")
     page.locator("#seg-run").click()
     page.get_by_text("must be between 0 and 1").first.wait_for()
     assert page.evaluate("window.markupRan") is None
