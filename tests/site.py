@@ -127,7 +127,9 @@ def open_site(folder: Path) -> Iterator[Site]:
         app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port}"
         try:
-            with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+            # A connection for each request: on a busy machine the server drops idle ones.
+            each = httpx.Limits(max_keepalive_connections=0)
+            with httpx.Client(base_url=url, timeout=120, limits=each, trust_env=False) as client:
                 while not _is_up(client):
                     assert app.poll() is None, (folder / "log.txt").read_text()
                     time.sleep(0.1)
