@@ -32,7 +32,7 @@ SECONDS = 60.0
 MAX_UPLOADED = 400 * MEGABYTE  # from one address within `SECONDS`
 MAX_POSTS = 300  # from one address; a slider that is dragged sends several a second
 MAX_WAITING = 8  # in the queue, from one address
-MAX_CLIENTS = 10_000  # addresses that are remembered
+MAX_CLIENTS = 2_000  # addresses that are remembered, some 30 kB each at worst
 
 
 def close_url_inputs() -> None:
