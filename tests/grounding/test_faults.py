@@ -65,8 +65,18 @@ def test_damaged_files_are_a_sentence(
     with pytest.raises(ValueError, match=r"damaged or incomplete|not on this machine") as caught:
         load(name, tmp_path)
     assert str(tmp_path) not in str(caught.value), "no place of the machine"
-    (place / file).write_bytes(whole)
-    load(name, tmp_path)
+
+
+def test_once_they_are_whole_again_they_load(tmp_path: Path) -> None:
+    place = tmp_path / ALL[CLIPSEG].repo
+    shutil.copytree(DEMO_ROOT / ALL[CLIPSEG].module, place)
+    whole = (place / "config.json").read_bytes()
+    (place / "config.json").write_bytes(b"")
+    store = ModelStore(Weights("full", offline=True, folder=tmp_path), "cpu")
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        store._load("grounder", GROUNDERS, CLIPSEG, lambda *_: None)
+    (place / "config.json").write_bytes(whole)
+    store._load("grounder", GROUNDERS, CLIPSEG, lambda *_: None)
 
 
 @pytest.mark.parametrize(
