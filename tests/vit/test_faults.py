@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,29 +102,34 @@ def test_killed_at_ten_moments_and_resumed(tmp_path: Path) -> None:
     assert done.stdout.endswith("10 kills\n"), done.stderr
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file grows beyond 4 kB."""
+    """Let no file grow beyond 4 kB. No fixture: pytest may be writing its report to a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_keeps_the_old_file(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_tensors(path, {"x": torch.ones(2)}, {})
-    with pytest.raises(ValueError, match=r"a\.safetensors cannot be written .*disk full"):
+    with (
+        pytest.raises(ValueError, match=r"a\.safetensors cannot be written .*disk full"),
+        full_disk(),
+    ):
         save_tensors(path, {"x": torch.zeros(5000)}, {})
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
     assert torch.equal(load_tensors(path)[0]["x"], torch.ones(2))
 
 
 def test_a_full_disk_ends_a_training_with_a_sentence(
-    tmp_path: Path, tiny_config: ViTConfig, tiny_set: ImageSet, full_disk: None
+    tmp_path: Path, tiny_config: ViTConfig, tiny_set: ImageSet
 ) -> None:
     config = TrainConfig(optimizer="adam", batch_size=4, epochs=1, crop_padding=1)
     trainer = Trainer(config, tiny_config, tiny_set, tmp_path, torch.device("cpu"))
-    with pytest.raises(ValueError, match="cannot be written"):
+    with pytest.raises(ValueError, match="cannot be written"), full_disk():
         trainer.run()
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.partial"))
