@@ -181,6 +181,7 @@ class Trainer:
         self.statistics = statistics(self.preprocessing, device)
         self._build(model_config)
         self.step = 0
+        self.lengthened: list[dict[str, int]] = []  # runs that were resumed with more epochs
         self.epoch_loss = torch.zeros((), device=device)  # summed over the steps of the epoch
         self.history: list[report.Row] = []
         self.seconds = 0.0
@@ -359,7 +360,10 @@ class Trainer:
         Args:
             confusion: int64 (K, K), of the weights that are saved.
         """
-        recipe = asdict(self.config) | {"train_images": len(self.train_split.labels)}
+        recipe = asdict(self.config) | {
+            "train_images": len(self.train_split.labels),
+            "lengthened": self.lengthened,
+        }
         metrics = self.history[-1] | {
             "epochs": self.config.epochs,
             "data": self.data_name,
@@ -384,6 +388,7 @@ class Trainer:
             "step": self.step,
             "history": self.history,
             "seconds": self.seconds,
+            "lengthened": self.lengthened,
             "train_config": asdict(self.config),
             "config": asdict(self.model.config),
         }
@@ -393,17 +398,29 @@ class Trainer:
     def resume(self) -> None:
         """Continue from `state.safetensors` in the folder.
 
+        More epochs than the run had are allowed: the learning rate then follows the longer
+        schedule from this step on, and the checkpoint's recipe says so.
+
         Raises:
             ValueError: If there is none, or it is of another recipe or architecture.
         """
         path = self.folder / "state.safetensors"
         tensors, facts = load_tensors(path)
-        expected = {"train_config": asdict(self.config), "config": asdict(self.model.config)}
-        for name, value in expected.items():
+        planned = facts["train_config"]["epochs"]
+        given = asdict(self.config) | {"epochs": planned}  # more of them are welcome
+        for name, value in {"train_config": given, "config": asdict(self.model.config)}.items():
             if facts[name] != value:
                 other = {k: facts[name].get(k) for k in value if facts[name].get(k) != value[k]}
                 raise ValueError(f"{path} was trained with {other}; give the same flags to resume")
+        if self.config.epochs < planned:
+            raise ValueError(
+                f"{path} is of a run of {planned} epochs; to resume give as many or more, "
+                f"not {self.config.epochs}"
+            )
         self.step, self.history, self.seconds = facts["step"], facts["history"], facts["seconds"]
+        self.lengthened = facts.get("lengthened", [])
+        if self.config.epochs > planned:
+            self.lengthened = [*self.lengthened, {"step": self.step, "epochs": planned}]
         self.model.load_state_dict(_under("model.", tensors))
         self.epoch_loss.copy_(tensors["epoch_loss"])
         if self.ema:

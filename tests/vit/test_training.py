@@ -138,6 +138,28 @@ def test_resume_refuses_another_recipe(make: Make) -> None:
         other.resume()
 
 
+def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> None:
+    """Six steps of two epochs are done; the next one is the seventh of four epochs."""
+    make(dataclasses.replace(MUON, epochs=2), "run").run()
+    longer = make(dataclasses.replace(MUON, epochs=4), "run")
+    longer.resume()
+    longer.train_step()
+    assert longer.optimizers[0].param_groups[0]["lr"] == pytest.approx(
+        MUON.muon_lr * learning_rate(6, 12, longer.config)
+    )
+    longer.run()
+    assert [row["epoch"] for row in longer.history] == [1, 2, 3, 4]
+    saved = load_checkpoint(longer.folder / "model.safetensors")
+    assert saved.recipe["lengthened"] == [{"step": 6, "epochs": 2}]
+    assert saved.recipe["epochs"] == saved.metrics["epochs"] == 4
+
+
+def test_resume_refuses_fewer_epochs(make: Make) -> None:
+    make(ADAMW, "run").save_state()
+    with pytest.raises(ValueError, match="a run of 3 epochs; to resume give as many or more"):
+        make(dataclasses.replace(ADAMW, epochs=2), "run").resume()
+
+
 def test_resume_needs_a_state(make: Make) -> None:
     with pytest.raises(ValueError, match=r"state\.safetensors is not a checkpoint"):
         make(ADAMW, "nothing").resume()
