@@ -7,6 +7,7 @@
 
 Each run keeps its state in runs/demo/NAME (Ctrl-C saves, --resume goes on) and writes the averaged
 weights to assets/demo/NAME at every evaluation. Minutes are those of the training steps alone.
+With `--start assets/demo/NAME` a run begins with exported weights instead of random ones.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import math
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -51,6 +52,9 @@ class Recipe(Protocol):
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write the model as the app loads it."""
 
+    def load(self, folder: Path) -> nn.Module:
+        """Return the model that `save` wrote, to be trained on."""
+
     def evaluate(self, model: nn.Module, scenes: int) -> dict[str, float]:
         """Return held-out metrics."""
 
@@ -65,11 +69,12 @@ RECIPES = {
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """How far a run has come, and the metrics of the weights that it started from, if any."""
 
     steps: int = 0
     pictures: int = 0
     minutes: float = 0.0
+    start: dict[str, Any] = field(default_factory=dict)
 
 
 def learning_rate(peak: float, steps: int, share: float) -> float:
@@ -109,15 +114,19 @@ def _replace(state: dict[str, Tensor], path: Path) -> None:
     partial.replace(path)
 
 
+def _metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
 class Run:
     """One training run and its files."""
 
-    def __init__(self, name: str, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, name: str, recipe: Recipe, folder: Path, start: Path | None = None) -> None:
         self.name, self.recipe, self.folder = name, recipe, folder
-        self.model = recipe.build()
+        self.model = recipe.load(start) if start else recipe.build()
         self.average = copy.deepcopy(self.model).eval()
         self.optimizer = make_optimizer(self.model, recipe.LEARNING_RATE)
-        self.progress = Progress()
+        self.progress = Progress(start=_metrics(start) if start else {})
 
     def save(self) -> None:
         """Write the state of the run; the JSON comes last and so vouches for the rest."""
@@ -171,6 +180,7 @@ class Run:
             "steps": self.progress.steps,
             "pictures": self.progress.pictures,
             "held_out": held_out,
+            "start": self.progress.start,
             "note": f"{scenes} held-out scenes: unseen seeds and backgrounds; CPU, fp32",
         }
         (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
@@ -219,12 +229,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=float, default=3.0, help="minutes between evaluations")
     parser.add_argument("--scenes", type=int, default=40, help="held-out scenes per evaluation")
     parser.add_argument("--out", type=Path, help="default: assets/demo/MODEL")
+    parser.add_argument("--start", type=Path, metavar="DIR", help="exported weights to begin with")
     parser.add_argument("--resume", action="store_true", help="go on with the last run")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     recipe = cast(Recipe, importlib.import_module(RECIPES[args.model]))
-    run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model)
+    run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model, args.start)
     if args.resume:
         run.load()
     out = args.out or ROOT / "assets" / "demo" / args.model

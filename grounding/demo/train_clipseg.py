@@ -174,6 +174,14 @@ def save(model: nn.Module, folder: Path) -> None:
     save_half(model.segmenter, make_processor(), folder)
 
 
+def load(folder: Path) -> Trainee:
+    """Return the model that `save` wrote, to be trained on."""
+    trainee = build()
+    stock = CLIPSegForImageSegmentation
+    trainee.segmenter = stock.from_pretrained(folder, dtype=torch.float32).train()
+    return trainee
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, scenes: int) -> dict[str, float]:
     """Return the mean IoU at .5, and the share of absent phrases that light nothing up.

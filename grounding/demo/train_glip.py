@@ -22,7 +22,7 @@ from transformers import BertTokenizer
 
 from ..grounders.glip.boxes import decode, phrase_scores
 from ..grounders.glip.caption import encode, join
-from ..grounders.glip.checkpoint import official_weights
+from ..grounders.glip.checkpoint import official_weights, read_model
 from ..grounders.glip.config import GlipConfig
 from ..grounders.glip.model import Glip
 from ..grounders.glip.pictures import prepare
@@ -215,6 +215,13 @@ def save(model: nn.Module, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(asdict(CONFIG), indent=2) + "\n")
     rows = sorted(bert_vocabulary().items(), key=lambda item: item[1])
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in rows))
+
+
+def load(folder: Path) -> Trainee:
+    """Return the model that `save` wrote, to be trained on."""
+    trainee = build()
+    trainee.glip = read_model(folder).float().train()
+    return trainee
 
 
 @torch.no_grad()

@@ -250,6 +250,14 @@ def save(model: nn.Module, folder: Path) -> None:
     save_half(detector, make_processor(), folder)
 
 
+def load(folder: Path) -> Trainee:
+    """Return the model that `save` wrote, to be trained on."""
+    trainee = build()
+    stock = GroundingDinoForObjectDetection
+    trainee.detector = stock.from_pretrained(folder, dtype=torch.float32).train()
+    return trainee
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, scenes: int) -> dict[str, float]:
     """Return how often the best box of a phrase is right, and how present and absent differ.

@@ -37,7 +37,7 @@ class Prompts:
         labels: int64 (B * P, 2): the corners of a box, or a point and padding, or only padding.
         coarse: float32 (B * P, 1, S / 4, S / 4) logits of a coarse mask.
         has_coarse: bool (B * P,).
-        targets: float32 (B * P, S / 2, S / 2) in {0, 1}.
+        targets: float32 (B * P, S / 4, S / 4) in [0, 1], the share of each cell that is covered.
     """
 
     points: Tensor
@@ -110,18 +110,17 @@ def sample_prompts(scenes: list[Scene], count: int, rng: np.random.Generator) ->
         if "mask" in kind:
             coarse[row, 0] = _coarsen(mask, rng)
             has_coarse[row] = True
-    halves = F.avg_pool2d(torch.from_numpy(targets)[:, None], 2)[:, 0]
     return Prompts(
         points=torch.from_numpy(points * (IMAGE_SIZE / size)),
         labels=torch.from_numpy(labels),
         coarse=coarse,
         has_coarse=has_coarse,
-        targets=(halves > 0.5).float(),
+        targets=F.avg_pool2d(torch.from_numpy(targets), 4),
     )
 
 
 def predict(model: nn.Module, images: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
-    """Return mask logits (B * P, 4, S / 2, S / 2) and predicted IoUs (B * P, 4).
+    """Return mask logits (B * P, 4, S / 4, S / 4) and predicted IoUs (B * P, 4).
 
     Mask 0 is the single answer, 1 to 3 are the alternatives for ambiguous prompts.
     """
@@ -139,11 +138,19 @@ def predict(model: nn.Module, images: Tensor, prompts: Prompts) -> tuple[Tensor,
     logits, ious, _, _ = model.sam_mask_decoder.predict_masks(
         embedding, encoder.get_dense_pe(), sparse, dense, False, fine
     )
-    return F.interpolate(logits, scale_factor=2.0, mode="bilinear"), ious
+    return logits, ious
+
+
+def enlarge(logits: Tensor) -> Tensor:
+    """Return mask logits (N, S / 4, S / 4) at the picture's size, as the predictor does."""
+    return F.interpolate(logits[:, None], scale_factor=4.0, mode="bilinear")[:, 0]
 
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return BCE + 5 focal + dice of each mask, (..., H, W) -> (...)."""
+    """Return BCE + 5 focal + dice of each mask, (..., H, W) -> (...).
+
+    Targets are shares of cells: the contour of the enlarged mask is finer than the cells.
+    """
     bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     probability = logits.sigmoid()
     miss = (probability - targets).abs()
@@ -187,10 +194,10 @@ def save(model: nn.Module, folder: Path) -> None:
 
 
 def load(folder: Path) -> nn.Module:
-    """Return the model saved in a folder, fp32, ready to use."""
+    """Return the model that `save` wrote, fp32, to be trained on."""
     model = instantiate(OmegaConf.load(folder / "config.yaml").model)
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.float().eval()
+    return model.float()
 
 
 @torch.no_grad()
@@ -200,14 +207,14 @@ def evaluate(model: nn.Module, scenes: int) -> dict[str, float]:
     for i in range(scenes):
         scene = make_scene(np.random.default_rng((90_000, i)), IMAGE_SIZE, held_out=True)
         count = len(scene.names)
-        targets = F.avg_pool2d(torch.from_numpy(scene.masks).float()[:, None], 2)[:, 0]
+        targets = torch.from_numpy(scene.masks)
         prompts = Prompts(
             points=torch.from_numpy(scene.boxes).view(-1, 2, 2),
             labels=torch.tensor([[_TOP_LEFT, _BOTTOM_RIGHT]]).repeat(count, 1),
             coarse=torch.zeros(count, 1, IMAGE_SIZE // 4, IMAGE_SIZE // 4),
             has_coarse=torch.zeros(count, dtype=torch.bool),
-            targets=targets,
+            targets=F.avg_pool2d(targets.float(), 4),
         )
         logits, _ = predict(model, torch.from_numpy(normalise([scene])), prompts)
-        found.append(mask_iou(logits[:, 0] > 0, targets > 0.5))
+        found.append(mask_iou(enlarge(logits[:, 0]) > 0, targets))
     return {"box_iou": round(torch.cat(found).mean().item(), 4)}
