@@ -20,7 +20,10 @@ try:  # On ZeroGPU Spaces this import must come before torch's.
 except ImportError:
     spaces = None
 
-import gradio as gr
+from stubs import no_stubs
+
+with no_stubs():
+    import gradio as gr
 from starlette.middleware import Middleware
 
 from doors import Doors, close_url_inputs
@@ -39,21 +42,40 @@ Classify small pictures with a Vision Transformer and see where it looks, or out
 can name in a picture."""
 CSS = """
 .gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
+.gradio-container > .main { width: 100%; }
+/* Gradio's small print is too pale to read, and so is white on its primary button. */
+.gradio-container { --block-info-text-color: var(--neutral-600);
+    --body-text-color-subdued: var(--neutral-600); --input-placeholder-color: var(--neutral-500);
+    --block-title-text-color: var(--primary-700); --block-label-text-color: var(--primary-700);
+    --button-primary-background-fill: var(--primary-600);
+    --button-primary-background-fill-hover: var(--primary-700); }
+.dark .gradio-container { --block-info-text-color: var(--neutral-300);
+    --body-text-color-subdued: var(--neutral-300); --input-placeholder-color: var(--neutral-400);
+    --block-title-text-color: white; --block-label-text-color: white; }
+/* The message says what is wrong; what was shown before it stays in sight. */
+[data-testid="status-tracker"]:has(> .error) { display: none; }
+.label-wrap { text-align: left; }
 #seg-result img.mask:not(.inactive) { opacity: 1; }
-#seg-table, #seg-samples { max-width: calc(100vw - 64px); overflow-x: auto; }
+#seg-table, #seg-numbers, #seg-samples { max-width: calc(100vw - 32px); overflow-x: auto; }
+#seg-table .add-row-container, #seg-table .add-row-button { display: none; }
+#seg-table .header-icons { display: none; }
+#seg-point { align-items: end; }
 #seg-status p { margin: .2em 0; }
 #seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0; }
 #seg-gallery .grid-container { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
 #seg-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
     border-radius: 0; text-align: center; white-space: normal; font-size: 12px; }
 #seg-gallery .thumbnail-item { padding-bottom: 24px; }
-#seg-table .add-row-container, #seg-table .add-row-button { display: none; }
 /* On a phone the answer comes before the samples. */
 @media (max-width: 700px) {
-    #seg-row { flex-direction: column; }
+    .gradio-container > .main { padding: 12px 16px; }
+    .gradio-container h1 { font-size: 22px; }
+    #seg-row { flex-direction: column; flex-wrap: nowrap; }
     #seg-left { display: contents; }
     #seg-right { order: 1; }
     #seg-samples { order: 2; }
+    #seg-row, #seg-row > *, #seg-right { min-width: 0 !important; max-width: 100%; }
+    #seg-result { height: auto !important; }
 }
 """
 
@@ -72,6 +94,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where models run"
+    )
+    parser.add_argument(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="models are put away, least recently used first, when they would take more memory of "
+        "the device than this; by itself half of what there is",
     )
     parser.add_argument(
         "--weights",
@@ -119,18 +148,21 @@ def build_page(
     device: str,
     fetch: Fetch | None = fetch_image,
     checkpoints: Path | None = None,
+    memory: float | None = None,
 ) -> gr.Blocks:
     """Build the page, with a field for addresses if there is a `fetch`; no model is loaded yet.
 
-    `checkpoints` is a folder of ViT checkpoints to choose from besides those in `assets`.
+    `checkpoints` is a folder of ViT checkpoints to choose from besides those in `assets`; `memory`
+    is how many GB the segmentation models may take.
     """
     with gr.Blocks(title="ViT & segmentation", delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRO)
         with gr.Tabs() as tabs:
             with gr.Tab("Vision Transformer", id="vit"):
-                build_vit_tab(find_checkpoints(ASSETS, checkpoints), "cpu", open_image)
+                build_vit_tab(partial(find_checkpoints, ASSETS, checkpoints), "cpu", open_image)
             with gr.Tab("Segmentation", id="segmentation"):
-                linked = build_segmentation_tab(ModelStore(weights, device), gpu, fetch)
+                store = ModelStore(weights, device, memory)
+                linked = build_segmentation_tab(store, gpu, fetch)
         page.load(follow_link, None, [tabs, *linked], api_visibility="private")
     return page
 
@@ -142,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
         choose_device(args.device)  # say at once that it is missing, not at the first picture
     fetch = None if args.no_url else partial(fetch_image, ports=frozenset(args.url_ports))
     weights = Weights(args.weights, args.offline, args.weights_folder)
-    launch(build_page(weights, args.device, fetch, args.checkpoints), args)
+    launch(build_page(weights, args.device, fetch, args.checkpoints, args.memory), args)
 
 
 def launch(page: gr.Blocks, args: argparse.Namespace) -> None:

@@ -123,7 +123,7 @@ class Events:
         settings: Settings,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
-        """Answer the page: keep the session, show it, and put the comparison away."""
+        """Answer the page: keep the session, show it with its details instead of a comparison."""
         with page_errors():
             picture = read_picture(image, url, self.fetch)
             session = self._answer(
@@ -131,7 +131,8 @@ class Events:
             )
         phrases = session.proposals.query.phrases
         choice = gr.Dropdown(choices=phrases, value=phrases[0])
-        return session, *show(session, settings, threshold), choice, gr.Column(visible=False)
+        columns = gr.Column(visible=True), gr.Column(visible=False)
+        return session, *show(session, settings, threshold), choice, *columns
 
     def compare(
         self,
@@ -289,7 +290,9 @@ class Events:
     ) -> Session:
         """Run the models; `url` is where the picture came from, if it has an address."""
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
+        # Not held on to while it waits for its turn, so that they can be put away.
         models = self.store.get(grounder, segmenter, _report(progress))
+        models = replace(models, grounder=None, segmenter=None)
         progress(1.0, desc="Looking for regions")
         proposals = self.infer(grounder, segmenter, picture, prompt, threshold)
         asked = {
@@ -299,7 +302,7 @@ class Events:
             "threshold": threshold,
             "url": url,
         }
-        return Session(picture, proposals, replace(models, grounder=None, segmenter=None), asked)
+        return Session(picture, proposals, models, asked)
 
 
 def _write(files: Iterator[File]) -> Path:

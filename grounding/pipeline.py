@@ -1,5 +1,6 @@
 """Picture + prompt -> regions -> masks, with the models that have been loaded so far."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from PIL import Image
 
 from grounding.core import Grounder, Masks, Regions, Segmenter, mask_box
 from grounding.grounders import GROUNDERS
+from grounding.memory import GIGABYTE, Shelf, default_budget, file_bytes
 from grounding.menu import ModelEntry
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
@@ -64,12 +66,17 @@ def choose_device(name: str) -> str:
 
 
 class ModelStore:
-    """Load each model once, at first use, and keep it."""
+    """Load each model once, at first use, and keep it while there is memory for it."""
 
-    def __init__(self, weights: Weights, device: str) -> None:
-        """Take where weights come from and the device; "auto" is settled at first use."""
-        self.weights, self.device = weights, device
-        self._loaded: dict[Source, Any] = {}
+    def __init__(self, weights: Weights, device: str, memory: float | None = None) -> None:
+        """Take where weights come from, the device, and the GB that the models may take.
+
+        "auto" as the device, and the memory if none is said, are settled at first use.
+        """
+        if memory is not None and not 0 < memory < math.inf:
+            raise ValueError(f"The memory for models is {memory} GB; it must be a number above 0.")
+        self.weights, self.device, self.memory = weights, device, memory
+        self._shelf = Shelf()
         self._lock = threading.Lock()
 
     def get(self, grounder: str, segmenter: str, progress: Progress = _quiet) -> Models:
@@ -91,10 +98,20 @@ class ModelStore:
         # One lock for all: two people who want the same model must not load it twice.
         with self._lock:
             source = self.weights.locate(entry.repo, entry.files, entry.module, progress)
-            if source not in self._loaded:
+            if (model := self._shelf.find(source)) is None:
                 progress(1.0, f"Loading {name}")
-                self._loaded[source] = self._read(entry, source, name)
-            return self._loaded[source], source
+                self._shelf.make_room(self.budget, file_bytes(source.folder))
+                model = self._read(entry, source, name)
+                self._shelf.put(source, model)
+                self._shelf.make_room(self.budget)  # the file may have been smaller than the model
+            return model, source
+
+    @property
+    def budget(self) -> int:
+        """Return how many bytes the models may take together."""
+        if self.memory is None:
+            return default_budget(choose_device(self.device))
+        return int(self.memory * GIGABYTE)
 
     def _read(self, entry: ModelEntry, source: Source, name: str) -> Any:
         device = choose_device(self.device)

@@ -60,7 +60,7 @@ class Filler:
 class Store:
     """What `ModelStore` is to the page, with models that need no weights."""
 
-    def __init__(self, file: Path, weights: Weights, _device: str) -> None:
+    def __init__(self, file: Path, weights: Weights, *_: Any) -> None:
         self.file, self.weights = file, weights
 
     def get(self, *_: Any) -> Models:

@@ -23,6 +23,7 @@ FLAGS = {
     "--host": "address",
     "--port": "port",
     "--device": "{auto,cpu,cuda,mps}",
+    "--memory": "GB",
     "--weights": "{auto,full,demo}",
     "--checkpoints": "train_vit.py",
     "--offline": "never",
@@ -73,6 +74,27 @@ def test_importing_the_app_leaves_the_models_for_later() -> None:
         "-c", "import sys, app; print({'torch', 'transformers', 'sam2'} & {*sys.modules})"
     )
     assert heavy.strip() == "set()"
+
+
+def test_importing_the_app_writes_no_stubs_for_editors() -> None:
+    code = """
+import ast, inspect
+read = []  # what Gradio reads of its sources, to write or compare stubs
+ast.get_source_segment = lambda *_: read.append(1)
+import app
+print(read, inspect.getfile(app.gr.Image).endswith("image.py"))
+"""
+    assert python("-c", code).strip() == "[] True"
+
+
+def test_memory_reaches_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    import app
+
+    given: list[Any] = []
+    monkeypatch.setattr(app, "build_page", lambda *values: given.extend(values))
+    monkeypatch.setattr(app, "launch", lambda *_: None)
+    app.main(["--memory", "2.5"])
+    assert given[-1] == 2.5
 
 
 def test_front_matter_describes_a_gradio_space() -> None:
