@@ -12,7 +12,6 @@
     manifest.json          what was asked, what answered, and the rows
 """
 
-import io
 import json
 import re
 import unicodedata
@@ -37,6 +36,8 @@ CHANGES = Path(__file__).parent.parent / "CHANGES.md"
 MAX_NAME = 48
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = re.compile(r"(con|prn|aux|nul|conin|conout|com\d|lpt\d)", re.IGNORECASE)
+
+TO_BGR = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
 
 File = tuple[str, bytes]
 Manifest = Mapping[str, Any]
@@ -177,9 +178,9 @@ def cutout(picture: Image.Image, mask: np.ndarray) -> Image.Image:
 
     Transparent pixels are black, so that nothing from outside the mask is in the file.
     """
-    pixels = np.dstack([np.asarray(picture), np.full(mask.shape, 255, np.uint8)])
-    x1, y1, x2, y2 = mask_box(mask)
-    return Image.fromarray((pixels * mask[..., None])[y1:y2, x1:x2])
+    box = x1, y1, x2, y2 = mask_box(mask)
+    part = mask[y1:y2, x1:x2, None]
+    return Image.fromarray(np.dstack([picture.crop(box), np.full_like(part, 255, np.uint8)]) * part)
 
 
 def coco(result: Result) -> dict[str, Any]:
@@ -294,10 +295,11 @@ def _versions() -> dict[str, str]:
 
 
 def _png(pixels: Image.Image | np.ndarray) -> bytes:
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    # OpenCV is several times faster than Pillow, and lets other threads work meanwhile.
+    pixels = np.asarray(pixels)
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, TO_BGR[pixels.shape[2]])
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def _json(value: Manifest) -> bytes:
