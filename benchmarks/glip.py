@@ -19,9 +19,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -178,12 +179,8 @@ def compare_demo(scenes: int) -> None:
 @contextmanager
 def in_float32() -> Iterator[None]:
     """Let the processor have no units for bfloat16."""
-    have: Callable[[], bool] = torch.cpu._is_avx512_bf16_supported
-    torch.cpu._is_avx512_bf16_supported = lambda: False
-    try:
+    with mock.patch("grounding.precision.has_units", return_value=False):
         yield
-    finally:
-        torch.cpu._is_avx512_bf16_supported = have
 
 
 def main() -> None:

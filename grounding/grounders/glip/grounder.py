@@ -13,6 +13,7 @@ from grounding.grounders.glip.boxes import Detections, detect
 from grounding.grounders.glip.caption import clean, encode, join
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.pictures import prepare
+from grounding.precision import fast
 from grounding.recent import Recent
 
 MAX_REGIONS = 30
@@ -70,11 +71,6 @@ def look(model: Glip, pixels: Tensor) -> list[Tensor]:
     The boxes stay the same. With the other half in bfloat16 as well some scores cross the
     threshold (benchmarks/glip.py measures the boxes).
     """
-    device = pixels.device.type
-    if device == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # torch multiplies bfloat16 on any CPU, but slower than float32 without these units.
-        fast = device == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    with torch.autocast(device, torch.bfloat16, enabled=fast):
-        return [x.float() for x in model.look(pixels)]
+    with fast(pixels.device.type):
+        maps = model.look(pixels)
+    return [x.float() for x in maps]

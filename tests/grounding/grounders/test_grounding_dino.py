@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grounding.grounders.grounding_dino import MAX_REGIONS, GroundingDino
+from grounding.grounders.grounding_dino.grounder import MAX_REGIONS, GroundingDino
 
 VOCABULARY = {"[CLS]": 1, "[SEP]": 2, ".": 3, "a": 4, "red": 5, "dog": 6, "cat": 7}
 

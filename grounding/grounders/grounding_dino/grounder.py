@@ -4,37 +4,19 @@ transformers' own post-processing joins phrases that score alike into one label.
 token ids are laid out by us, so every phrase knows its tokens and every box its phrase.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
 from grounding.captions import pack
 from grounding.core import Regions
-from grounding.recent import Recent
 
 MAX_REGIONS = 30
 NMS_IOU = 0.5
-
-
-class Backbone(nn.Module):
-    """The part of the model that sees no text; it remembers the latest pictures."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.position_embedding = backbone.position_embedding  # the model asks for it
-        self.seen: Recent[Any] = Recent()
-
-    def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> Any:
-        """Return the feature maps and their positions for one picture without padding."""
-        return self.seen.get(
-            pixel_values.cpu().numpy(), lambda: self.backbone(pixel_values, pixel_mask)
-        )
 
 
 class GroundingDino:
@@ -94,13 +76,3 @@ class GroundingDino:
         )
         scores, best = by_phrase.max(1)
         return output.pred_boxes[0].float(), scores, best.new_tensor(numbers)[best]
-
-
-def load(folder: Path, device: str) -> GroundingDino:
-    """Load the grounder from a folder in transformers' layout."""
-    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
-
-    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32)
-    model.model.backbone = Backbone(model.model.backbone)
-    processor = AutoProcessor.from_pretrained(folder)
-    return GroundingDino(model.eval().to(device), processor, device)

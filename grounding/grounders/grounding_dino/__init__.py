@@ -1,0 +1,20 @@
+"""GroundingDINO (Liu et al., ECCV 2024, https://arxiv.org/abs/2303.05499) as a grounder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grounding.grounders.grounding_dino.grounder import GroundingDino
+
+
+def load(folder: Path, device: str) -> "GroundingDino":
+    """Load the grounder from a folder in transformers' layout."""
+    import torch
+    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+    from grounding.grounders.grounding_dino.grounder import GroundingDino
+    from grounding.grounders.grounding_dino.lean import make_lean
+
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32)
+    make_lean(model.eval().to(device), device)
+    return GroundingDino(model, AutoProcessor.from_pretrained(folder), device)
