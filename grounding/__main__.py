@@ -11,16 +11,19 @@ import math
 import re
 import shutil
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from PIL import Image
 from tqdm import tqdm
 
 from grounding.export import File, export_files, free_name, make_manifest, write_all
 from grounding.grounders import GROUNDERS
 from grounding.images import open_image
-from grounding.pipeline import Models, ModelStore, choose_device, run
+from grounding.pipeline import Models, ModelStore, Result, choose_device, run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import MODES, Weights
@@ -30,6 +33,7 @@ SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNOREC
 INTERRUPTED = 130
 
 Asked = dict[str, Any]
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -176,20 +180,16 @@ def _remove(*folders: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def segment_file(path: Path, folder: Path, models: Models, args: argparse.Namespace) -> None:
-    """Write the answer for one picture.
-
-    Raises:
-        ValueError: If it is no picture.
-    """
-    asked = asked_of(path, args)
-    picture = open_image(path)
-    result = run(models, picture, args.prompt, args.threshold)
+def write_answer(
+    folder: Path, picture: Image.Image, result: Result, asked: Asked, models: Models
+) -> None:
+    """Write the answer for one picture."""
+    settings = asked["settings"]
     used = {
-        "grounder": (args.grounder, models.grounder_source),
-        "segmenter": (args.segmenter, models.segmenter_source),
+        "grounder": (settings["grounder"], models.grounder_source),
+        "segmenter": (settings["segmenter"], models.segmenter_source),
     }
-    manifest = make_manifest(result, asked, used, args.device)
+    manifest = make_manifest(result, asked, used, models.device)
     replace_folder(folder, export_files(picture, result, manifest))
 
 
@@ -198,18 +198,64 @@ def segment_files(
 ) -> dict[Path, str]:
     """Write the answers for many pictures.
 
+    While the models look at one, the next is opened and the answer before is written.
+
     Returns:
         What went wrong with each bad picture, in a sentence.
     """
     bad = {}
-    for name, path in tqdm(pictures.items(), unit="picture", disable=None):
-        try:
-            segment_file(path, args.out / name, models, args)
-        except ValueError as error:
-            bad[path] = str(error)
-        except Exception as error:  # a full memory or disk at one picture must not stop the others
-            bad[path] = f"{type(error).__name__}: {error}"
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+
+        def read(path: Path) -> tuple[Asked, Image.Image]:
+            return asked_of(path, args), open_image(path)
+
+        def answer(name: str, opened: Future[tuple[Asked, Image.Image]]) -> Future[None]:
+            asked, picture = opened.result()
+            result = run(models, picture, args.prompt, args.threshold)
+            return writer.submit(write_answer, args.out / name, picture, result, asked, models)
+
+        opened = ahead(reader.submit(read, path) for path in pictures.values())
+        written = ahead(now(answer, *each) for each in zip(pictures, opened, strict=True))
+        steps = zip(pictures.values(), written, strict=True)
+        for path, step in tqdm(steps, total=len(pictures), unit="picture", disable=None):
+            try:
+                step.result().result()
+            except ValueError as error:
+                bad[path] = str(error)
+            except Exception as error:  # a full memory or disk at one picture must not stop others
+                bad[path] = f"{type(error).__name__}: {error}"
     return bad
+
+
+def ahead(steps: Iterable[T]) -> Iterator[T]:
+    """Yield steps that take place elsewhere; each time the next one has been started already.
+
+    >>> steps = ahead(print("start", i) or i for i in range(3))
+    >>> for step in steps:
+    ...     print("use", step)
+    start 0
+    start 1
+    use 0
+    start 2
+    use 1
+    use 2
+    """
+    started = deque[T]()
+    for step in steps:
+        started.append(step)
+        if len(started) > 1:
+            yield started.popleft()
+    yield from started
+
+
+def now(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Call a function at once; the future holds what it returns, or the error."""
+    done: Future[T] = Future()
+    try:
+        done.set_result(function(*args, **kwargs))
+    except Exception as error:  # Ctrl-C goes on up
+        done.set_exception(error)
+    return done
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,18 +1,24 @@
 import argparse
+import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from threading import Condition
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import grounding.__main__ as command
 from grounding import export
 from grounding.__main__ import find_pictures, main, parse_args, read_manifest
 from grounding.core import Masks, Regions
 from grounding.pipeline import Models
 from grounding.weights import Source, Weights
 
+T = TypeVar("T")
 DEMO = ["--weights", "demo", "--device", "cpu"]
 PROMPT = ["--prompt", "a dog, a cat"]
 
@@ -261,6 +267,94 @@ def test_answers_beside_the_pictures_are_no_pictures(tmp_path: Path, fake: Fake)
     command = [str(tmp_path), "--out", str(tmp_path), *PROMPT, *DEMO]
     assert main(command) == 0 and main(command) == 0
     assert fake.seen == [6]
+
+
+class Diary:
+    """Write down which pictures have been opened and which answers have been written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.changed = Condition()
+        self.opened, self.written, self.most = 0, 0, 0
+        for function, kind in (("open_image", "opened"), ("write_answer", "written")):
+            monkeypatch.setattr(command, function, self._counted(getattr(command, function), kind))
+
+    def _counted(self, function: Callable[..., T], kind: str) -> Callable[..., T]:
+        def call(*args: Any) -> T:
+            answer = function(*args)
+            with self.changed:
+                setattr(self, kind, getattr(self, kind) + 1)
+                self.most = max(self.most, self.opened - self.written)
+                self.changed.notify_all()
+            return answer
+
+        return call
+
+    def wait(self, opened: int, written: int) -> bool:
+        with self.changed:
+            there = lambda: self.opened >= opened and self.written >= written  # noqa: E731
+            return self.changed.wait_for(there, timeout=60)
+
+
+def test_the_next_is_opened_and_the_last_is_written_while_a_model_runs(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path / "in", *(f"{i}.png" for i in range(1, 9)))
+    diary, ground = Diary(monkeypatch), fake.ground
+
+    def wait_for_neighbours(image: Image.Image, *rest: Any) -> Regions:
+        number = image.width - 5
+        assert diary.wait(opened=min(number + 1, 8), written=number - 1)
+        return ground(image, *rest)
+
+    monkeypatch.setattr(fake, "ground", wait_for_neighbours)
+    assert _run(tmp_path) == 0
+    assert fake.seen == [*range(6, 14)]
+
+
+def test_a_slow_disk_holds_the_models_up(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures and answers that wait do not pile up in memory."""
+    _save(tmp_path / "in", *(f"{i}.png" for i in range(1, 9)))
+    diary, write = Diary(monkeypatch), command.write_answer
+
+    def write_late(*args: Any) -> None:
+        number = args[1].width - 5
+        diary.wait(opened=min(number + 2, 8), written=0)
+        write(*args)
+
+    monkeypatch.setattr(command, "write_answer", write_late)
+    assert _run(tmp_path) == 0
+    assert _folders(tmp_path / "out") == [*"12345678"]
+    assert diary.most <= 4
+
+
+def test_a_full_disk_at_one_picture(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(folder: Path, files: object) -> None:
+        if folder.name == ".b.part":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_all(folder, files)
+
+    _save(tmp_path / "in", "a.png", "b.png", "c.png")
+    write_all = command.write_all
+    monkeypatch.setattr(command, "write_all", write)
+    assert _run(tmp_path) == 1
+    assert _folders(tmp_path / "out") == ["a", "c"]
+    assert "b.png: OSError: [Errno 28] No space left" in capsys.readouterr().err
+
+
+def test_bad_pictures_are_listed_in_their_order(
+    tmp_path: Path, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one that cannot be written comes before the one that cannot be opened."""
+    _save(tmp_path / "in", "a.png", "b.png")
+    _save(tmp_path / "out/a", "mine.png")
+    (tmp_path / "in/b.png").write_text("no picture")
+    assert _run(tmp_path) == 1
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert "holds no results" in first and "b.png: This file cannot be opened" in second
 
 
 def test_with_the_demo_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
