@@ -5,11 +5,14 @@ for anybody who asks `/file=https://…`, keeps screen recordings and deep links
 size, and knows no limit for one client.
 """
 
+import asyncio
 import ipaddress
 import re
 import shutil
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +27,8 @@ CLOSED = re.compile(
     r"/gradio_api/(file[=/]\s*https?:|proxy=|process_recording|deep_link|component_server|vibe)",
     re.IGNORECASE,
 )
+# What a page or a program listens to; each takes a connection and a task while it is open.
+STREAM = re.compile(r"/gradio_api/(queue/data|heartbeat/|call/([^/]+/)+)")
 MEGABYTE = 2**20
 MAX_UPLOAD = 200 * MEGABYTE  # several files at once; Gradio itself limits each of them
 MAX_BODY = MEGABYTE  # of anything else, all of which is short JSON
@@ -32,6 +37,8 @@ SECONDS = 60.0
 MAX_UPLOADED = 400 * MEGABYTE  # from one address within `SECONDS`
 MAX_POSTS = 300  # from one address; a slider that is dragged sends several a second
 MAX_WAITING = 8  # in the queue, from one address
+MAX_STREAMS = 40  # open at once, to one address; a page has two or three
+DRAIN_SECONDS = 5.0
 MAX_CLIENTS = 2_000  # addresses that are remembered, some 30 kB each at worst
 
 
@@ -90,6 +97,32 @@ class Visits:
             self.amounts.popitem(last=False)
 
 
+class Streams:
+    """Know how many answers each address of the public internet listens to right now."""
+
+    def __init__(self) -> None:
+        self.open: Counter[str] = Counter()
+
+    @contextmanager
+    def listen(self, address: str) -> Iterator[None]:
+        """Count a stream for as long as it is open.
+
+        Raises:
+            Refused: If it is one too many.
+        """
+        if not is_stranger(address):
+            yield
+            return
+        if self.open[address] >= MAX_STREAMS:
+            raise Refused(429, "You are listening to too much at once; please close some pages.")
+        self.open[address] += 1
+        try:
+            yield
+        finally:
+            self.open[address] -= 1
+            self.open += Counter()  # forgets those who listen to nothing
+
+
 def is_stranger(address: str) -> bool:
     """Tell whether an address is one of the public internet.
 
@@ -109,6 +142,7 @@ class Doors:
         """Take the application inside."""
         self.app = app
         self.posts, self.uploads = Visits(MAX_POSTS), Visits(MAX_UPLOADED)
+        self.streams = Streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it in."""
@@ -117,11 +151,12 @@ class Doors:
             return
         try:
             self._check(scope)
+            with self.streams.listen(_address(scope) if _is_stream(scope) else ""):
+                await self.app(scope, _limited(receive, _max_bytes(scope)), send)
         except Refused as error:
+            await _drain(receive)
             answer = JSONResponse({"detail": error.detail}, error.status)
             await answer(scope, receive, send)
-            return
-        await self.app(scope, _limited(receive, _max_bytes(scope)), send)
 
     def _check(self, scope: Scope) -> None:
         if CLOSED.search(scope["path"]):
@@ -131,13 +166,21 @@ class Doors:
         size, limit = _declared_size(scope), _max_bytes(scope)
         if size > limit:
             raise _too_large(limit)
-        address = (scope.get("client") or ("",))[0]
+        address = _address(scope)
         self.posts.count(address)
         if _is_upload(scope):
             self.uploads.count(address, size)
             _check_room()
         elif re.search(r"/queue/join|/call/", scope["path"]):
             _check_waiting(scope["app"], address)
+
+
+def _address(scope: Scope) -> str:
+    return (scope.get("client") or ("",))[0]
+
+
+def _is_stream(scope: Scope) -> bool:
+    return scope["method"] == "GET" and bool(STREAM.search(scope["path"]))
 
 
 def _declared_size(scope: Scope) -> int:
@@ -172,6 +215,20 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return take
+
+
+async def _drain(receive: Receive) -> None:
+    """Let a client say what it has begun to say, up to a megabyte.
+
+    Were the connection closed before, it would see that it broke, and never read the answer.
+    """
+    left, more = MAX_BODY, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
 def _check_room() -> None:

@@ -1,6 +1,8 @@
 """Limits and closed doors, on a small application inside; tests/e2e asks the real server."""
 
 import asyncio
+import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +16,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 import doors
-from doors import MAX_BODY, MAX_POSTS, MAX_WAITING, Doors, Refused, Visits, close_url_inputs
+from doors import (
+    MAX_BODY,
+    MAX_POSTS,
+    MAX_STREAMS,
+    MAX_WAITING,
+    Doors,
+    Refused,
+    Visits,
+    close_url_inputs,
+)
 from tests.site import Site
 
 STRANGER, HOUSEMATE = "1.1.1.1", "192.168.0.9"
@@ -169,6 +181,86 @@ def test_one_address_cannot_fill_the_queue(
     assert come(inside).post(path).status_code == 200
 
 
+STREAMS = [
+    "/gradio_api/queue/data",
+    "/gradio_api/heartbeat/abc",
+    "/gradio_api/call/segment/abc",
+    "/gradio_api/call/v2/segment/abc",
+    "/under/a/path/gradio_api/queue/data",
+]
+
+
+class Listeners:
+    """Clients that listen to an application that never ends its answers."""
+
+    def __init__(self) -> None:
+        self.doors = Doors(self.answer_without_end)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def answer_without_end(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.Event().wait()
+
+    async def listen(self, path: str, address: str = STRANGER, method: str = "GET") -> int:
+        """Return the status of one more listener, who stays."""
+        status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status.set_result(message["status"])
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {"type": "http", "method": method, "path": path, "headers": []}
+        call = self.doors(scope | {"client": (address, 1)}, receive, send)
+        self.tasks.append(asyncio.create_task(call))
+        return await status
+
+    async def hang_up(self, count: int) -> None:
+        for task in self.tasks[:count]:
+            task.cancel()
+        await asyncio.gather(*self.tasks[:count], return_exceptions=True)
+        del self.tasks[:count]
+
+
+@pytest.mark.parametrize(
+    ("address", "last"),
+    [
+        (STRANGER, 429),
+        ("2606:4700::1111", 429),
+        (HOUSEMATE, 200),  # may be a proxy for everybody
+    ],
+)
+def test_streams_of_one_address_are_limited(address: str, last: int) -> None:
+    async def crowd() -> None:
+        listeners = Listeners()
+        paths = [*STREAMS * MAX_STREAMS][:MAX_STREAMS]
+        assert {await listeners.listen(path, address) for path in paths} == {200}
+        assert [await listeners.listen(path, address) for path in STREAMS] == [last] * len(STREAMS)
+        assert await listeners.listen("/gradio_api/queue/data", "8.8.8.8") == 200
+        assert await listeners.listen("/config", address) == 200, "no stream"
+        await listeners.hang_up(len(listeners.tasks))
+        assert not listeners.doors.streams.open
+        assert await listeners.listen("/gradio_api/queue/data", address) == 200
+        await listeners.hang_up(1)
+
+    asyncio.run(crowd())
+
+
+def test_a_stream_that_ends_leaves_room_for_another() -> None:
+    async def crowd() -> None:
+        listeners = Listeners()
+        for _ in range(MAX_STREAMS):
+            await listeners.listen("/gradio_api/heartbeat/abc")
+        await listeners.hang_up(1)
+        statuses = [await listeners.listen("/gradio_api/heartbeat/abc") for _ in range(2)]
+        assert statuses == [200, 429]
+        await listeners.hang_up(len(listeners.tasks))
+
+    asyncio.run(crowd())
+
+
 def test_uploads_leave_room_on_the_disk(inside: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     answer = come(inside).post(UPLOAD)
@@ -185,6 +277,34 @@ def test_gradio_fetches_nothing_for_anybody(
         asyncio.run(
             processing_utils.async_ssrf_protected_download("https://a.test/b", str(tmp_path))
         )
+
+
+def test_who_hangs_up_frees_the_stream(site: Site) -> None:
+    """On the real server, where an answer ends when its client is gone."""
+    headers = {"x-forwarded-for": "1.0.0.9"}
+
+    def listen() -> int:
+        with site.client.stream("GET", "/gradio_api/heartbeat/abc", headers=headers) as answer:
+            return answer.status_code
+
+    assert {listen() for _ in range(MAX_STREAMS + 10)} <= {200, 429}  # some still being closed
+    deadline = time.monotonic() + 60
+    while listen() != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_client_that_is_refused_may_finish_its_sentence(site: Site) -> None:
+    """Closed before, the connection would break while the body is still on its way."""
+    url = site.client.base_url
+    with socket.create_connection((url.host, url.port), timeout=60) as line:
+        line.sendall(
+            b"POST /gradio_api/component_server HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n"
+        )
+        for _ in range(4):
+            time.sleep(0.1)
+            line.sendall(b"abcde")
+        assert line.recv(1000).startswith(b"HTTP/1.1 403")
 
 
 def test_limits_count_by_who_is_behind_the_proxy(site: Site) -> None:
