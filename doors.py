@@ -5,14 +5,13 @@ for anybody who asks `/file=https://…`, keeps screen recordings and deep links
 size, and knows no limit for one client.
 """
 
-import asyncio
 import ipaddress
 import re
 import shutil
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,7 +37,6 @@ MAX_UPLOADED = 400 * MEGABYTE  # from one address within `SECONDS`
 MAX_POSTS = 300  # from one address; a slider that is dragged sends several a second
 MAX_WAITING = 8  # in the queue, from one address
 MAX_STREAMS = 40  # open at once, to one address; a page has two or three
-DRAIN_SECONDS = 5.0
 MAX_CLIENTS = 2_000  # addresses that are remembered, some 30 kB each at worst
 
 
@@ -154,7 +152,6 @@ class Doors:
             with self.streams.listen(_address(scope) if _is_stream(scope) else ""):
                 await self.app(scope, _limited(receive, _max_bytes(scope)), send)
         except Refused as error:
-            await _drain(receive)
             answer = JSONResponse({"detail": error.detail}, error.status)
             await answer(scope, receive, send)
 
@@ -215,20 +212,6 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return take
-
-
-async def _drain(receive: Receive) -> None:
-    """Let a client say what it has begun to say, up to a megabyte.
-
-    Were the connection closed before, it would see that it broke, and never read the answer.
-    """
-    left, more = MAX_BODY, True
-    with suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while more and left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                more = message.get("more_body", False)
 
 
 def _check_room() -> None:
