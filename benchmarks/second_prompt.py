@@ -9,79 +9,21 @@ and kept (`grounding/recent.py`). Also: moving the threshold after a run, and a 
 
 import argparse
 import statistics
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
+import real_size as real
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from real_size import timed
 
 from grounding.core import Grounder, Regions
-from grounding.grounders.clipseg import ClipSeg
-from grounding.grounders.glip.config import GlipConfig
-from grounding.grounders.glip.grounder import GlipGrounder
-from grounding.grounders.glip.model import Glip
-from grounding.grounders.grounding_dino import Backbone, GroundingDino
 from grounding.pipeline import Models, propose
 from grounding.segmenters.sam2 import Sam2
 from grounding.session import Session, look
 from grounding.settings import Settings
-from grounding.weights import DEMO_ROOT, Source
+from grounding.weights import Source
 
-ROOT = Path(__file__).parents[1]
-PROMPTS = ("a dog, the blue car", "a chair")
-BOXES = 3
-
-
-def bert_tokenizer() -> Any:
-    from transformers import BertTokenizerFast
-
-    return BertTokenizerFast(str(ROOT / "assets" / "bert-base-uncased" / "vocab.txt"))
-
-
-def grounding_dino() -> Grounder:
-    from transformers import (
-        GroundingDinoConfig,
-        GroundingDinoForObjectDetection,
-        GroundingDinoImageProcessor,
-        GroundingDinoProcessor,
-    )
-
-    model = GroundingDinoForObjectDetection(GroundingDinoConfig()).eval()
-    model.model.backbone = Backbone(model.model.backbone)
-    processor = GroundingDinoProcessor(GroundingDinoImageProcessor(), bert_tokenizer())
-    return GroundingDino(model, processor, "cpu")
-
-
-def clipseg() -> Grounder:
-    from transformers import AutoProcessor, CLIPSegConfig, CLIPSegForImageSegmentation
-
-    config = CLIPSegConfig(
-        vision_config={"patch_size": 16, "image_size": 352},
-        reduce_dim=64,
-        use_complex_transposed_convolution=True,
-    )
-    processor = AutoProcessor.from_pretrained(DEMO_ROOT / "clipseg")
-    processor.image_processor.size = {"height": 352, "width": 352}
-    return ClipSeg(CLIPSegForImageSegmentation(config).eval(), processor, "cpu")
-
-
-def glip() -> Grounder:
-    return GlipGrounder(Glip(GlipConfig()).eval(), bert_tokenizer(), "cpu")
-
-
-def sam2() -> Sam2:
-    import sam2 as package
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    config = Path(package.__file__).parent / "configs" / "sam2.1" / "sam2.1_hiera_t.yaml"
-    return Sam2(instantiate(OmegaConf.load(config).model, _recursive_=True).eval())
+PROMPTS = (", ".join(real.PHRASES), "a chair")
 
 
 class ThreeBoxes:
@@ -92,15 +34,8 @@ class ThreeBoxes:
 
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
         self.inner.ground(image, phrases, threshold)
-        boxes = np.array([[40, 40, 400, 500], [500, 200, 900, 700], [900, 80, 1200, 420]])
-        scores = np.full(BOXES, 0.9, np.float32)
-        return Regions(boxes.astype(np.float32), scores, (phrases[0],) * BOXES)
-
-
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
-    answer = call()
-    return time.perf_counter() - began, answer
+        scores = np.full(len(real.BOXES), 0.9, np.float32)
+        return Regions(real.BOXES, scores, (phrases[0],) * len(scores))
 
 
 def measure(name: str, grounder: Grounder, segmenter: Sam2, rounds: int) -> None:
@@ -108,8 +43,7 @@ def measure(name: str, grounder: Grounder, segmenter: Sam2, rounds: int) -> None
     models = Models(ThreeBoxes(grounder), segmenter, source, source)
     seconds: dict[str, list[float]] = {key: [] for key in ("first", "second", "look", "click")}
     for seed in range(rounds + 1):
-        noise = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        image = Image.fromarray(noise).resize((1280, 960), Image.Resampling.BICUBIC)
+        image = real.picture(seed)
         first, proposals = timed(lambda image=image: propose(models, image, PROMPTS[0], 0.3))
         second, _ = timed(lambda image=image: propose(models, image, PROMPTS[1], 0.3))
         asked = {"prompt": "", "grounder": "", "segmenter": "", "url": ""}
@@ -132,11 +66,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    segmenter = sam2()
-    print(f"medians of {args.rounds} rounds, {args.threads} threads, float32")
-    for name, build in (("GroundingDINO", grounding_dino), ("CLIPSeg", clipseg), ("GLIP-T", glip)):
+    real.set_up(args.threads)
+    segmenter = real.sam2()
+    print(f"medians of {args.rounds} rounds")
+    grounders = {"GroundingDINO": real.grounding_dino, "CLIPSeg": real.clipseg, "GLIP-T": real.glip}
+    for name, build in grounders.items():
         measure(name, build(), segmenter, args.rounds)
 
 

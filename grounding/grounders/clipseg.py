@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from grounding.core import Regions, mask_box
+from grounding.precision import fast
 from grounding.recent import Recent
 
 
@@ -60,10 +61,11 @@ class ClipSeg:
     def _look(self, image: Image.Image) -> list[torch.Tensor]:
         """Return the layers of the vision tower that the decoder reads, (1, N, D) each."""
         pixels = self.processor.image_processor(images=image, return_tensors="pt")["pixel_values"]
-        vision = self.model.clip.vision_model(
-            pixels.to(self.device), output_hidden_states=True, interpolate_pos_encoding=True
-        )
-        return [vision.hidden_states[i + 1] for i in self.model.extract_layers]
+        with fast(self.device):
+            vision = self.model.clip.vision_model(
+                pixels.to(self.device), output_hidden_states=True, interpolate_pos_encoding=True
+            )
+        return [vision.hidden_states[i + 1].float() for i in self.model.extract_layers]
 
 
 def load(folder: Path, device: str) -> ClipSeg:

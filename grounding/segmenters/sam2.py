@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from grounding.core import Clicks, Masks, Regions, mask_box
+from grounding.loading import NoInit
+from grounding.precision import fast
 from grounding.recent import Recent, tensor_bytes
 
 BATCH = 8
@@ -78,7 +80,12 @@ class Sam2:
         side = self.model.image_size
         # It assumes pictures of 1024 pixels; these are its feature sizes for any side.
         predictor._bb_feat_sizes = [(side // stride,) * 2 for stride in (4, 8, 16)]
-        predictor.set_image(pixels)
+        with fast(self.model.device.type):
+            predictor.set_image(pixels)
+        # The decoder stays in float32: its masks are where its logits change their sign.
+        parts = predictor._features
+        parts["image_embed"] = parts["image_embed"].float()
+        parts["high_res_feats"] = [features.float() for features in parts["high_res_feats"]]
         return predictor
 
     def _mask_inputs(self, masks: np.ndarray) -> np.ndarray:
@@ -143,6 +150,8 @@ def load(folder: Path, device: str) -> Sam2:
 
     config_file, weights = _read(folder)
     config = _read_config(config_file) | {"sam_mask_decoder_extra_args": STABILITY}
-    model = instantiate(config, _recursive_=True)
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    with NoInit():
+        model = instantiate(config, _recursive_=True)
+    # The tensors may lie in a mapped file: a copy would take time and double the memory.
+    model.load_state_dict({name: x.float() for name, x in weights.items()}, assign=True)
     return Sam2(model.eval().to(device))

@@ -15,6 +15,7 @@ from torch import Tensor
 from grounding.grounders.glip.config import GlipConfig, read_config
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.release import read_converted
+from grounding.loading import NoInit
 
 # What other versions of the official code save besides the weights of this network.
 IGNORED = re.compile(
@@ -132,7 +133,8 @@ def read_model(path: Path) -> Glip:
     config_file = file.with_name("config.json")
     config = read_config(config_file) if config_file.is_file() else GlipConfig()
     weights = read_converted(file) if file.suffix == ".pth" else _read_safetensors(file)
-    model = Glip(config)
+    with NoInit():
+        model = Glip(config)
     load_weights(model, {name: tensor.float() for name, tensor in weights.items()}, file)
     return model.eval()
 

@@ -1,0 +1,34 @@
+"""Build a model whose weights come from a file: random ones would be made for nothing."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_RANDOM = {Tensor.normal_, Tensor.uniform_, Tensor.erfinv_}
+
+
+class NoInit(TorchFunctionMode):
+    """Leave new weights as they lie in memory.
+
+    Unlike with the device "meta", what a model computes for itself, as its positions, is there.
+
+    >>> from torch import nn
+    >>> with NoInit():
+    ...     model = nn.Linear(2, 3)
+    >>> _ = model.load_state_dict(nn.Linear(2, 3).state_dict(), assign=True)
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call any function of torch but those that fill a tensor with random numbers."""
+        given = kwargs or {}
+        if func in _RANDOM or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)

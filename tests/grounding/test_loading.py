@@ -1,0 +1,15 @@
+import torch
+from torch import nn
+
+from grounding.loading import NoInit
+
+
+def test_nothing_is_drawn_and_the_rest_is_computed() -> None:
+    state = torch.get_rng_state()
+    with NoInit():
+        model = nn.Sequential(nn.Linear(3, 4), nn.Conv2d(2, 2, 3), nn.Embedding(5, 2))
+        nn.init.trunc_normal_(model[0].weight, std=0.02)
+        positions = torch.arange(3).float().sin()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(positions, torch.arange(3).float().sin())
+    assert nn.Linear(3, 4).weight.std() > 0  # afterwards as ever
