@@ -47,11 +47,17 @@ CSS = """
 .gradio-container { --block-info-text-color: var(--neutral-600);
     --body-text-color-subdued: var(--neutral-600); --input-placeholder-color: var(--neutral-500);
     --block-title-text-color: var(--primary-700); --block-label-text-color: var(--primary-700);
+    --checkbox-label-background-fill-selected: var(--primary-600);
     --button-primary-background-fill: var(--primary-600);
     --button-primary-background-fill-hover: var(--primary-700); }
 .dark .gradio-container { --block-info-text-color: var(--neutral-300);
     --body-text-color-subdued: var(--neutral-300); --input-placeholder-color: var(--neutral-400);
-    --block-title-text-color: white; --block-label-text-color: white; }
+    --block-title-text-color: white; --block-label-text-color: white;
+    --link-text-color: var(--primary-300); --link-text-color-hover: var(--primary-200);
+    --link-text-color-visited: var(--primary-300);
+    --button-secondary-background-fill-hover: var(--primary-600); }
+.gradio-container button[role="tab"].selected { color: var(--primary-600); }
+.dark .gradio-container button[role="tab"].selected { color: var(--primary-300); }
 /* The message says what is wrong; what was shown before it stays in sight. */
 [data-testid="status-tracker"]:has(> .error) { display: none; }
 .label-wrap { text-align: left; }
@@ -68,14 +74,15 @@ CSS = """
 #seg-gallery .thumbnail-item { padding-bottom: 24px; }
 /* On a phone the answer comes before the samples. */
 @media (max-width: 700px) {
-    .gradio-container > .main { padding: 12px 16px; }
-    .gradio-container h1 { font-size: 22px; }
+    .gradio-container > .main { padding: 12px 16px !important; }
+    .gradio-container h1 { font-size: 22px !important; }
     #seg-row { flex-direction: column; flex-wrap: nowrap; }
     #seg-left { display: contents; }
     #seg-right { order: 1; }
     #seg-samples { order: 2; }
     #seg-row, #seg-row > *, #seg-right { min-width: 0 !important; max-width: 100%; }
     #seg-result { height: auto !important; }
+    #seg-gallery .thumbnail-item { padding-bottom: 40px; }
 }
 """
 

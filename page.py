@@ -6,6 +6,7 @@ from html import escape
 
 import gradio as gr
 from gradio.data_classes import ImageData
+from gradio.events import Dependency
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from used_up import disk_full, out_of_memory
@@ -36,6 +37,13 @@ def hand_over_file(component: gr.Image) -> None:
         return payload.path
 
     component.preprocess = path
+
+
+def hand_over_download(packed: Dependency, file: gr.DownloadButton) -> None:
+    """Press a hidden download button once `packed` has put a file behind it."""
+    # The file arrives on the page a moment after the event that brings it.
+    press = f"setTimeout(() => document.getElementById('{file.elem_id}').click(), 300)"
+    packed.success(None, js=f"() => {{ {press} }}")
 
 
 @contextmanager

@@ -105,9 +105,7 @@ class Events:
             detections as data: phrase, scores, box (xyxy in pixels), area in pixels, and the mask
             as COCO run lengths.
         """
-        with page_errors():
-            picture = read_picture(image, url, self.fetch)
-            session = self._answer(picture, prompt, grounder, segmenter, threshold, progress)
+        session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
         settings = Settings()
         data = detections(shown_result(session, settings, threshold))
         return *show(session, settings, threshold)[:4], data
@@ -124,11 +122,7 @@ class Events:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
         """Answer the page: keep the session, show it with its details instead of a comparison."""
-        with page_errors():
-            picture = read_picture(image, url, self.fetch)
-            session = self._answer(
-                picture, prompt, grounder, segmenter, threshold, progress, (url or "").strip()
-            )
+        session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
         phrases = session.proposals.query.phrases
         choice = gr.Dropdown(choices=phrases, value=phrases[0])
         columns = gr.Column(visible=True), gr.Column(visible=False)
@@ -277,6 +271,12 @@ class Events:
             first = next(made, None)
             file = _write(chain([first], made)) if first else None
         return file and str(file), report.painted, report.describe()
+
+    def _ask(self, image: str | None, url: str, *asked: Any) -> Session:
+        """Open the picture and run the models; what else is asked is as for `_answer`."""
+        with page_errors():
+            picture = read_picture(image, url, self.fetch)
+            return self._answer(picture, *asked, url=(url or "").strip())
 
     def _answer(
         self,

@@ -77,6 +77,7 @@ class Outputs:
 
     result: gr.AnnotatedImage
     status: gr.Markdown
+    details: gr.Column  # holds what there is to see and to do once there is an answer
     stages: gr.ImageSlider
     table: gr.Dataframe
     regions: gr.Image
@@ -131,10 +132,10 @@ def _build_more() -> list[gr.Slider | gr.Checkbox]:
 
     with gr.Accordion("More settings", open=False, elem_id="seg-more"):
         return [
-            slider("count", 1, "Most detections"),
+            slider("count", 1, "Maximum number of detections"),
             slider("min_area", 0.1, "Smallest area, % of the picture"),
             gr.Checkbox(bool(usual["best_only"]), label="Only the best of each phrase"),
-            gr.Checkbox(bool(usual["whole"]), label="Boxes around the whole picture count"),
+            gr.Checkbox(bool(usual["whole"]), label="Allow boxes around the whole picture"),
             slider("opacity", 0.05, "Opacity of the areas"),
             slider("outline", 1, "Width of the outlines"),
         ]
@@ -143,14 +144,14 @@ def _build_more() -> list[gr.Slider | gr.Checkbox]:
 def _build_several() -> Several:
     with gr.Accordion("Several pictures at once", open=False, elem_id="seg-several"):
         gr.Markdown(
-            "All of them are asked for the prompt above, with its settings; the ZIP has a folder "
-            "for each."
+            "Each is searched for what the prompt above says, with the same settings. The ZIP has "
+            "a folder for each."
         )
         files = gr.File(label=f"Up to {LIMIT} pictures", file_count="multiple", height=140)
         run = gr.Button("Run on all", elem_id="seg-run-all")
         with gr.Column(visible=False) as results:
-            file = gr.File(label="All files", interactive=False, elem_id="seg-all-zip")
-            text = gr.Textbox(label="What came of them", interactive=False, elem_id="seg-all-text")
+            file = gr.File(label="ZIP", interactive=False, elem_id="seg-all-zip")
+            text = gr.Textbox(label="Result", interactive=False, elem_id="seg-all-text")
             gallery = gr.Gallery(
                 label="Pictures with their masks",
                 columns=2,
@@ -166,11 +167,16 @@ def build_inputs(urls: bool) -> Inputs:
     samples = load_samples()
     image, url, prompt = _build_picture(samples[0], urls)
     with gr.Row():
-        run = gr.Button("Run", variant="primary", elem_id="seg-run", scale=3, min_width=120)
-        compare = gr.Button("Compare all", elem_id="seg-compare", scale=2, min_width=120)
+        run = gr.Button("Run", variant="primary", elem_id="seg-run", min_width=120)
+        compare = gr.Button("Compare all", elem_id="seg-compare", min_width=120)
     with gr.Row():
-        grounder = gr.Dropdown(list(GROUNDERS), label="Grounder", info="finds regions by text")
-        segmenter = gr.Dropdown(list(SEGMENTERS), label="Segmenter", info="refines them to masks")
+        # Wide enough for the longest choice; on a phone each has a line of its own.
+        grounder = gr.Dropdown(
+            list(GROUNDERS), label="Grounder", info="finds regions by text", min_width=180
+        )
+        segmenter = gr.Dropdown(
+            list(SEGMENTERS), label="Segmenter", info="refines them to masks", min_width=180
+        )
     first = next(iter(GROUNDERS.values()))
     threshold = gr.Slider(
         0.05,
@@ -178,7 +184,7 @@ def build_inputs(urls: bool) -> Inputs:
         first.threshold,
         step=0.01,
         label="Threshold",
-        info="After a run it can be moved without another.",
+        info="Moving it after a run needs no new run.",
         elem_id="seg-threshold",
     )
     more, several = _build_more(), _build_several()
@@ -190,6 +196,7 @@ def _build_comparison() -> tuple[gr.Column, gr.Gallery, gr.Dataframe]:
     with gr.Column(visible=False, elem_id="seg-comparison") as column:
         gallery = gr.Gallery(
             label="Grounders side by side",
+            show_label=False,  # it would lie over the first picture
             columns=3,
             height="auto",
             object_fit="contain",
@@ -198,11 +205,13 @@ def _build_comparison() -> tuple[gr.Column, gr.Gallery, gr.Dataframe]:
             elem_id="seg-gallery",
         )
         numbers = gr.Dataframe(
-            headers=COMPARE_HEADERS, label="In numbers", interactive=False, wrap=True
+            headers=COMPARE_HEADERS,
+            label="In numbers",
+            interactive=False,
+            buttons=["copy"],
+            elem_id="seg-numbers",
         )
-        gr.Markdown(
-            "<small>SAM 2 reads the picture once; the first row's time includes that.</small>"
-        )
+        gr.Markdown("<small>SAM 2 reads the picture once, for the first row.</small>")
     return column, gallery, numbers
 
 
@@ -233,14 +242,10 @@ def _build_correction() -> Correction:
             buttons=["fullscreen"],
             elem_id="seg-canvas",
         )
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_id="seg-point"):
             # For those who cannot use a mouse.
             x, y = (
-                gr.Number(
-                    label=f"{name}, pixels",
-                    min_width=90,
-                    elem_id=f"seg-{name}",
-                )
+                gr.Number(label=f"{name}, pixels", min_width=90, elem_id=f"seg-{name}")
                 for name in "xy"
             )
             apply = gr.Button("Apply there", min_width=110, elem_id="seg-apply")
@@ -273,22 +278,26 @@ def build_outputs(weights: str) -> Outputs:
     comparison, gallery, numbers = _build_comparison()
     result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
     status = gr.Markdown(f"Weights: {weights}", elem_id="seg-status")
-    table = _build_table()
-    part, pack, file = _build_download()
+    with gr.Column(visible=False, elem_id="seg-details") as details:
+        table = _build_table()
+        part, pack, file = _build_download()
+        stages = gr.ImageSlider(
+            label="Before SAM 2 (left) and after",
+            interactive=False,
+            max_height=460,
+            elem_id="seg-stages",
+        )
+        correction = _build_correction()
     return Outputs(
         comparison=comparison,
         gallery=gallery,
         numbers=numbers,
         result=result,
         status=status,
+        details=details,
         table=table,
-        stages=gr.ImageSlider(
-            label="What the grounder proposed (left), what SAM 2 made of it (right)",
-            interactive=False,
-            max_height=460,
-            elem_id="seg-stages",
-        ),
-        correction=_build_correction(),
+        stages=stages,
+        correction=correction,
         part=part,
         pack=pack,
         file=file,

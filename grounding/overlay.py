@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from grounding.core import Masks, Regions
 
 # Okabe and Ito's colour-blind safe colours (https://jfly.uni-koeln.de/color/), without black.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 DISPLAY_SIDE = 1280
 NEGATIVE_COLOUR = "#808080"
 HEADERS = ["Show", "#", "Phrase", "Score", "Mask score", "Box", "Area %"]
@@ -33,7 +33,7 @@ def phrase_colours(phrases: Sequence[str], negatives: Sequence[str] = ()) -> dic
     """Give every phrase a colour by its place in the prompt, and all negatives the same grey.
 
     >>> phrase_colours(["a dog", "a cat"], ["grass"])
-    {'a dog': '#0072B2', 'a cat': '#E69F00', 'grass': '#808080'}
+    {'a dog': '#E69F00', 'a cat': '#0072B2', 'grass': '#808080'}
     """
     colours = {phrase: COLOURS[i % len(COLOURS)] for i, phrase in enumerate(phrases)}
     return colours | dict.fromkeys(negatives, NEGATIVE_COLOUR)

@@ -11,13 +11,13 @@ from grounding.select import select
 from grounding.session import Session
 from grounding.settings import Settings
 
-ADD, TAKE, DROP, BOX = "Add to an area", "Take away from one", "Drop a detection", "Draw a box"
+ADD, TAKE, DROP, BOX = "Add to an area", "Remove from an area", "Drop a detection", "Draw a box"
 TOOLS = (ADD, TAKE, DROP, BOX)
 SMALLEST_BOX = 3  # pixels
 HELP = {
     ADD: "Click on what an area is missing; the nearest area grows.",
     TAKE: "Click on what an area should not cover.",
-    DROP: "Click on an area that should not be there at all.",
+    DROP: "Click on an area that should not be there.",
     BOX: "Click on two opposite corners around something that was not found.",
 }
 

@@ -14,14 +14,13 @@ from grounding.images import fetch_image
 from grounding.layout import Inputs, Outputs, build_inputs, build_outputs
 from grounding.pipeline import ModelStore, propose
 from grounding.select import Proposals
-from page import hand_over_file
+from page import hand_over_download, hand_over_file
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody.
 SLOTS = 4
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 QUIET = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-CLICK_DOWNLOAD = "document.querySelector('#seg-zip').click()"
 
 
 def _wire_inputs(inputs: Inputs) -> None:
@@ -54,6 +53,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
             outputs.session,
             *_shown(outputs),
             outputs.correction.phrase,
+            outputs.details,
             outputs.comparison,
         ],
         api_visibility="private",
@@ -141,8 +141,7 @@ def _wire_look(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     packed = outputs.pack.click(
         events.pack, [*state, outputs.part], outputs.file, api_visibility="private"
     )
-    # The file arrives on the page a moment after the event that brings it.
-    packed.success(None, js=f"() => setTimeout(() => {{ {CLICK_DOWNLOAD} }}, 300)")
+    hand_over_download(packed, outputs.file)
 
 
 def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:

@@ -37,8 +37,11 @@ KEPT = 3  # checkpoints in memory
 ALL = "all classes"
 CENTRE = Crop()
 
+CHOOSE = "Choose a picture first: pick one, or upload, paste or take one."
+
 Answer = tuple[dict[str, float], Image.Image, Image.Image, str]
 OpenImage = Callable[[str], Image.Image]
+FindCheckpoints = Callable[[], dict[str, Path]]
 
 
 class Events:
@@ -46,22 +49,38 @@ class Events:
 
     def __init__(
         self,
-        checkpoints: dict[str, Path],
+        find: FindCheckpoints,
         device: str,
         open_image: OpenImage,
         samples: Sequence[Sample],
     ) -> None:
-        """Take the checkpoints by name, and what `build_tab` explains."""
-        self.checkpoints, self.device, self.samples = checkpoints, device, samples
+        """Take what `build_tab` explains, and find the checkpoints."""
+        self.find, self.device, self.samples = find, device, samples
+        self.checkpoints = find()
         # A crop that moves reads the same picture again and again.
         self.open_image = lru_cache(maxsize=2)(open_image)
-        self.load = lru_cache(maxsize=KEPT)(self._load)
+        self._load = lru_cache(maxsize=KEPT)(self._predictor)
         self.truths = {(s.picture.size, s.picture.tobytes()): s.label for s in samples}
 
-    def _load(self, path: Path) -> "Predictor":
+    def _predictor(self, path: Path, _changed: int) -> "Predictor":
         from vit.predictor import Predictor
 
         return Predictor(path, self.device)
+
+    def load(self, name: str | None) -> "Predictor":
+        """Return what answers with a checkpoint; a training run may write its file anew.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        path = self.path(name)
+        return self._load(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+    def refresh(self) -> dict[str, Any]:
+        """Find the checkpoints again when a page opens: one may have been trained meanwhile."""
+        with page_errors():
+            self.checkpoints = self.find()
+        return gr.Dropdown(list(self.checkpoints), value=next(iter(self.checkpoints), None))
 
     def path(self, name: str | None) -> Path:
         """Return where a checkpoint is.
@@ -93,8 +112,8 @@ class Events:
             ValueError: If there is no picture or no checkpoint, or one cannot be read.
         """
         if not image:
-            raise ValueError("Choose a picture first: pick one, or upload, paste or take one.")
-        picture, predictor = self.open_image(image), self.load(self.path(name))
+            raise ValueError(CHOOSE)
+        picture, predictor = self.open_image(image), self.load(name)
         seen = Look(predictor, predictor.predict(picture, crop), picture)
         truth = self.truths.get((picture.size, picture.tobytes())) if crop == CENTRE else None
         text = describe_answer(seen.prediction, truth, picture.size)
@@ -129,15 +148,27 @@ class Events:
             shown = explain(seen, Settings(head_fusion=head_fusion, discard_ratio=discard_ratio))
         return seen.prediction.probabilities, shown, enlarge(seen.prediction.seen, SIDE), text
 
-    def look(self, image: str | None, name: str | None, *crop: float) -> tuple[Any, ...]:
-        """Classify for the page, which also asks whether there is a part to choose."""
+    def look(
+        self,
+        image: str | None,
+        name: str | None,
+        across: float,
+        down: float,
+        size: float,
+        *settings: Any,
+    ) -> tuple[Any, ...]:
+        """Classify for the page and draw; whether there is a part to choose is said, too."""
         if not image:
-            return None, None, "", gr.Column(visible=False)
+            return None, None, CHOOSE, gr.Column(visible=False), *draw(None)
         with page_errors():
-            seen, text = self.first_look(image, name, Crop(*crop))
-        (width, height), side = seen.picture.size, seen.prediction.seen.width
-        choice = gr.Column(visible=width != height or width > side)
-        return seen, seen.prediction.probabilities, text, choice
+            seen, text = self.first_look(image, name, Crop(across, down, size))
+        choice = gr.Column(visible=seen.is_part)
+        return seen, seen.prediction.probabilities, text, choice, *draw(seen, *settings)
+
+    def begin(self, image: str | None, name: str | None, *settings: Any) -> tuple[Any, ...]:
+        """Let the model see the middle of a new picture."""
+        crop = CENTRE.across, CENTRE.down, CENTRE.size
+        return *crop, *self.look(image, name, *crop, *settings)
 
     def choose(self, name: str | None) -> tuple[Any, ...]:
         """Adapt the settings to another checkpoint."""
@@ -169,7 +200,7 @@ class Events:
     def mistakes(self, name: str | None) -> dict[int, str]:
         """Return the wrong answers of a checkpoint by the index of their sample."""
         with page_errors():
-            predictor = self.load(self.path(name))
+            predictor = self.load(name)
             answers = predictor.answers([sample.picture for sample in self.samples])
         return mistakes(self.samples, answers, predictor.checkpoint.classes)
 
@@ -197,11 +228,6 @@ def say_count(found: int, count: int) -> str:
     return f"**Pick a CIFAR-10 test picture**{part}, shown with its true label:"
 
 
-def centre(_: str | None) -> tuple[float, float, float]:
-    """Let the model see the middle of a new picture."""
-    return CENTRE.across, CENTRE.down, CENTRE.size
-
-
 def aim(
     look: Look | None, across: float, down: float, size: float, event: gr.SelectData
 ) -> tuple[float, float]:
@@ -223,13 +249,16 @@ def shown(
 
 
 def draw(look: Look | None, *values: Any) -> tuple[Any, ...]:
-    """Draw the map, the one to compare with, what was seen and the whole; no forward pass."""
+    """Draw the map, the one to compare with, what was seen and, if that was a part, the whole.
+
+    No forward pass is needed.
+    """
     hidden = gr.Image(None, visible=False)
     if look is None:
         return None, hidden, None, None
     settings = shown(*values)
     with page_errors():
         maps = [gr.Image(explain(look, s), label=title(look, s), visible=True) for s in settings]
-        whole = explain_whole(look, settings[0])
+        whole = explain_whole(look, settings[0]) if look.is_part else None
     heat, other = (*maps, hidden)[:2]
     return heat, other, enlarge(look.prediction.seen, SIDE), whole

@@ -6,6 +6,7 @@ it returns as a `Drawing`.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -20,8 +21,8 @@ from vit.strips import heat_tiles, numbered, sheet
 from vit.view import CLASS_METHODS, SIDE, Look, Settings, class_name, heat_map
 
 TILE = 72  # side of a small map in pixels
-PATCH_HELP = """Click a patch on one of the large pictures. Left: where this patch looks in the
-chosen layer. Right: which patches look at it. Below: the same in every layer (mean of the
+PATCH_HELP = """Click a patch on any of the large pictures, here or above. Left: where it looks in
+the chosen layer. Right: which patches look at it. Below: the same in every layer (mean of the
 heads)."""
 HEADS_HELP = """Where every head of every layer looks, seen from what the answer is read from; each
 small map has its own range from dark to yellow. Under it: how far the head looks on average, in
@@ -39,6 +40,10 @@ described, the most important first."""
 CONFUSION_HELP = """**Who is taken for whom.** True classes down, answers across; counts of test
 pictures. The brighter a cell, the more of its row; the last column is the share of each class that
 is right."""
+LINES = {"this map": "#2F80ED", "random": "#888888", "reversed": "#D55E00"}  # on light and dark
+# The pictures make the panel longer when they arrive.
+SHOW_PATCH = """() => setTimeout(() => document.querySelector("#vit-patch")
+    .scrollIntoView({block: "nearest", behavior: "smooth"}), 300)"""
 NO_CONFUSION = """This checkpoint does not say which classes it mixes up; `python train_vit.py
 --evaluate CHECKPOINT --data PATH --save` counts it."""
 
@@ -49,6 +54,18 @@ class Drawing(NamedTuple):
     draw: Callable[..., Any]
     inputs: Sequence[gr.components.Component]
     outputs: Sequence[gr.components.Component]
+
+
+def together(drawings: Sequence[Drawing]) -> Drawing:
+    """Make one of several, because every event costs the browser a trip to the server."""
+
+    def draw(*values: Any) -> tuple[Any, ...]:
+        rest = iter(values)
+        parts = [part.draw(*islice(rest, len(part.inputs))) for part in drawings]
+        return tuple(chain.from_iterable(parts))
+
+    inputs, outputs = ([c for part in drawings for c in part[i]] for i in (1, 2))
+    return Drawing(draw, inputs, outputs)
 
 
 def _picture(name: str, **options: Any) -> gr.Image:
@@ -62,16 +79,24 @@ def _sheet(name: str, elem_id: str) -> gr.Image:
 
 
 def draw_patch(
-    look: Look | None, patch: int | None, layer: int
+    look: Look | None, place: tuple[float, float] | None, layer: int
 ) -> tuple[Image.Image | None, Image.Image | None, Image.Image | None]:
-    """Draw where a patch looks, who looks at it, and both in all layers; nothing without one."""
+    """Draw where a patch looks, who looks at it, and both in all layers; nothing without one.
+
+    Args:
+        look: The answer.
+        place: x and y inside the patch, in [0, 1) of the square that the model saw. (Not a
+            number: while a click is on its way, a checkpoint with other patches may come.)
+        layer: Counted from 1; one that the model does not have means its last.
+    """
     from vit.heads import patch_maps
     from vit.rollout import stretch
 
-    if look is None or patch is None:
+    if look is None or place is None:
         return None, None, None
     grid, attentions = look.prediction.config.grid_size, look.prediction.attentions[:, 0]
-    patch = min(patch, grid**2 - 1)  # of a picture that another checkpoint saw
+    column, row = (int(share * grid) for share in place)
+    patch = row * grid + column
     both = [stretch(m.flatten(1)).view(m.shape) for m in patch_maps(attentions, grid, patch)]
     square, number = look.picture.crop(look.prediction.box), min(layer, len(attentions)) - 1
     large = [outline(overlay(square, m[number].numpy(), SIDE), patch, grid) for m in both]
@@ -140,13 +165,17 @@ def run_test(look: Look | None, settings: Settings) -> tuple[Any, Any, str]:
     return *tables, f"**{verdict(curves, name)}**\n\n{head}\n|---|---|---|\n{rows}"
 
 
-def _table(shares: list[float], curves: list[list[float]]) -> Any:
-    import pandas as pd
-
+def _table(shares: list[float], curves: list[list[float]]) -> dict[str, Any]:
+    """Return the value of a `gr.LinePlot` as it is sent; by way of pandas it would take longer."""
     from vit.curves import ORDERS
 
-    columns = {"share": shares, **dict(zip(ORDERS, curves, strict=True))}
-    return pd.DataFrame(columns).melt("share", var_name="order", value_name="probability")
+    rows = [
+        [share, order, probability]
+        for order, curve in zip(ORDERS, curves, strict=True)
+        for share, probability in zip(shares, curve, strict=True)
+    ]
+    kinds = {"share": "quantitative", "order": "nominal", "probability": "quantitative"}
+    return {"columns": list(kinds), "data": rows, "datatypes": kinds, "mark": "line"}
 
 
 def draw_model(facts: dict[str, Any]) -> tuple[str, Image.Image | None]:
@@ -161,8 +190,9 @@ def build_patch(
     session: gr.State, pictures: Sequence[gr.Image], depth: int
 ) -> tuple[gr.Slider, Drawing]:
     """Build the panel that opens with a click on one of `pictures`; its slider is for the layer."""
-    patch = gr.State()
-    with gr.Accordion("One patch: where it looks, and who looks at it", open=False) as panel:
+    place = gr.State()
+    title = "One patch: where it looks, and who looks at it"
+    with gr.Accordion(title, open=False, elem_id="vit-patch") as panel:
         gr.Markdown(PATCH_HELP)
         layer = gr.Slider(
             1, depth, depth, step=1, label="Layer", buttons=[], elem_id="vit-patch-layer"
@@ -172,15 +202,14 @@ def build_patch(
             seen_by = _picture("Who looks at it", elem_id="vit-patch-seen-by")
         strip = _sheet("All layers", "vit-patch-strip")
 
-    def pick(event: gr.SelectData, look: Look | None) -> tuple[int, dict[str, Any]]:
-        grid = look.prediction.config.grid_size if look else 1
-        x, y = (min(grid - 1, int(place * grid / SIDE)) for place in event.index)
-        return y * grid + x, gr.Accordion(open=True)
+    def pick(event: gr.SelectData) -> tuple[tuple[float, ...], dict[str, Any]]:
+        return tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index), gr.Accordion(open=True)
 
-    drawing = Drawing(draw_patch, [session, patch, layer], [looks, seen_by, strip])
+    drawing = Drawing(draw_patch, [session, place, layer], [looks, seen_by, strip])
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    triggers = [picture.select for picture in pictures]
-    gr.on(triggers, pick, [session], [patch, panel], **quiet).success(*drawing, **quiet)
+    triggers = [picture.select for picture in (*pictures, looks, seen_by)]
+    picked = gr.on(triggers, pick, None, [place, panel], **quiet).success(*drawing, **quiet)
+    picked.success(None, js=SHOW_PATCH)
     layer.input(*drawing, **quiet, trigger_mode="always_last")
     return layer, drawing
 
@@ -205,11 +234,13 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
                     x="share",
                     y="probability",
                     color="order",
+                    color_map=LINES,
                     title=name,
                     x_title="share of the patches",
                     y_lim=[0, 1],
                     height=260,
                     visible=False,
+                    elem_id=f"vit-{name.lower()}",
                 )
                 for name in ("Deletion", "Insertion")
             ]

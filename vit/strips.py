@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vit.heatmap import colour, enlarge
 
-INK = (118, 118, 118)  # readable on a white page and on a dark one
+INK = (90, 90, 90)  # on white, which the page lays under a sheet
 GAP, LINE, SIZE = 6, 18, 13  # pixels: between tiles, of a line, of a letter
 FONT = ImageFont.load_default(SIZE)
 

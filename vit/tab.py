@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.context import Context
 
-from page import hand_over_file
-from vit.events import ALL, CENTRE, Events, OpenImage, aim, centre, draw, say_count
+from page import hand_over_download, hand_over_file
+from vit.events import ALL, CENTRE, Events, FindCheckpoints, OpenImage, aim, draw, say_count
 from vit.facts import read_facts
-from vit.panels import Drawing, build_heads, build_learned, build_model, build_patch, build_test
+from vit.panels import (
+    Drawing,
+    build_heads,
+    build_learned,
+    build_model,
+    build_patch,
+    build_test,
+    together,
+)
 from vit.samples import Sample, load_samples
 from vit.view import BEST, CLASS_METHODS, LAYER, METHODS, NOTHING, ROLLOUT, SECOND
 
@@ -33,19 +42,21 @@ CSS = """
     white-space: normal; }
 #vit-image img { width: 100%; height: 100%; object-fit: contain; }
 #vit-note { padding: 4px 8px; }
-.vit-sheet .image-container, .vit-sheet .image-frame { overflow-x: auto; }
-.vit-sheet img { min-width: 600px; }
+.vit-sheet .image-container { overflow-x: auto; }
+.vit-sheet .image-frame { min-width: 600px; }
+/* The names on a sheet are dark, also where the page is. */
+.vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
 /* On a phone the answer comes right after the samples. */
 @media (max-width: 700px) {
     #vit-row { flex-direction: column; flex-wrap: nowrap; }
-    #vit-left { display: contents; }
-    #vit-right { order: 1; }
+    #vit-left, #vit-right { display: contents; }
+    #vit-answer { order: 1; }
     #vit-image, #vit-classify, #vit-part { order: 2; }
+    #vit-panels { order: 3; }
+    #vit-samples .caption-label { font-size: 8.5px; }
 }
 """
 COLOURS_HELP = "Dark to yellow is lowest to highest *within one map*."
-# The file arrives on the page a moment after the event that brings it.
-DOWNLOAD = "() => setTimeout(() => document.querySelector('#vit-npz').click(), 300)"
 
 
 class Browser(NamedTuple):
@@ -172,15 +183,15 @@ def _build_source(first: Sample) -> Source:
     button = gr.Button("Classify", variant="primary", elem_id="vit-classify")
     with gr.Column(visible=False, elem_id="vit-part") as part:
         whole = gr.Image(
-            label="The part the model sees: click to move it",
+            label="The part it sees: click to move",
             format="png",
             interactive=False,
             buttons=["fullscreen", "download"],
             elem_id="vit-whole",
         )
         with gr.Row():
-            across = _share("Left to right", "vit-across", 0, CENTRE.across)
-            down = _share("Top to bottom", "vit-down", 0, CENTRE.down)
+            across = _share("Across", "vit-across", 0, CENTRE.across)
+            down = _share("Down", "vit-down", 0, CENTRE.down)
         size = _share("Size", "vit-size", 0.1, CENTRE.size)
     return Source(image, button, part, whole, [across, down, size])
 
@@ -204,7 +215,7 @@ def _build_answer() -> Answer:
     with gr.Row():
         heat = picture("Where it looked", elem_id="vit-overlay")
         other = picture("To compare", elem_id="vit-other", visible=False)
-        seen = picture("What the model saw", elem_id="vit-seen")
+        seen = picture("What it saw", elem_id="vit-seen")
     with gr.Row():
         label = gr.Label(
             label="Class probabilities",
@@ -222,12 +233,10 @@ def _build_settings(facts: dict[str, Any]) -> Controls:
     """Build the choice of the map and of one to compare with and, folded, how they are made."""
     classes = [BEST, SECOND, *facts["classes"]]
     with gr.Row():
-        method = gr.Dropdown(list(METHODS), label="Method", elem_id="vit-method")
-        label = gr.Dropdown(classes, label="For class", visible=False, elem_id="vit-class")
-        other = gr.Dropdown([NOTHING, *METHODS], label="Compare with", elem_id="vit-other-method")
-        other_label = gr.Dropdown(
-            classes, value=SECOND, label="For class", visible=False, elem_id="vit-other-class"
-        )
+        method = _menu(list(METHODS), "Method", "vit-method")
+        label = _menu(classes, "For class", "vit-class", visible=False)
+        other = _menu([NOTHING, *METHODS], "Compare with", "vit-other-method")
+        other_label = _menu(classes, "For class", "vit-other-class", value=SECOND, visible=False)
     with gr.Accordion("How the map is made", open=False, elem_id="vit-how") as fold:
         help_text = gr.Markdown(f"{METHODS[ROLLOUT]} {COLOURS_HELP}")
         with gr.Row() as fusing:
@@ -242,6 +251,11 @@ def _build_settings(facts: dict[str, Any]) -> Controls:
     gr.on([method.change, other.change], _adapt, [method, other], outputs, **QUIET)
     layers = [first, last, layer, head]
     return Controls(method, label, other, other_label, fusion, ratio, layers, pack, file)
+
+
+def _menu(choices: Sequence[str], label: str, elem_id: str, **options: Any) -> gr.Dropdown:
+    # Wide enough for the longest choice; on a phone each has a line of its own.
+    return gr.Dropdown(list(choices), label=label, elem_id=elem_id, min_width=172, **options)
 
 
 def _adapt(method: str, other: str) -> tuple[Any, ...]:
@@ -302,12 +316,14 @@ def _build_page(facts: dict[str, Any], events: Events) -> Page:
             source = _build_source(events.samples[FIRST])
             gr.HTML(f"<style>{CSS}</style>", padding=False)
         with gr.Column(scale=7, min_width=320, elem_id="vit-right"):
-            answer = _build_answer()
-            controls = _build_settings(facts)
-    patch_layer, patch = build_patch(session, answer.pictures, facts["config"]["depth"])
-    drawings = [patch, build_heads(session), build_test(session, controls.mapped)]
-    learned = build_learned(session)
-    menu = build_model(list(events.checkpoints), events.facts)
+            with gr.Column(elem_id="vit-answer"):
+                answer = _build_answer()
+                controls = _build_settings(facts)
+            with gr.Column(elem_id="vit-panels"):
+                patch_layer, patch = build_patch(session, answer.pictures, facts["config"]["depth"])
+                drawings = [patch, build_heads(session), build_test(session, controls.mapped)]
+                learned = build_learned(session)
+                menu = build_model(list(events.checkpoints), events.facts)
     return Page(session, browser, source, answer, controls, patch_layer, drawings, learned, menu)
 
 
@@ -335,22 +351,22 @@ def _wire_browser(page: Page, events: Events) -> None:
 
 def _wire_answer(page: Page, events: Events) -> None:
     """Classify and draw anew whenever the picture, its part or the checkpoint changes."""
-    source, controls, answer = page.source, page.controls, page.answer
-    # No triggers: when the page opens and whenever the picture changes.
-    new = gr.on(None, centre, [source.image], source.crop, **QUIET)
+    source, controls, answer, settings = page.source, page.controls, page.answer, page.compared[1:]
+    seen = [page.session, answer.label, answer.note, source.part, *page.drawn]
+    opened = [Context.root_block.load, source.image.change]
+    new = gr.on(
+        opened, events.begin, [source.image, page.menu, *settings], [*source.crop, *seen], **QUIET
+    )
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)
+    asked = [source.image, page.menu, *source.crop, *settings]
+    aimed, chosen = [step.success(events.look, asked, seen, **QUIET) for step in (aimed, chosen)]
     moves = [source.button.click, *[slider.input for slider in source.crop]]
-    asked = [source.image, page.menu, *source.crop]
-    seen = [page.session, answer.label, answer.note, source.part]
-    steps = (new, aimed, chosen)
-    new, aimed, chosen = [step.success(events.look, asked, seen, **QUIET) for step in steps]
     moved = gr.on(moves, events.look, asked, seen, **QUIET, trigger_mode="always_last")
+    panels = together(page.drawings)
     for look in (new, aimed, chosen, moved):
-        step = look.success(draw, page.compared, page.drawn, **QUIET)
-        for drawing in page.drawings:
-            step = step.success(*drawing, **QUIET)
+        look.success(*panels, **QUIET)
     chosen.success(*page.learned, **QUIET)  # which only another checkpoint changes
 
 
@@ -365,22 +381,24 @@ def _wire_maps(page: Page, events: Events) -> None:
     packed = controls.pack.click(
         events.pack, page.compared, controls.file, api_visibility="private"
     )
-    packed.success(None, js=DOWNLOAD)
+    hand_over_download(packed, controls.file)
 
 
-def build_tab(checkpoints: dict[str, Path], device: str, open_image: OpenImage) -> None:
+def build_tab(find: FindCheckpoints, device: str, open_image: OpenImage) -> None:
     """Build the tab inside the current `gr.Blocks`.
 
     Args:
-        checkpoints: Files written by `train_vit.py`, by name. The first is the first to be shown;
-            each is read when it is asked for.
+        find: Finds the files written by `train_vit.py`, by name, now and whenever a page opens.
+            The first is the first to be shown; each is read when it is asked for.
         device: Torch device on which the models run.
         open_image: Opens an uploaded file as an upright RGB picture, or raises a ValueError with
             a sentence for the user.
     """
-    facts = read_facts(next(iter(checkpoints.values()), Path())) or UNKNOWN
-    events = Events(checkpoints, device, open_image, load_samples())
+    events = Events(find, device, open_image, load_samples())
+    facts = read_facts(next(iter(events.checkpoints.values()), Path())) or UNKNOWN
     page = _build_page(facts, events)
+    # Without inputs and triggers: when the page opens.
+    gr.on(None, events.refresh, None, page.menu, **QUIET)
     _wire_api(page, events)
     _wire_browser(page, events)
     _wire_answer(page, events)

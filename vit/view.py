@@ -49,6 +49,12 @@ class Look:
     prediction: "Prediction"
     picture: Image.Image
 
+    @property
+    def is_part(self) -> bool:
+        """Tell whether the model may see only a part of the picture, so that there is a choice."""
+        width, height = self.picture.size
+        return width != height or width > self.prediction.seen.width
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -36,10 +36,17 @@ START_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class App:
-    """Hold the address of the running app and how long its page took to come up."""
+    """Hold the running app.
+
+    Attributes:
+        url: Its address.
+        seconds: How long its page took to come up.
+        checkpoints: Folder in which it looks for more ViT checkpoints; empty at first.
+    """
 
     url: str
     seconds: float
+    checkpoints: Path
 
 
 def free_port() -> int:
@@ -76,7 +83,10 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     folder = tmp_path_factory.mktemp("app")
     url, log = f"http://127.0.0.1:{free_port()}", folder / "log.txt"
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir()
     command = [sys.executable, "app.py", "--weights", "demo", "--offline"]
+    command += ["--checkpoints", str(checkpoints)]
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -92,7 +102,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
             stderr=subprocess.STDOUT,
         )
     try:
-        yield App(url, wait_for(url, process, log))
+        yield App(url, wait_for(url, process, log), checkpoints)
     finally:
         process.terminate()
         try:

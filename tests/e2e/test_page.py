@@ -232,7 +232,7 @@ def test_more_settings_change_the_picture_without_a_run(page: Page, expected: Re
     press_run(page)
     wait_for_layers(page, len(expected.masks))
     page.get_by_text("More settings").click()
-    most = page.get_by_label("number input for Most detections")
+    most = page.get_by_label("number input for Maximum number of detections")
     most.fill("1")
     most.press("Tab")
     wait_for_layers(page, 1)

@@ -2,14 +2,18 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.facts import find_checkpoints
+from vit.model import ViT
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
 
@@ -39,16 +43,19 @@ def choose(page: Page, dropdown: str, option: str) -> None:
 
 
 def framed(pixels: np.ndarray) -> list[int]:
-    """Return the box of the cyan frame around a patch: left, top, right, bottom."""
+    """Return the box of the cyan frame around a patch, if any: left, top, right, bottom."""
     rows, columns = np.nonzero((pixels == (0, 255, 255)).all(-1))
+    if not len(rows):
+        return []
     return [int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())]
 
 
 def click_patch(page: Page, image: Locator, column: float, row: float) -> None:
+    """Click where the patch is in a grid of 8 x 8, and wait until it is in sight."""
     box = image.bounding_box()
     assert box
     image.click(position={"x": column * box["width"] / 8, "y": row * box["height"] / 8})
-    page.locator("#vit-patch-looks img").wait_for()
+    expect(page.locator("#vit-patch-looks img")).to_be_in_viewport()
 
 
 def test_two_methods_side_by_side_and_the_test(page: Page) -> None:
@@ -65,12 +72,37 @@ def test_two_methods_side_by_side_and_the_test(page: Page) -> None:
     expect(text).not_to_contain_text("area under the curve")  # it was about another map
 
 
-def test_a_click_shows_the_patch(page: Page) -> None:
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_click_shows_the_patch(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
     seen = page.locator("#vit-seen img").first
     seen.wait_for()
     click_patch(page, seen, 2.5, 5.5)
     assert framed(picture(page, "#vit-patch-looks")) == [112, 280, 167, 335]
     assert framed(picture(page, "#vit-patch-seen-by")) == [112, 280, 167, 335]
+    click_patch(page, page.locator("#vit-patch-looks img"), 7.5, 0.5)  # goes on from there
+    wait_until(page, lambda: framed(picture(page, "#vit-patch-looks")) == [392, 0, 447, 55])
+    strip = page.locator("#vit-patch-strip img")
+    shown = strip.evaluate("node => node.getBoundingClientRect().left")
+    holder = page.locator("#vit-patch-strip").bounding_box()
+    assert holder and shown >= holder["x"] - 1, "its left end cannot be scrolled to"
+
+
+def test_a_checkpoint_trained_meanwhile_and_a_click_before_it_has_answered(
+    page: Page, app: Any
+) -> None:
+    """The patch that was clicked is one of the new model's, whose patches are larger."""
+    shipped = load_checkpoint(next(iter(find_checkpoints(ASSETS).values())))
+    model = ViT(replace(shipped.model.config, patch_size=8, depth=2)).eval()
+    path = app.checkpoints / "coarse.safetensors"
+    save_checkpoint(path, replace(shipped, model=model))
+    page.reload()
+    page.locator("#vit-seen img").first.wait_for()
+    page.get_by_text("The model: choose one").click()
+    choose(page, "#vit-checkpoint", "checkpoints/coarse")
+    click_patch(page, page.locator("#vit-seen img").first, 5, 3)
+    wait_until(page, lambda: framed(picture(page, "#vit-patch-looks")) == [224, 112, 335, 223])
+    path.unlink()
 
 
 def test_the_part_that_is_seen_moves(page: Page, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vit import rollout, tab, view
-from vit.events import ALL, KEPT, Events, aim, draw
+from vit.events import ALL, KEPT, Events, aim
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
 
@@ -29,7 +30,7 @@ def open_image(path: str) -> Image.Image:
 def build(*checkpoints: Path) -> gr.Blocks:
     async def inside() -> gr.Blocks:
         with gr.Blocks() as blocks:
-            tab.build_tab({path.stem: path for path in checkpoints}, "cpu", open_image)
+            tab.build_tab(lambda: {path.stem: path for path in checkpoints}, "cpu", open_image)
         return blocks
 
     # Outside of an event loop Gradio makes its own ones and never closes them.
@@ -38,6 +39,10 @@ def build(*checkpoints: Path) -> gr.Blocks:
 
 def handler(page: gr.Blocks, name: str) -> Handler:
     return next(fn.fn for fn in page.fns.values() if fn.name == name)
+
+
+def look(page: gr.Blocks, picture: Path) -> tuple[Any, ...]:
+    return handler(page, "look")(str(picture), "tiny", *MIDDLE, *COMPARED)
 
 
 @pytest.fixture
@@ -156,9 +161,12 @@ def test_a_checkpoint_that_is_gone(tiny_checkpoint: Path, page: gr.Blocks) -> No
 
 
 def test_no_picture_empties_the_page(page: gr.Blocks) -> None:
-    session, label, note, part = handler(page, "look")(None, "tiny", *MIDDLE)
-    assert (session, label, note, part.visible) == (None, None, "", False)
-    heat, other, seen, whole = draw(None, *COMPARED)
+    *crop, session, label, note, part, heat, other, seen, whole = handler(page, "begin")(
+        None, "tiny", *COMPARED
+    )
+    assert tuple(crop) == MIDDLE
+    assert (session, label, part.visible) == (None, None, False)
+    assert note.startswith("Choose a picture first: ")
     assert (heat, other.value, other.visible, seen, whole) == (None, None, False, None, None)
     with pytest.raises(gr.Error, match="there is nothing to download yet"):
         handler(page, "pack")(None, *COMPARED)
@@ -172,14 +180,14 @@ def test_there_is_a_part_to_choose_if_the_picture_is_larger(
     tmp_path: Path, page: gr.Blocks, size: tuple[int, int], visible: bool
 ) -> None:
     Image.new("RGB", size).save(tmp_path / "own.png")
-    session, *_, part = handler(page, "look")(str(tmp_path / "own.png"), "tiny", *MIDDLE)
-    assert part.visible is visible
+    session, _, _, part, *_, whole = look(page, tmp_path / "own.png")
+    assert part.visible is visible is (whole is not None)
     assert session.prediction.box == (0, (size[1] - size[0]) // 2, size[0], sum(size) // 2)
 
 
 def test_a_click_moves_the_part(tmp_path: Path, page: gr.Blocks) -> None:
     Image.new("RGB", (100, 40)).save(tmp_path / "own.png")
-    session, *_ = handler(page, "look")(str(tmp_path / "own.png"), "tiny", *MIDDLE)
+    session, *_ = look(page, tmp_path / "own.png")
     # The whole picture is shown 640 pixels wide: this is the pixel (30, 10).
     click = gr.SelectData(None, {"index": [192, 64], "value": None})
     assert aim(session, 0.5, 0.5, 1, click) == (pytest.approx(1 / 6), 0.5)
@@ -207,11 +215,29 @@ def test_only_a_few_checkpoints_stay_in_memory(
     many = {str(number): tmp_path / f"{number}.safetensors" for number in range(KEPT + 1)}
     for path in many.values():
         make_checkpoint().rename(path)
-    events = Events(many, "cpu", open_image, [])
-    loaded = [events.load(events.path(name)) for name in many]
+    events = Events(lambda: many, "cpu", open_image, [])
+    loaded = [events.load(name) for name in many]
     assert len({id(predictor) for predictor in loaded}) == KEPT + 1
-    assert events.load(events.path(str(KEPT))) is loaded[-1]
-    assert events.load(events.path("0")) is not loaded[0]
+    assert events.load(str(KEPT)) is loaded[-1]
+    assert events.load("0") is not loaded[0]
+
+
+def test_a_page_that_opens_offers_what_was_trained_meanwhile(
+    tmp_path: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    events = Events(
+        lambda: {path.stem: path for path in sorted(tmp_path.glob("*.safetensors"))},
+        "cpu",
+        open_image,
+        [],
+    )
+    assert (events.refresh().choices, events.refresh().value) == ([], None)
+    make_checkpoint()
+    menu = events.refresh()
+    assert (menu.choices, menu.value) == ([("tiny", "tiny")], "tiny")
+    assert events.load("tiny").checkpoint.classes == ("red", "green", "blue")
+    os.utime(make_checkpoint(("cat", "dog")), ns=(1, 1))  # the run went on
+    assert events.load("tiny").checkpoint.classes == ("cat", "dog")
 
 
 def test_the_samples_of_a_class(page: gr.Blocks) -> None:
@@ -242,7 +268,7 @@ def test_the_mistakes_of_the_model(make_checkpoint: Callable[..., Path]) -> None
 
 def test_the_download_holds_both_maps(tmp_path: Path, page: gr.Blocks) -> None:
     load_samples()[0].picture.save(tmp_path / "own.png")
-    session, *_ = handler(page, "look")(str(tmp_path / "own.png"), "tiny", *MIDDLE)
+    session, *_ = look(page, tmp_path / "own.png")
     both = (view.CHEFER, view.SECOND, *COMPARED[2:])
     for values, count in ((COMPARED, 1), (both, 2)):
         with np.load(handler(page, "pack")(session, *values)) as arrays:

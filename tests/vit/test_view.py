@@ -96,7 +96,7 @@ def test_everything_is_drawn_for_any_model(
     look = look_at(make_checkpoint(**options))
     for method in METHODS:
         assert explain(look, Settings(method)).size == (SIDE, SIDE)
-    looks, seen_by, strip = panels.draw_patch(look, 15, 2)
+    looks, seen_by, strip = panels.draw_patch(look, (0.8, 0.99), 2)
     assert looks.size == seen_by.size == (SIDE, SIDE)
     assert looks.getpixel((SIDE - 1, SIDE - 1)) == (0, 255, 255)  # the frame of the last patch
     text, heads = panels.draw_heads(look)
@@ -105,13 +105,14 @@ def test_everything_is_drawn_for_any_model(
     for picture in (strip, heads, *panels.draw_learned(look)):
         assert np.asarray(picture)[..., 3].any()
     deletion, insertion, sentence = panels.run_test(look, Settings(CHEFER, SECOND))
-    assert len(deletion) == len(insertion) == 3 * 17
+    assert len(deletion["data"]) == len(insertion["data"]) == 3 * 13
+    assert {order for _, order, _ in deletion["data"]} == set(panels.LINES)
     assert class_name(look.prediction, SECOND) in sentence
     assert sentence.count("|\n|") == 4  # a table: head, rule, three orders
 
 
 def test_without_a_picture_the_panels_stay_empty(look: Look) -> None:
-    assert panels.draw_patch(None, 3, 1) == panels.draw_patch(look, None, 1) == (None,) * 3
+    assert panels.draw_patch(None, (0, 0), 1) == panels.draw_patch(look, None, 1) == (None,) * 3
     assert panels.draw_heads(None) == ("", None)
     assert panels.draw_learned(None) == (None, None)
     with pytest.raises(ValueError, match="Choose a picture first"):
@@ -132,6 +133,30 @@ def test_the_model_panel(tiny_checkpoint: Path) -> None:
     assert picture.tobytes() == expected.tobytes()
 
 
-def test_a_patch_of_a_finer_grid_means_the_last(look: Look) -> None:
-    got, expected = panels.draw_patch(look, 999, 9), panels.draw_patch(look, 15, 2)
+def test_a_layer_beyond_the_last_means_the_last(look: Look) -> None:
+    got, expected = (panels.draw_patch(look, (0.5, 0.5), layer) for layer in (9, 2))
     assert [image.tobytes() for image in got] == [image.tobytes() for image in expected]
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "frame"),
+    [
+        (2, [(224, 112), (335, 223)]),  # the third of four patches, in the second row
+        (4, [(224, 0), (447, 223)]),  # the second of two: the place counts, not the number
+    ],
+)
+def test_a_place_is_a_patch_of_any_grid(
+    make_checkpoint: Callable[..., Path], patch_size: int, frame: list[tuple[int, int]]
+) -> None:
+    look = look_at(make_checkpoint(patch_size=patch_size))
+    for picture in panels.draw_patch(look, (0.6, 0.4), 1)[:2]:
+        rows, columns = np.nonzero((np.asarray(picture) == (0, 255, 255)).all(-1))
+        assert [(columns.min(), rows.min()), (columns.max(), rows.max())] == frame
+
+
+def test_parts_drawn_together_keep_their_own_values() -> None:
+    first = panels.Drawing(lambda a, b: (a + b,), ["a", "b"], ["x"])
+    second = panels.Drawing(lambda: (7, 8), [], ["y", "z"])
+    both = panels.together([first, second, first])
+    assert (both.inputs, both.outputs) == (["a", "b"] * 2, ["x", "y", "z", "x"])
+    assert both.draw(1, 2, 3, 4) == (3, 7, 8, 7)

@@ -1,0 +1,80 @@
+"""Both tabs in light and in dark: every text and every line can be read."""
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+from playwright.sync_api import Page
+
+from vit.panels import LINES
+
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
+
+
+def screenshot(page: Page, where: str) -> np.ndarray:
+    shot = page.locator(where).first.screenshot(animations="disabled")
+    return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+
+
+def luminance(pixels: np.ndarray) -> np.ndarray:
+    parts = pixels / 255
+    parts = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return parts @ (0.2126, 0.7152, 0.0722)
+
+
+def contrast(a: np.ndarray, b: np.ndarray) -> float:
+    dark, light = sorted((float(luminance(a)), float(luminance(b))))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def open_page(page: Page, scheme: Literal["light", "dark"]) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    page.locator("#vit-overlay img").first.wait_for()
+    dark = page.evaluate("document.body.classList.contains('dark')")
+    assert dark == (scheme == "dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_vit_tab_can_be_read(page: Page, scheme: Literal["light", "dark"]) -> None:
+    open_page(page, scheme)
+    for panel in ("How the map is made", "All layers and heads", "Does the map", "The model:"):
+        page.get_by_text(panel).first.click()
+    page.locator("#vit-test").click()
+    page.get_by_text("area under the curve").wait_for()
+    page.mouse.move(0, 0)
+    assert page.evaluate(CONTRAST) == {}
+    # Letters in a picture: "layer 1" and so on, left of the small maps.
+    page.locator("#vit-heads img").wait_for()
+    names = screenshot(page, "#vit-heads img")[60:90, 4:50].reshape(-1, 3)
+    order = luminance(names).argsort()
+    assert contrast(names[order[0]], names[order[-1]]) > 4.5
+    # Lines of a chart need less.
+    chart = screenshot(page, "#vit-deletion").reshape(-1, 3)
+    colours, counts = np.unique(chart, axis=0, return_counts=True)
+    for name, colour in LINES.items():
+        line = np.array(ImageColor.getrgb(colour))
+        assert (np.abs(chart.astype(int) - line).max(axis=1) < 12).any(), f"no line for {name}"
+        assert contrast(line, colours[counts.argmax()]) >= 3, name
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_segmentation_tab_can_be_read(page: Page, scheme: Literal["light", "dark"]) -> None:
+    open_page(page, scheme)
+    page.get_by_role("tab", name="Segmentation").click()
+    page.locator("#seg-prompt textarea").fill("the blue car, a dog, a piano: 0.9 -grass")
+    page.locator("#seg-run").click()
+    page.locator("#seg-result .legend-item").first.wait_for()
+    page.locator("#seg-status").get_by_text("Nothing found for").first.wait_for()
+    for panel in ("More settings", "Several pictures at once", "Correct by hand"):
+        page.get_by_text(panel).first.click()
+    page.locator("#seg-tool").get_by_text("Draw a box").wait_for()
+    page.mouse.move(0, 0)
+    assert page.evaluate(CONTRAST) == {}
+    page.locator("#seg-compare").click()
+    page.locator("#seg-gallery .thumbnail-item img").nth(2).wait_for()
+    page.mouse.move(0, 0)
+    assert page.evaluate(CONTRAST) == {}
