@@ -8,11 +8,15 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
+import grounding.demo.train as demo
 import train_vit
 from grounding.grounders import GROUNDERS
 from grounding.grounders.glip.release import read_released
@@ -108,24 +112,23 @@ def test_a_pickle_beside_the_weights(
 
 
 REMOTE_CODE = [
-    # which file asks for code, under which class
-    ("config.json", "AutoConfig"),
-    ("config.json", "AutoModelForZeroShotObjectDetection"),
-    ("processor_config.json", "AutoProcessor"),
-    ("tokenizer_config.json", "AutoTokenizer"),
+    # which file asks for code, under which classes
+    ("config.json", ["AutoConfig", "AutoModelForZeroShotObjectDetection"]),
+    ("processor_config.json", ["AutoProcessor"]),
+    ("tokenizer_config.json", ["AutoTokenizer"]),
 ]
 
 
 @pytest.mark.parametrize(("file", "wanted"), REMOTE_CODE)
 @pytest.mark.parametrize("name", ["CLIPSeg", "GroundingDINO tiny"])
 def test_python_beside_the_weights(
-    tmp_path: Path, mark: Path, name: str, file: str, wanted: str
+    tmp_path: Path, mark: Path, name: str, file: str, wanted: list[str]
 ) -> None:
     place = tmp_path / GROUNDERS[name].repo
     shutil.copytree(DEMO_ROOT / GROUNDERS[name].module, place)
     (place / "evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil:\n    pass\n")
     facts = json.loads((place / file).read_text())
-    facts |= {"auto_map": {wanted: "evil.Evil"}, "model_type": "no-such-model"}
+    facts |= {"auto_map": dict.fromkeys(wanted, "evil.Evil"), "model_type": "no-such-model"}
     (place / file).write_text(json.dumps(facts))
     with contextlib.suppress(ValueError):  # refused, or passed over where it is not needed
         open_as(name, tmp_path)
@@ -182,4 +185,37 @@ def test_a_pickle_as_teacher_of_transformers(tmp_path: Path, mark: Path, write: 
 def test_a_pickle_as_release_of_glip(tmp_path: Path, mark: Path, write: Write) -> None:
     with pytest.raises(ValueError, match="damaged or no checkpoint"):
         read_released(write(tmp_path / "a.pth", mark))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_pickle_as_state_of_a_training(tmp_path: Path, mark: Path, write: Write) -> None:
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / "data" / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / place / "a.png")
+    write(tmp_path / "run" / "state.safetensors", mark)
+    sizes = ["--image-size", "8", "--embed-dim", "16", "--depth", "1", "--num-heads", "2"]
+    places = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match=r"is not a checkpoint of train_vit\.py"):
+        train_vit.main([*places, *sizes, "--epochs", "1", "--device", "cpu", "--resume"])
+    assert not mark.exists()
+
+
+STATE = ("model.safetensors", "average.safetensors", "optimizer.safetensors", "progress.json")
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("file", STATE)
+def test_a_pickle_as_state_of_a_demo_training(
+    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, write: Write, file: str
+) -> None:
+    line = nn.Linear(1, 1)
+    recipe = SimpleNamespace(build=lambda: line, LEARNING_RATE=0.1, BATCH=1)
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    monkeypatch.setitem(sys.modules, demo.RECIPES["sam2"], recipe)
+    folder = tmp_path / "runs" / "demo" / "sam2"
+    demo.Run("sam2", recipe, folder).save()
+    write(folder / file, mark)
+    with pytest.raises(ValueError, match="holds no run to go on with"):
+        demo.main(["sam2", "--resume"])
     assert not mark.exists()

@@ -6,7 +6,8 @@
     python -m grounding.demo.train glip --minutes 90
 
 Each run keeps its state in runs/demo/NAME (Ctrl-C saves, --resume goes on) and writes the averaged
-weights to assets/demo/NAME at every evaluation. Minutes are those of the training steps alone.
+weights to assets/demo/NAME at every evaluation. Minutes are those a processor spends on the
+training steps: on a busy machine the same training takes longer.
 With `--start assets/demo/NAME` a run begins with exported weights instead of random ones.
 """
 
@@ -18,6 +19,7 @@ import importlib
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +29,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -144,7 +147,17 @@ class Run:
         partial.replace(self.folder / "progress.json")
 
     def load(self) -> None:
-        """Go on from the files."""
+        """Go on from the files.
+
+        Raises:
+            ValueError: If they are not there, or not those of a run.
+        """
+        try:
+            self._read()
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{self.folder} holds no run to go on with ({error})") from error
+
+    def _read(self) -> None:
         self.progress = Progress(**json.loads((self.folder / "progress.json").read_text()))
         self.model.load_state_dict(load_file(self.folder / "model.safetensors"))
         self.average.load_state_dict(load_file(self.folder / "average.safetensors"))
@@ -203,10 +216,10 @@ def train(run: Run, minutes: float, out: Path, every: float, scenes: int) -> Non
     with tqdm(total=round(minutes, 1), unit="min", mininterval=5) as bar:
         bar.update(run.progress.minutes)
         while run.progress.minutes < minutes:
-            started = time.monotonic()
+            started = time.process_time()
             loss = run.step(run.progress.minutes / minutes)
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
-            spent = (time.monotonic() - started) / 60
+            spent = (time.process_time() - started) / 60
             run.progress.minutes += spent
             bar.update(spent)
             bar.set_postfix(step=run.progress.steps, loss=f"{smooth:.3f}", refresh=False)
@@ -248,4 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"grounding.demo.train: {error}")

@@ -1,3 +1,5 @@
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from grounding.pipeline import (
     propose,
     run,
 )
-from grounding.weights import Source, Weights
+from grounding.weights import DEMO_ROOT, Source, Weights
 
 PICTURE = Image.new("RGB", (40, 30))
 
@@ -163,6 +165,45 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="damaged or incomplete"):
         ModelStore(Weights("demo"), "cpu").get("CLIPSeg", "SAM 2.1 tiny")
+
+
+TRANSFORMERS = ["CLIPSeg", "GroundingDINO tiny"]
+
+
+def _copy(name: str, to: Path, without: str) -> ModelStore:
+    """Copy demo weights but for a file to where --weights-folder expects them."""
+    entry = GROUNDERS[name]
+    shutil.copytree(
+        DEMO_ROOT / entry.module, to / entry.repo, ignore=shutil.ignore_patterns(without)
+    )
+    return ModelStore(Weights("full", offline=True, folder=to), "cpu")
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_weights_without_a_tokenizer_are_a_sentence(tmp_path: Path, name: str) -> None:
+    """By itself transformers takes an empty one, to which all phrases are the same."""
+    store = _copy(name, tmp_path, without="tokenizer.json")
+    with pytest.raises(ValueError, match=f"weights of {name} .* damaged or incomplete"):
+        store._load("grounder", GROUNDERS, name, lambda *_: None)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_an_older_layout_of_the_tokenizer_gives_the_same_words(tmp_path: Path, name: str) -> None:
+    """The vocabulary in its own file, and CLIP's merges beside it."""
+    store, entry = _copy(name, tmp_path, without="tokenizer.json"), GROUNDERS[name]
+    words = json.loads((DEMO_ROOT / entry.module / "tokenizer.json").read_text())["model"]
+    vocabulary, place = sorted(words["vocab"], key=words["vocab"].get), tmp_path / entry.repo
+    if "merges" in words:
+        merges = [m if isinstance(m, str) else " ".join(m) for m in words["merges"]]
+        (place / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+        (place / "vocab.json").write_text(json.dumps(words["vocab"]))
+    else:
+        (place / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    model, _ = store._load("grounder", GROUNDERS, name, lambda *_: None)
+    demo, _ = ModelStore(Weights("demo"), "cpu")._load("grounder", GROUNDERS, name, lambda *_: None)
+    phrase = "a dog, the red car"
+    ids = [m.processor.tokenizer(phrase)["input_ids"] for m in (model, demo)]
+    assert ids[0] == ids[1] and len(set(ids[0])) > 4
 
 
 def test_unknown_device() -> None:
