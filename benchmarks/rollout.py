@@ -1,8 +1,10 @@
-"""Latency of one picture: its logits, with the attention beside them, and with the rollout.
+"""Latency of one picture: its logits, with attention, with the rollout, and the tab's whole answer.
 
     python benchmarks/rollout.py [--rounds 200] [--threads 2]
 
-The reference ViT (32 x 32 pictures, 3.2 M parameters) in float32. All three take turns.
+The reference ViT (32 x 32 pictures, 3.2 M parameters) in float32, and its bundled weights for the
+answer in the tab: a picture of 1280 x 960 in, probabilities and the heat-map over the picture out.
+All take turns.
 """
 
 import argparse
@@ -13,11 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vit.model import ViT, ViTConfig
+from vit.predictor import Predictor
 from vit.rollout import attention_map, attention_rollout
+from vit.view import Look, Settings, explain
+
+CHECKPOINT = Path(__file__).parents[1] / "assets" / "vit-cifar10.safetensors"
 
 
 def build_calls() -> dict[str, Callable[[], object]]:
@@ -29,10 +36,17 @@ def build_calls() -> dict[str, Callable[[], object]]:
         _, attentions = model.forward_with_attention(picture)
         return attention_map(attention_rollout(attentions), model.config.grid_size)
 
+    predictor = Predictor(CHECKPOINT)
+    photo = Image.effect_noise((1280, 960), 60).convert("RGB")
+
+    def answer() -> Image.Image:
+        return explain(Look(predictor, predictor.predict(photo), photo), Settings())
+
     return {
         "logits": lambda: model(picture),
         "logits, attentions": lambda: model.forward_with_attention(picture),
         "logits, attentions, rollout": rollout,
+        "picture to heat-map": answer,
     }
 
 
