@@ -30,6 +30,12 @@ def contrast(a: np.ndarray, b: np.ndarray) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+def check_texts(page: Page) -> None:
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)  # until colours that fade have done so
+    assert page.evaluate(CONTRAST) == {}
+
+
 def open_page(page: Page, scheme: Literal["light", "dark"]) -> None:
     page.emulate_media(color_scheme=scheme)
     page.reload()
@@ -45,14 +51,14 @@ def test_vit_tab_can_be_read(page: Page, scheme: Literal["light", "dark"]) -> No
         page.get_by_text(panel).first.click()
     page.locator("#vit-test").click()
     page.get_by_text("area under the curve").wait_for()
-    page.mouse.move(0, 0)
-    assert page.evaluate(CONTRAST) == {}
+    check_texts(page)
     # Letters in a picture: "layer 1" and so on, left of the small maps.
     page.locator("#vit-heads img").wait_for()
     names = screenshot(page, "#vit-heads img")[60:90, 4:50].reshape(-1, 3)
     order = luminance(names).argsort()
     assert contrast(names[order[0]], names[order[-1]]) > 4.5
     # Lines of a chart need less.
+    page.locator("#vit-deletion").locator("svg.marks, canvas").first.wait_for()
     chart = screenshot(page, "#vit-deletion").reshape(-1, 3)
     colours, counts = np.unique(chart, axis=0, return_counts=True)
     for name, colour in LINES.items():
@@ -72,9 +78,7 @@ def test_segmentation_tab_can_be_read(page: Page, scheme: Literal["light", "dark
     for panel in ("More settings", "Several pictures at once", "Correct by hand"):
         page.get_by_text(panel).first.click()
     page.locator("#seg-tool").get_by_text("Draw a box").wait_for()
-    page.mouse.move(0, 0)
-    assert page.evaluate(CONTRAST) == {}
+    check_texts(page)
     page.locator("#seg-compare").click()
     page.locator("#seg-gallery .thumbnail-item img").nth(2).wait_for()
-    page.mouse.move(0, 0)
-    assert page.evaluate(CONTRAST) == {}
+    check_texts(page)
