@@ -62,7 +62,8 @@ CSS = """
 [data-testid="status-tracker"]:has(> .error) { display: none; }
 .label-wrap { text-align: left; }
 #seg-result img.mask:not(.inactive) { opacity: 1; }
-#seg-table, #seg-numbers, #seg-samples { max-width: calc(100vw - 32px); overflow-x: auto; }
+#seg-table, #seg-numbers, #seg-samples, #seg-photos { max-width: calc(100vw - 32px);
+    overflow-x: auto; }
 #seg-table .add-row-container, #seg-table .add-row-button { display: none; }
 #seg-table .header-icons { display: none; }
 #seg-point { align-items: end; }
@@ -79,7 +80,7 @@ CSS = """
     #seg-row { flex-direction: column; flex-wrap: nowrap; }
     #seg-left { display: contents; }
     #seg-right { order: 1; }
-    #seg-samples { order: 2; }
+    #seg-samples, #seg-photos { order: 2; }
     #seg-row, #seg-row > *, #seg-right { min-width: 0 !important; max-width: 100%; }
     #seg-result { height: auto !important; }
     #seg-gallery .thumbnail-item { padding-bottom: 40px; }

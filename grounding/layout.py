@@ -17,6 +17,7 @@ from grounding.session import EVERYTHING
 from grounding.settings import RANGES, Settings
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
+PHOTOS = SAMPLES.with_name("photos")
 SESSION_SECONDS = 3600
 PROMPT_HELP = (
     "Separate phrases with commas. “a dog: 0.4” gives a phrase its own threshold; "
@@ -24,10 +25,10 @@ PROMPT_HELP = (
 )
 
 
-def load_samples() -> list[list[str]]:
-    """Return the path of each sample picture, and its prompt."""
-    rows = json.loads((SAMPLES / "samples.json").read_text())
-    return [[str(SAMPLES / row["file"]), row["prompt"]] for row in rows]
+def load_samples(folder: Path) -> list[list[str]]:
+    """Return the path of each sample picture in a folder, and its prompt."""
+    rows = json.loads((folder / "samples.json").read_text())
+    return [[str(folder / row["file"]), row["prompt"]] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _build_several() -> Several:
 
 def build_inputs(urls: bool) -> Inputs:
     """Build the left column; with `urls` there is a field for addresses."""
-    samples = load_samples()
+    samples = load_samples(SAMPLES)
     image, url, prompt = _build_picture(samples[0], urls)
     with gr.Row():
         run = gr.Button("Run", variant="primary", elem_id="seg-run", min_width=120)
@@ -189,6 +190,12 @@ def build_inputs(urls: bool) -> Inputs:
     )
     more, several = _build_more(), _build_several()
     gr.Examples(samples, [image, prompt], label="Samples", elem_id="seg-samples")
+    gr.Examples(
+        load_samples(PHOTOS),
+        [image, prompt],
+        label="Photos, for the real models",
+        elem_id="seg-photos",
+    )
     return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more, several)
 
 
@@ -260,7 +267,7 @@ def _build_correction() -> Correction:
     return Correction(tool, phrase, canvas, x, y, apply, undo)
 
 
-def _build_download() -> tuple[gr.Dropdown, gr.Button, gr.DownloadButton]:
+def _build_download() -> tuple[gr.Dropdown, gr.Button]:
     with gr.Row():
         part = gr.Dropdown(
             [EVERYTHING, *PARTS],
@@ -270,7 +277,7 @@ def _build_download() -> tuple[gr.Dropdown, gr.Button, gr.DownloadButton]:
             elem_id="seg-part",
         )
         pack = gr.Button("Download", min_width=160, elem_id="seg-pack")
-    return part, pack, gr.DownloadButton("File", visible="hidden", elem_id="seg-zip")
+    return part, pack
 
 
 def build_outputs(weights: str) -> Outputs:
@@ -280,7 +287,7 @@ def build_outputs(weights: str) -> Outputs:
     status = gr.Markdown(f"Weights: {weights}", elem_id="seg-status")
     with gr.Column(visible=False, elem_id="seg-details") as details:
         table = _build_table()
-        part, pack, file = _build_download()
+        part, pack = _build_download()
         stages = gr.ImageSlider(
             label="Before SAM 2 (left) and after",
             interactive=False,
@@ -288,6 +295,8 @@ def build_outputs(weights: str) -> Outputs:
             elem_id="seg-stages",
         )
         correction = _build_correction()
+    # Not in the column: whenever that is shown, Gradio 6.31 shows what is hidden in it, too.
+    file = gr.DownloadButton("File", visible="hidden", elem_id="seg-zip")
     return Outputs(
         comparison=comparison,
         gallery=gallery,

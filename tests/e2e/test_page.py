@@ -270,6 +270,8 @@ def test_colours_belong_to_phrases_in_the_order_of_the_prompt(page: Page) -> Non
             seen = mask[mask[..., 3] > 127][0, :3]
             number = prompt.split(", ").index(labels.nth(i).inner_text().strip())
             assert "#" + bytes(seen.tolist()).hex().upper() == COLOURS[number]
+    # The button that only a script presses stays hidden on a second run, too.
+    expect(page.locator("#seg-zip")).to_be_hidden()
 
 
 def click_picture(page: Page, point: tuple[float, float]) -> None:

@@ -11,7 +11,7 @@ from grounding.core import Regions
 from grounding.edits import drop
 from grounding.events import read_picture
 from grounding.export import PARTS
-from grounding.layout import SAMPLES, load_samples
+from grounding.layout import PHOTOS, SAMPLES, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
 from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
@@ -132,6 +132,9 @@ def test_refused_pictures(path: str | None, url: str, message: str) -> None:
         read_picture(path, url)
 
 
-def test_samples_are_there() -> None:
-    assert len(load_samples()) >= 6
-    assert all(Path(path).parent == SAMPLES and Path(path).exists() for path, _ in load_samples())
+@pytest.mark.parametrize(("folder", "least"), [(SAMPLES, 6), (PHOTOS, 3)])
+def test_samples_are_there(folder: Path, least: int) -> None:
+    samples = load_samples(folder)
+    assert len(samples) >= least and all(prompt for _, prompt in samples)
+    for path, _ in samples:
+        assert Image.open(path).convert("RGB").width >= 300
