@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 MAX_BYTES = 128 * 2**20
+MAX_PICTURES = 32  # small results are soon too old to be asked for again
 
 T = TypeVar("T")
 
@@ -44,9 +45,12 @@ class Recent(Generic[T]):
             if key not in self._kept:
                 self._kept[key] = make()
             self._kept.move_to_end(key)
-            while len(self._kept) > 1 and self.nbytes > self._max_bytes:
+            while len(self._kept) > MAX_PICTURES or self._is_too_large():
                 self._kept.popitem(last=False)
             return self._kept[key]
+
+    def _is_too_large(self) -> bool:
+        return len(self._kept) > 1 and self.nbytes > self._max_bytes
 
     @property
     def nbytes(self) -> int:

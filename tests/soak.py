@@ -32,6 +32,7 @@ GROUNDERS = ["GroundingDINO tiny", "CLIPSeg", "GLIP-T"]
 PROMPTS = ["a dog", "the red car, a tree", "an apple: 0.2 -leaf", "a cat\na hat", "the moon"]
 BITS, BLOCK = 16, 24  # of the number, and the side of its blocks in pixels
 PATIENCE = 600.0  # seconds for one answer
+WARM_UP = 45.0  # seconds in which libraries and models are loaded
 
 
 @dataclass
@@ -40,8 +41,8 @@ class Log:
 
     events: Counter[str] = field(default_factory=Counter)
     waits: list[float] = field(default_factory=list)
-    page: list[float] = field(default_factory=list)
-    memory: list[tuple[float, float]] = field(default_factory=list)  # seconds, MB
+    page: list[tuple[float, float]] = field(default_factory=list)  # when, seconds
+    memory: list[tuple[float, float]] = field(default_factory=list)  # when, MB
     wrong: list[str] = field(default_factory=list)
 
 
@@ -141,7 +142,7 @@ async def watch(http: httpx.AsyncClient, log: Log, pid: int, until: float) -> No
     while time.monotonic() < until:
         began = time.monotonic()
         (await http.get("/")).raise_for_status()
-        log.page.append(time.monotonic() - began)
+        log.page.append((began - start, time.monotonic() - began))
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         log.memory.append((began - start, pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
         await asyncio.sleep(2)
@@ -170,20 +171,21 @@ async def _is_up(http: httpx.AsyncClient) -> bool:
 
 def report(log: Log, folder: Path) -> None:
     """Print the figures."""
-    middle = [mb for at, mb in log.memory if 0.4 <= at / log.memory[-1][0] < 0.6]
-    end = [mb for at, mb in log.memory if at / log.memory[-1][0] >= 0.8]
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     print(f"answers: {dict(log.events)}; wrong: {len(log.wrong)}")
     for line, count in Counter(log.wrong).most_common(10):
         print(f"  {count} x {line}")
-    for name, values in (("answer", sorted(log.waits)), ("page", sorted(log.page))):
-        if values:
+    cold = [seconds for at, seconds in log.page if at < WARM_UP]
+    warm = [seconds for at, seconds in log.page if at >= WARM_UP]
+    for name, found in (("answer", log.waits), ("page, at first", cold), ("page", warm)):
+        if values := sorted(found):
             p95 = values[int(0.95 * (len(values) - 1))]
             print(f"{name}: median {statistics.median(values):.2f} s, 95 % {p95:.2f} s, "
                   f"worst {values[-1]:.2f} s")  # fmt: skip
-    most = max(mb for _, mb in log.memory)
-    print(f"memory: {statistics.mean(middle):.0f} MB in the middle, {statistics.mean(end):.0f} MB "
-          f"at the end, {most:.0f} MB at most; files: {size:.0f} MB")  # fmt: skip
+    length = log.memory[-1][0] / 5
+    fifths = [[mb for at, mb in log.memory if at // length == fifth] for fifth in range(5)]
+    means = ", ".join(f"{statistics.mean(fifth):.0f}" for fifth in fifths)
+    print(f"memory: {means} MB in each fifth of the time; files: {size:.0f} MB")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from grounding.recent import Recent
+from grounding.recent import MAX_PICTURES, Recent
 
 
 def picture(value: int, shape: tuple[int, ...] = (4, 6), dtype: str = "uint8") -> np.ndarray:
@@ -54,6 +54,15 @@ def test_bounded_in_bytes(room: int, kept: int) -> None:
     assert len(recent) == kept and recent.nbytes == 40 * kept
     recent.get(picture(4), make)
     assert make.made == 5, "the latest was kept"
+
+
+def test_bounded_in_pictures() -> None:
+    make, recent = Counter(), Recent()
+    for value in range(MAX_PICTURES + 5):
+        recent.get(picture(value), make)
+    assert len(recent) == MAX_PICTURES
+    recent.get(picture(5), make)  # the oldest that is kept
+    assert make.made == MAX_PICTURES + 5
 
 
 def test_what_was_used_last_stays() -> None:
