@@ -239,7 +239,7 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
                     x_title="share of the patches",
                     y_lim=[0, 1],
                     height=260,
-                    visible=False,
+                    visible="hidden",  # not False: its script is then loaded before it is needed
                     elem_id=f"vit-{name.lower()}",
                 )
                 for name in ("Deletion", "Insertion")
@@ -252,7 +252,7 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
         return *plots, sentence
 
     def clear() -> tuple[dict[str, Any], dict[str, Any], str]:
-        return gr.LinePlot(visible=False), gr.LinePlot(visible=False), ""
+        return gr.LinePlot(visible="hidden"), gr.LinePlot(visible="hidden"), ""
 
     outputs = [*charts, text]
     button.click(test, [session, *settings], outputs, api_visibility="private")
