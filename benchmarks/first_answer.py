@@ -10,7 +10,6 @@ Both take turns in one process, each round with a picture that neither has seen.
 all boxes of both are compared.
 """
 
-import argparse
 import copy
 from typing import Any
 
@@ -84,11 +83,7 @@ def compare(dino: Any, sam2: Any, grounder: GroundingDino, segmenter: Sam2) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    real.set_up(args.threads)
+    rounds = real.read_rounds(__doc__, 3)
     dino, processor, sam2 = stock_models()
     lean = copy.deepcopy(dino)
     make_lean(lean, "cpu")
@@ -103,9 +98,9 @@ def main() -> None:
     def ours(turn: int) -> None:
         propose(models, real.picture(turn), ", ".join(real.PHRASES), THRESHOLD)
 
-    seconds = real.medians({"plain": plain, "ours": ours}, args.rounds)
+    seconds = real.medians({"plain": plain, "ours": ours}, rounds)
     for side, median in seconds.items():
-        print(f"{side:6} median {median:6.2f} s of {args.rounds} rounds")
+        print(f"{side:6} median {median:6.2f} s of {rounds} rounds")
     print(f"ratio  {seconds['plain'] / seconds['ours']:.2f}x")
     compare(dino, sam2, grounder, segmenter)
 

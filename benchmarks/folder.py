@@ -11,7 +11,6 @@ writing is a large part.
 
 import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,8 +19,6 @@ import real_size as real
 from PIL import Image, ImageOps
 from real_size import timed
 from second_prompt import ThreeBoxes
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from grounding.__main__ import parse_args, segment_files
 from grounding.demo.scenes import make_scene

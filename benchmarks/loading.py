@@ -10,7 +10,6 @@ The files are random weights in the official layouts in a temporary folder, 1.5 
 the sides take turns, and the files are in the system's cache for both.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -55,17 +54,13 @@ def ours(name: str, folder: Path, _turn: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    real.set_up(args.threads)
+    rounds = real.read_rounds(__doc__, 3)
     for name in MODELS:
         with tempfile.TemporaryDirectory() as folder:
             save(name, Path(folder))
             sides = {"plain": plain, "ours": ours}
             calls = {side: partial(call, name, Path(folder)) for side, call in sides.items()}
-            seconds = real.medians(calls, args.rounds)
+            seconds = real.medians(calls, rounds)
         print(
             f"{name:20} plain {seconds['plain']:6.2f} s   ours {seconds['ours']:6.2f} s   "
             f"ratio {seconds['plain'] / seconds['ours']:5.2f}"

@@ -4,6 +4,7 @@ The layouts are the official ones (GroundingDINO-tiny, CLIPSeg, GLIP-T, SAM 2.1 
 the processors, so the work is that of the real weights; nothing is downloaded.
 """
 
+import argparse
 import resource
 import statistics
 import subprocess
@@ -104,6 +105,16 @@ def sam2() -> Any:
     from grounding.segmenters.sam2 import Sam2
 
     return Sam2(stock_sam2())
+
+
+def read_rounds(doc: str, rounds: int) -> int:
+    """Read the flags that the scripts share, set up, and return how many rounds are asked for."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    set_up(args.threads)
+    return args.rounds
 
 
 def set_up(threads: int) -> None:

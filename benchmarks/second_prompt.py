@@ -7,7 +7,6 @@ then SAM 2.1 tiny on three boxes. What depends on the picture alone is computed 
 and kept (`grounding/recent.py`). Also: moving the threshold after a run, and a click of correction.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
@@ -62,16 +61,12 @@ def measure(name: str, grounder: Grounder, segmenter: Sam2, rounds: int) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    real.set_up(args.threads)
+    rounds = real.read_rounds(__doc__, 5)
     segmenter = real.sam2()
-    print(f"medians of {args.rounds} rounds")
+    print(f"medians of {rounds} rounds")
     grounders = {"GroundingDINO": real.grounding_dino, "CLIPSeg": real.clipseg, "GLIP-T": real.glip}
     for name, build in grounders.items():
-        measure(name, build(), segmenter, args.rounds)
+        measure(name, build(), segmenter, rounds)
 
 
 if __name__ == "__main__":
