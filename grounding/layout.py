@@ -155,6 +155,7 @@ def _build_several() -> Several:
             text = gr.Textbox(label="Result", interactive=False, elem_id="seg-all-text")
             gallery = gr.Gallery(
                 label="Pictures with their masks",
+                show_label=False,  # it would lie over the first picture
                 columns=2,
                 height="auto",
                 format="jpeg",
