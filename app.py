@@ -171,7 +171,12 @@ def build_page(
             with gr.Tab("Segmentation", id="segmentation"):
                 store = ModelStore(weights, device, memory)
                 linked = build_segmentation_tab(store, gpu, fetch)
-        page.load(follow_link, None, [tabs, *linked], api_visibility="private")
+
+        def welcome(request: gr.Request) -> list[Any]:
+            store.warm_up()
+            return follow_link(request)
+
+        page.load(welcome, None, [tabs, *linked], api_visibility="private")
     return page
 
 

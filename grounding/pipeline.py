@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, TypeVar
 
 import cv2
@@ -25,6 +26,13 @@ from used_up import disk_full, out_of_memory
 FLOOR = 0.05
 MAX_PARTS = 30
 MIN_PART = 0.002
+# What the models stand on, all of which takes seconds to import.
+LIBRARIES = (
+    "torchvision",
+    "transformers.models.auto.processing_auto",
+    "hydra.utils",
+    "sam2.sam2_image_predictor",
+)
 
 T = TypeVar("T")
 
@@ -78,6 +86,19 @@ class ModelStore:
         self.weights, self.device, self.memory = weights, device, memory
         self._shelf = Shelf()
         self._lock = threading.Lock()
+        self._warm = False
+
+    def warm_up(self) -> None:
+        """Import `LIBRARIES` in the background, once: while a visitor looks for a picture."""
+        if not self._warm:
+            self._warm = True
+            threading.Thread(target=self._import_libraries).start()
+
+    def _import_libraries(self) -> None:
+        # Modules that import each other must not be imported by two threads at once.
+        with self._lock:
+            for name in LIBRARIES:
+                import_module(name)
 
     def get(self, grounder: str, segmenter: str, progress: Progress = _quiet) -> Models:
         """Return the two models by their names in the menus, downloading and loading if needed.

@@ -1,5 +1,8 @@
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding import pipeline
 from grounding.core import Masks, Regions
 from grounding.grounders import GROUNDERS
 from grounding.pipeline import (
@@ -215,3 +219,38 @@ def test_menu_and_folder_agree() -> None:
     folder = Path("grounding/grounders")
     files = {path.stem for path in folder.iterdir() if not path.stem.startswith("__")}
     assert files == {entry.module for entry in GROUNDERS.values()}
+
+
+def test_libraries_are_imported_once_and_in_the_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        pipeline, "import_module", lambda name: seen.append((name, threading.current_thread().name))
+    )
+    store = ModelStore(Weights("demo", offline=True), "cpu")
+    for _ in range(3):  # as many visitors
+        store.warm_up()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and "_import_libraries" in thread.name:
+            thread.join(10)
+    assert [name for name, _ in seen] == list(pipeline.LIBRARIES)
+    assert all(thread != threading.current_thread().name for _, thread in seen)
+
+
+def test_models_load_without_a_large_library_that_was_not_warmed_up() -> None:
+    """What a process imports to load the first models, after the warm-up, is small."""
+    code = """if True:
+        import sys
+        from grounding.pipeline import ModelStore, SEGMENTERS, GROUNDERS
+        from grounding.weights import Weights
+        store = ModelStore(Weights("demo", offline=True), "cpu")
+        store._import_libraries()
+        before = set(sys.modules)
+        store.get(next(iter(GROUNDERS)), next(iter(SEGMENTERS)))
+        print(len(set(sys.modules) - before))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=DEMO_ROOT.parents[1], capture_output=True, text=True
+    )
+    assert int(done.stdout) < 150, done.stderr
