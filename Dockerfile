@@ -1,4 +1,4 @@
-# docker build -t segmentation .
+# docker build -t segmentation .           (podman and buildah keep the health check with --format docker)
 # docker run --rm -p 7860:7860 --read-only --tmpfs /tmp -v hub:/home/app/hub segmentation
 FROM python:3.12-slim AS build
 # Another index gives torch without CUDA, a tenth of the size: pytorch.org names it.

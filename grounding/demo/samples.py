@@ -28,7 +28,7 @@ class Sample:
     Attributes:
         file: Name of the picture without its ending.
         seed: Decides places and background; chosen so that the demo weights of all three grounders
-            find what the prompt means, and by eye.
+            find what the prompt means, or nothing where it means nothing, and by eye.
         things: Colour and name of each object, the hindmost first.
         prompt: Phrase -> colour and name it means; the picture may lack it.
     """
@@ -42,31 +42,31 @@ class Sample:
 SAMPLES = (
     Sample(
         "street",
-        51,
+        5,
         ("green tree", "red car", "blue car", "brown dog"),
         {"the blue car": "blue car", "a dog": "brown dog"},
     ),
     Sample(
         "fruit",
-        59,
+        80,
         ("red apple", "green apple", "yellow banana", "purple grapes", "yellow lemon"),
         {"red apple": "red apple", "a banana": "yellow banana"},
     ),
     Sample(
         "party",
-        249,
+        10,
         ("red balloon", "blue balloon", "yellow balloon", "yellow gift", "brown donut"),
-        {"the gift": "yellow gift", "a donut": "brown donut"},
+        {"a balloon": "balloon", "the gift": "yellow gift"},
     ),
     Sample(
         "farm",
-        165,
+        31,
         ("orange house", "brown horse", "pink pig", "green tractor"),
         {"a horse": "brown horse", "the pig": "pink pig", "a green tractor": "green tractor"},
     ),
     Sample(
         "wardrobe",
-        144,
+        45,
         ("purple umbrella", "red dress", "blue cap", "yellow backpack"),
         {"the red dress": "red dress", "a purple umbrella": "purple umbrella"},
     ),
@@ -74,7 +74,7 @@ SAMPLES = (
         "winter",
         311,
         ("white snowman", "white rocket", "yellow star", "red heart"),
-        {"a snowman": "white snowman", "a bicycle": "red bicycle"},
+        {"a dog": "brown dog"},
     ),
 )
 

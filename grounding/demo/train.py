@@ -8,7 +8,8 @@
 Each run keeps its state in runs/demo/NAME (Ctrl-C saves, --resume goes on) and writes the averaged
 weights to assets/demo/NAME at every evaluation. Minutes are those a processor spends on the
 training steps: on a busy machine the same training takes longer.
-With `--start assets/demo/NAME` a run begins with exported weights instead of random ones.
+With `--start assets/demo/NAME` a run begins with exported weights instead of random ones, and with
+a lower `--rate` it forgets less of them.
 """
 
 from __future__ import annotations
@@ -124,11 +125,19 @@ def _metrics(folder: Path) -> dict[str, Any]:
 class Run:
     """One training run and its files."""
 
-    def __init__(self, name: str, recipe: Recipe, folder: Path, start: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        folder: Path,
+        start: Path | None = None,
+        rate: float | None = None,
+    ) -> None:
         self.name, self.recipe, self.folder = name, recipe, folder
+        self.rate = rate or recipe.LEARNING_RATE
         self.model = recipe.load(start) if start else recipe.build()
         self.average = copy.deepcopy(self.model).eval()
-        self.optimizer = make_optimizer(self.model, recipe.LEARNING_RATE)
+        self.optimizer = make_optimizer(self.model, self.rate)
         self.progress = Progress(start=_metrics(start) if start else {})
 
     def save(self) -> None:
@@ -171,7 +180,7 @@ class Run:
         """Take one step and return its loss; a loss that is not finite changes nothing."""
         rng = np.random.default_rng((1, self.progress.steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe.LEARNING_RATE, self.progress.steps, share)
+            group["lr"] = learning_rate(self.rate, self.progress.steps, share)
         loss = self.recipe.loss(self.model, rng, share)
         self.optimizer.zero_grad()
         loss.backward()
@@ -243,12 +252,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=40, help="held-out scenes per evaluation")
     parser.add_argument("--out", type=Path, help="default: assets/demo/MODEL")
     parser.add_argument("--start", type=Path, metavar="DIR", help="exported weights to begin with")
+    parser.add_argument("--rate", type=float, help="peak learning rate; default: the recipe's")
     parser.add_argument("--resume", action="store_true", help="go on with the last run")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     recipe = cast(Recipe, importlib.import_module(RECIPES[args.model]))
-    run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model, args.start)
+    run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model, args.start, args.rate)
     if args.resume:
         run.load()
     out = args.out or ROOT / "assets" / "demo" / args.model

@@ -3,7 +3,8 @@
 Liu et al. 2023, "Grounding DINO", https://arxiv.org/abs/2303.05499. The loss that comes with
 transformers is for fine-tuning (its proposals get no gradient), so here is one that trains from
 scratch: `set_loss` with the four best proposals per object on the encoder, and with one query per
-object on each decoder layer.
+object on each decoder layer. As the official model starts from a Swin and a BERT that were trained
+before, this one starts from those of the demo GLIP, so train that first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from transformers import (
     SwinConfig,
 )
 
+from ..grounders.glip.checkpoint import read_model
+from ..weights import DEMO_ROOT
 from .calibration import fit_sigmoid
 from .dense import DenseHead
 from .pretrained import save_half
@@ -34,8 +37,8 @@ from .tokenizers import bert_vocabulary, make_bert_tokenizer
 
 LEARNING_RATE = 8e-4
 BATCH = 8
-IMAGE_SIZE = 160
-SMALL_SIZE = 128
+IMAGE_SIZE = 192
+SMALL_SIZE = 160
 PHRASES = 8
 WIDTH = 128
 # An even chance lies a little above .3, where the page starts its threshold.
@@ -60,7 +63,7 @@ def _config() -> GroundingDinoConfig:
     swin = SwinConfig(
         image_size=IMAGE_SIZE,
         embed_dim=32,
-        depths=[2, 2, 2, 2],
+        depths=[2, 2, 2, 1],
         num_heads=[1, 2, 4, 8],
         window_size=4,
         drop_path_rate=0.0,
@@ -111,7 +114,18 @@ def build() -> Trainee:
         layer.fusion_layer.vision_param.fill_(0.1)
         layer.fusion_layer.text_param.fill_(0.1)
     model.level_embed.mul_(0.1)
+    _take_towers(model, DEMO_ROOT / "glip")
     return trainee
+
+
+def _take_towers(model: nn.Module, folder: Path) -> None:
+    """Copy the backbone and the text encoder of a demo GLIP, which looks at BGR pictures."""
+    glip = read_model(folder)
+    colours = glip.swin.swin.embeddings.patch_embeddings.projection.weight
+    colours.copy_(colours.flip(1))
+    backbone = model.backbone.conv_encoder.model
+    backbone.load_state_dict(glip.swin.state_dict(), strict=False)  # a classifier's norm is unused
+    model.text_backbone.load_state_dict(glip.bert.state_dict())
 
 
 def make_processor() -> GroundingDinoProcessor:

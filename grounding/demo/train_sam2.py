@@ -18,13 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .scenes import Scene, make_scene, normalise
+from .scenes import Scene, make_scene, masks_to_boxes, normalise
 
 CONFIG = Path(__file__).with_name("sam2.yaml")
 LEARNING_RATE = 1e-3
 BATCH = 8
 PROMPTS = 5
-IMAGE_SIZE = 256
+# Trained on small pictures, which is cheap; the finer masks of large ones come by themselves.
+SMALL_SIZE, LARGE_SIZE, IMAGE_SIZE = 128, 256, 384
 _PAD, _POINT, _TOP_LEFT, _BOTTOM_RIGHT = -1, 1, 2, 3
 
 
@@ -99,17 +100,21 @@ def sample_prompts(scenes: list[Scene], count: int, rng: np.random.Generator) ->
         chosen = rng.integers(len(scene.names))
         mask = scene.masks[chosen]
         targets[row] = mask
-        kind = rng.choice(["box", "point", "box+mask", "mask"], p=[0.6, 0.2, 0.1, 0.1])
+        kind = rng.choice(["box", "point", "box+mask", "mask"], p=[0.55, 0.1, 0.25, 0.1])
+        box = _jitter(scene.boxes[chosen], rng)
+        if "mask" in kind:
+            coarse[row, 0] = _coarsen(mask, rng)
+            has_coarse[row] = True
+            # Who has only a coarse mask has only its box, too.
+            found = (coarse[row] > 0).numpy()
+            box = 4 * masks_to_boxes(found)[0] if found.any() else box
         if "box" in kind:
-            points[row] = _jitter(scene.boxes[chosen], rng).reshape(2, 2)
+            points[row] = box.reshape(2, 2)
             labels[row] = _TOP_LEFT, _BOTTOM_RIGHT
         if kind == "point":
             inside = np.argwhere(mask)
             points[row, 0] = inside[rng.integers(len(inside))][::-1] + 0.5
             labels[row, 0] = _POINT
-        if "mask" in kind:
-            coarse[row, 0] = _coarsen(mask, rng)
-            has_coarse[row] = True
     return Prompts(
         points=torch.from_numpy(points * (IMAGE_SIZE / size)),
         labels=torch.from_numpy(labels),
@@ -129,7 +134,7 @@ def predict(model: nn.Module, images: Tensor, prompts: Prompts) -> tuple[Tensor,
     *fine, embedding = [level.repeat_interleave(each, dim=0) for level in levels]
     embedding = embedding + model.no_mem_embed.view(1, -1, 1, 1)
     encoder = model.sam_prompt_encoder
-    # Training runs on smaller pictures first; coordinates are always pixels of IMAGE_SIZE.
+    # Training runs on smaller pictures; coordinates are always pixels of IMAGE_SIZE.
     encoder.image_embedding_size = tuple(embedding.shape[-2:])
     sparse, empty = encoder((prompts.points, prompts.labels), None, None)
     dense = torch.where(
@@ -167,14 +172,14 @@ def mask_iou(masks: Tensor, targets: Tensor) -> Tensor:
 
 
 def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
-    """Return the loss on a fresh batch of scenes; the first 65 % run at half size.
+    """Return the loss on a fresh batch of scenes; small ones in the first half.
 
     Args:
         model: What `build` returns.
         rng: Source of the scenes.
         progress: Share of the training done, 0 to 1.
     """
-    size = IMAGE_SIZE // 2 if progress < 0.65 else IMAGE_SIZE
+    size = SMALL_SIZE if progress < 0.5 else LARGE_SIZE
     scenes = [make_scene(rng, size) for _ in range(BATCH)]
     prompts = sample_prompts(scenes, PROMPTS, rng)
     logits, ious = predict(model, torch.from_numpy(normalise(scenes)), prompts)
