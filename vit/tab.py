@@ -354,9 +354,9 @@ def _wire_answer(page: Page, events: Events) -> None:
     source, controls, answer, settings = page.source, page.controls, page.answer, page.compared[1:]
     seen = [page.session, answer.label, answer.note, source.part, *page.drawn]
     opened = [Context.root_block.load, source.image.change]
-    new = gr.on(
-        opened, events.begin, [source.image, page.menu, *settings], [*source.crop, *seen], **QUIET
-    )
+    given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
+    # A picture that comes while another is being looked at must not be lost.
+    new = gr.on(opened, events.begin, given, shown, **QUIET, trigger_mode="always_last")
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)

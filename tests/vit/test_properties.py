@@ -45,7 +45,8 @@ def test_pictures_and_heads_have_no_order(
     assert torch.allclose(
         attention_rollout(weights.flip(2), fusion, ratio, prefix), rollout, atol=1e-5
     )
-    assert torch.equal(attention_rollout(weights.flip(1), fusion, ratio, prefix), rollout.flip(0))
+    flipped = attention_rollout(weights.flip(1), fusion, ratio, prefix)
+    assert torch.allclose(flipped, rollout.flip(0), atol=1e-6)  # sums may be taken in another order
 
 
 @few
