@@ -41,9 +41,14 @@ CONFUSION_HELP = """**Who is taken for whom.** True classes down, answers across
 pictures. The brighter a cell, the more of its row; the last column is the share of each class that
 is right."""
 LINES = {"this map": "#2F80ED", "random": "#888888", "reversed": "#D55E00"}  # on light and dark
-# The pictures make the panel longer when they arrive.
-SHOW_PATCH = """() => setTimeout(() => document.querySelector("#vit-patch")
-    .scrollIntoView({block: "nearest", behavior: "smooth"}), 300)"""
+# Pictures make the page longer when they arrive, and may push the panel out of sight again.
+SHOW_PATCH = """() => {
+    const panel = document.querySelector("#vit-patch")
+    const longer = new ResizeObserver(() =>
+        panel.scrollIntoView({block: "nearest", behavior: "smooth"}))
+    longer.observe(document.body)
+    setTimeout(() => longer.disconnect(), 5000)
+}"""
 NO_CONFUSION = """This checkpoint does not say which classes it mixes up; `python train_vit.py
 --evaluate CHECKPOINT --data PATH --save` counts it."""
 
@@ -208,7 +213,8 @@ def build_patch(
     drawing = Drawing(draw_patch, [session, place, layer], [looks, seen_by, strip])
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     triggers = [picture.select for picture in (*pictures, looks, seen_by)]
-    picked = gr.on(triggers, pick, None, [place, panel], **quiet).success(*drawing, **quiet)
+    picked = gr.on(triggers, pick, None, [place, panel], **quiet)
+    picked.success(*drawing, **quiet)
     picked.success(None, js=SHOW_PATCH)
     layer.input(*drawing, **quiet, trigger_mode="always_last")
     return layer, drawing
