@@ -55,16 +55,25 @@ def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
 def describe_details(facts: dict[str, Any]) -> str:
     """List the accuracy, the sizes, the recipe and the rest of the metrics."""
     metrics = facts["metrics"]
+    recipe, *earlier = _recipes(facts["recipe"])
     others = {key: value for key, value in metrics.items() if key not in SAID}
     rows = {
         "Accuracy": f"{metrics['test_accuracy']:.2%} of {metrics['test_images']:,} test pictures",
         "Data": metrics["data"],
         "Parameters": f"{facts['parameters']:,}",
         "Sizes": _listed(facts["config"]),
-        "Recipe": _listed(facts["recipe"]),
+        "Recipe": _listed(recipe),
         "Training": _listed(others),
     }
+    rows |= {"Before" + " that" * i: _listed(recipe) for i, recipe in enumerate(earlier)}
     return "\n".join(f"- **{key}**: {escape(text)}" for key, text in rows.items())
+
+
+def _recipes(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the recipe of a run, then those of the runs whose weights it began with."""
+    plain = {key: value for key, value in recipe.items() if key != "started_from"}
+    before = recipe.get("started_from")
+    return [plain, *(_recipes(before["recipe"]) if before else [])]
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ class TrainConfig:
         lr: Peak learning rate of Adam or AdamW.
         muon_lr: Peak learning rate of Muon; used with "muon" only.
         weight_decay: Weight decay of the matrices; decoupled, but for "adam" part of the gradient.
-        schedule: "cosine" or "linear": the way from the peak down to 0, step by step.
+        schedule: "cosine" or "linear": the way from the peak down to 0, step by step; "constant"
+            stays at the peak, for weights that another run starts from.
         warmup: Share of all steps in which the learning rate rises from 0.
         batch_size: Images a step, over all processes.
         accumulate: Parts in which a process takes its share of a batch, to need less memory.
@@ -32,6 +33,7 @@ class TrainConfig:
         random_erasing: Share of the images in which a rectangle becomes noise.
         plain_epochs: Number of last epochs without cutmix and mixup.
         ema_decay: Decay of the running mean of the weights, which is what is kept; 0 is off.
+        start: Checkpoint whose weights the run begins with (`vit/start.py`); empty for random ones.
         teacher: Who teaches the distillation token, as `vit/teacher.py` says; empty for nobody.
         holdout: Training images that are kept apart and tested on instead of the test set.
         precision: "fp32", or "bf16" for the matrix products (weights and moments stay float32).
@@ -61,6 +63,7 @@ class TrainConfig:
     random_erasing: float = 0.0
     plain_epochs: int = 0
     ema_decay: float = 0.0
+    start: str = ""
     teacher: str = ""
     holdout: int = 0
     precision: str = "fp32"
@@ -84,7 +87,7 @@ class TrainConfig:
 
 CHOICES = {
     "optimizer": ("adam", "adamw", "muon"),
-    "schedule": ("cosine", "linear"),
+    "schedule": ("cosine", "linear", "constant"),
     "augment": ("none", "crop_flip", "trivial"),
     "precision": ("fp32", "bf16"),
 }
@@ -135,6 +138,8 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
+    if config.schedule == "constant":
+        return 1.0
     if config.schedule == "linear":
         return 1 - progress
     return 0.5 * (1 + math.cos(math.pi * progress))

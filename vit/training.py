@@ -28,6 +28,7 @@ from vit.augment import augment
 from vit.checkpoint import (
     Checkpoint,
     Preprocessing,
+    load_checkpoint,
     load_tensors,
     save_checkpoint,
     save_tensors,
@@ -37,6 +38,7 @@ from vit.distributed import rank, total, world_size
 from vit.model import ViT, ViTConfig
 from vit.muon import Muon
 from vit.recipes import TrainConfig, learning_rate
+from vit.start import start_from
 from vit.teacher import load_teacher
 
 
@@ -188,7 +190,14 @@ class Trainer:
 
     def _build(self, model_config: ViTConfig) -> None:
         config = self.config
-        self.model = ViT(model_config).to(self.device).train()
+        model = ViT(model_config)
+        self.started_from: dict[str, Any] | None = None
+        if config.start:
+            start = load_checkpoint(Path(config.start))
+            start_from(model, start, self.classes)
+            self.started_from = {"recipe": start.recipe, "metrics": start.metrics}
+            self.started_from["metrics"].pop("confusion", None)
+        self.model = model.to(self.device).train()
         self.ema = (
             AveragedModel(self.model, avg_fn=moving_average(config.ema_decay))
             if config.ema_decay
@@ -364,6 +373,8 @@ class Trainer:
             "train_images": len(self.train_split.labels),
             "lengthened": self.lengthened,
         }
+        if self.started_from:
+            recipe["started_from"] = self.started_from
         metrics = self.history[-1] | {
             "epochs": self.config.epochs,
             "data": self.data_name,

@@ -48,6 +48,16 @@ def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=re.compile(name, re.IGNORECASE)).first.click()
 
 
+def open_accordion(page: Page, name: str) -> None:
+    """Open an accordion and wait as long as nobody is quicker.
+
+    In the moment in which Gradio puts a component on the page, a value that is typed into it is
+    shown, but the one before is sent.
+    """
+    page.get_by_text(name).click()
+    page.wait_for_timeout(500)
+
+
 def screenshot(page: Page, locator: Locator) -> np.ndarray:
     page.mouse.move(0, 0)
     return pixels(Image.open(io.BytesIO(locator.screenshot(animations="disabled"))))
@@ -231,7 +241,7 @@ def test_more_settings_change_the_picture_without_a_run(page: Page, expected: Re
     pick_segmentation_sample(page)
     press_run(page)
     wait_for_layers(page, len(expected.masks))
-    page.get_by_text("More settings").click()
+    open_accordion(page, "More settings")
     most = page.get_by_label("number input for Maximum number of detections")
     most.fill("1")
     most.press("Tab")
@@ -300,7 +310,7 @@ def test_clicks_correct_the_answer(page: Page, expected: Result) -> None:
     count = len(expected.masks)
     wait_for_layers(page, count)
     before = mask_layers(page)
-    page.get_by_text("Correct by hand").click()
+    open_accordion(page, "Correct by hand")
     page.locator("#seg-tool").get_by_text("Drop a detection").click()
     click_picture(page, inside(expected.masks.masks[0]))
     wait_for_layers(page, count - 1)
@@ -335,7 +345,7 @@ def test_several_pictures_at_once(page: Page, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_text("This is no picture.")
     open_tab(page, "segment")
-    page.get_by_text("Several pictures at once").click()
+    open_accordion(page, "Several pictures at once")
     names = (f"{SAMPLE.file}.png", "fruit.png")
     files = [str(ASSETS / "segmentation" / name) for name in names]
     page.locator("#seg-several input[type=file]").set_input_files([*files, str(bad)])

@@ -74,3 +74,12 @@ def test_details() -> None:
         "- **Recipe**: lr 0.001, epochs 9",  # without a teacher
         "- **Training**: device cpu",
     ]
+
+
+def test_details_of_a_run_that_began_with_weights_of_another() -> None:
+    first = {"epochs": 3}
+    second = {"epochs": 2, "started_from": {"recipe": first, "metrics": {"epoch": 3}}}
+    recipe = {"epochs": 1, "started_from": {"recipe": second, "metrics": {}}}
+    lines = describe_details(FACTS | {"recipe": recipe}).splitlines()
+    assert "- **Recipe**: epochs 1" in lines
+    assert lines[-2:] == ["- **Before**: epochs 2", "- **Before that**: epochs 3"]

@@ -31,7 +31,10 @@ def test_learning_rate(config: TrainConfig, step: int, factor: float) -> None:
     ("changes", "message"),
     [
         ({"optimizer": "sgd"}, "optimizer is 'sgd'; choose one of ('adam', 'adamw', 'muon')"),
-        ({"schedule": "step"}, "schedule is 'step'; choose one of ('cosine', 'linear')"),
+        (
+            {"schedule": "step"},
+            "schedule is 'step'; choose one of ('cosine', 'linear', 'constant')",
+        ),
         ({"augment": "rand"}, "augment is 'rand'; choose one of ('none', 'crop_flip', 'trivial')"),
         ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
         ({"epochs": -1}, "epochs is -1; it must be above 0"),

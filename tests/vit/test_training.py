@@ -395,3 +395,13 @@ def test_every_weight_has_one_optimizer_and_only_matrices_decay(
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(p) for p in model.blocks.parameters() if p.ndim == 2}
+
+
+def test_a_run_begins_with_weights_and_says_so(make: Make, tiny_checkpoint: Path) -> None:
+    trainer = make(dataclasses.replace(ADAM, epochs=1, start=str(tiny_checkpoint)), "run")
+    start = load_checkpoint(tiny_checkpoint)
+    for name, tensor in start.model.state_dict().items():
+        assert torch.equal(trainer.model.state_dict()[name], tensor)
+    trainer.run()
+    recipe = load_checkpoint(trainer.folder / "model.safetensors").recipe
+    assert recipe["started_from"] == {"recipe": start.recipe, "metrics": start.metrics}
