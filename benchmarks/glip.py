@@ -14,23 +14,18 @@ compared with and without bfloat16, too.
 """
 
 import argparse
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
+from real_size import own_peak_gib, peak_gib
 from torch import Tensor
 from torchvision.ops import box_iou, deform_conv2d
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from grounding.core import Regions
 from grounding.demo.scenes import make_scene, queries
@@ -127,12 +122,6 @@ def paired_iou(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([box_iou(x, y).diagonal() for x, y in chunks])
 
 
-def peak_gib(side: str) -> float:
-    """Run one side in a process of its own and return the most memory it held."""
-    command = [sys.executable, __file__, "--peak", side]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
 def compare(rounds: int) -> None:
     """Time both sides in turns, and print medians, the ratio and how far apart their boxes are."""
     model, pixels, ids = build()
@@ -146,7 +135,8 @@ def compare(rounds: int) -> None:
     medians = {side: statistics.median(times) for side, times in seconds.items()}
     for side in SIDES:
         shown = " ".join(f"{value:.2f}" for value in seconds[side])
-        print(f"{side:6} median {medians[side]:6.2f} s   ({shown})   peak {peak_gib(side):.2f} GiB")
+        peak = peak_gib(__file__, "--peak", side)
+        print(f"{side:6} median {medians[side]:6.2f} s   ({shown})   peak {peak:.2f} GiB")
     print(f"ratio  {medians['plain'] / medians['ours']:.2f}x")
     iou = paired_iou(all_boxes(answers["plain"]), all_boxes(answers["ours"]))
     print(f"boxes  IoU of {len(iou)} positions: mean {iou.mean():.4f}, worst {iou.min():.4f}")
@@ -193,7 +183,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.peak:
         forward(args.peak, *build())
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        print(own_peak_gib())
         return
     compare(args.rounds)
     if args.demo:
