@@ -26,6 +26,7 @@ from grounding.segmenters.sam2 import load as load_sam2
 from grounding.weights import DEMO_ROOT
 
 PHRASES = ["a dog", "a red car", "a tree"]
+PROPOSALS = 25 * 33 + 13 * 17 + 7 * 9 + 4 * 5  # of a picture of 200 x 260 pixels, on four levels
 
 
 @pytest.mark.parametrize(
@@ -66,18 +67,34 @@ def _answer(model: Any, height: int = 200, width: int = 260) -> tuple[Tensor, Te
     return box_convert(output.pred_boxes[0], "cxcywh", "xyxy"), output.logits[0, :, : ids.shape[1]]
 
 
-def test_random_model_of_real_size() -> None:
-    """The network is GroundingDINO-tiny; the picture and BERT are small, so the test is short."""
+@pytest.mark.parametrize(
+    ("half", "tolerance"),
+    [
+        (False, 2e-3),
+        (True, 1.0),  # bfloat16 as where a processor has units for it; logits spread by 10 and more
+    ],
+)
+def test_random_model_of_real_size(half: bool, tolerance: float) -> None:
+    """The network is GroundingDINO-tiny; the picture and BERT are small, so the test is short.
+
+    A proposal's rank says which learned query it gets. The ranks of random weights are near ties,
+    which bfloat16 breaks in another way: so all proposals are taken, and all queries are alike.
+    """
     torch.manual_seed(0)
-    stock = Stock(GroundingDinoConfig(text_config=BertConfig(num_hidden_layers=2))).eval()
+    text = BertConfig(num_hidden_layers=2)
+    stock = Stock(GroundingDinoConfig(text_config=text, num_queries=PROPOSALS)).eval()
+    queries = stock.model.query_position_embeddings.weight
+    torch.nn.init.constant_(queries, 0.5)
     for head in {*stock.bbox_embed}:  # a fresh head would move no box
         torch.nn.init.normal_(head.layers[-1].weight, std=0.01)
     lean = copy.deepcopy(stock)
     make_lean(lean, "cpu")
     boxes, logits = _answer(stock)
-    ours, our_logits = _answer(lean)
-    assert box_iou(boxes, ours).diagonal().min() > 0.99
-    torch.testing.assert_close(our_logits, logits, atol=2e-3, rtol=1e-3)
+    with mock.patch("grounding.precision.has_units", return_value=half):
+        ours, our_logits = _answer(lean)
+    ious, partners = box_iou(boxes, ours).max(1)
+    assert ious.min() > 0.99
+    torch.testing.assert_close(our_logits[partners], logits, atol=tolerance, rtol=1e-3)
 
 
 def _pictures() -> list[Image.Image]:
