@@ -145,8 +145,9 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         b, n, d = x.shape
         qkv = self.qkv(x).view(b, n, 3, self.num_heads, d // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, h, N, D/h)
-        return q, k, v
+        # Split before the axes change places: the backward pass then copies once, not twice.
+        q, k, v = qkv.unbind(2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # each (B, h, N, D/h)
 
     def _merge(self, heads: Tensor) -> Tensor:
         return self.proj(heads.transpose(1, 2).flatten(2))  # (B, N, D)

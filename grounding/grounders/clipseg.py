@@ -22,6 +22,9 @@ class ClipSeg:
     def __init__(self, model: Any, processor: Any, device: str) -> None:
         """Take transformers' model in eval mode on `device`, and its processor."""
         self.model, self.processor, self.device = model, processor, device
+        # The decoder reads nothing above its last layer.
+        encoder = model.clip.vision_model.encoder
+        encoder.layers = encoder.layers[: max(model.extract_layers) + 1]
         self._seen: Recent[list[torch.Tensor]] = Recent()
 
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:

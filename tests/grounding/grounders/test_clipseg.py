@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers import AutoProcessor, CLIPSegConfig, CLIPSegForImageSegmentation
 
 from grounding.grounders.clipseg import ClipSeg
+from grounding.weights import DEMO_ROOT
 
 
 class FixedMaps(ClipSeg):
@@ -49,3 +52,31 @@ def test_few(squares: list[tuple[int, int, float]], threshold: float, count: int
     assert len(regions) == count
     assert regions.masks is not None and regions.masks.shape == (count, 20, 30)
     assert regions.heatmap is not None and regions.heatmap.shape == (20, 30)
+
+
+def test_maps_are_those_of_the_whole_model() -> None:
+    """Transformers runs every layer of both towers, and the picture once a phrase."""
+    torch.manual_seed(0)
+    processor = AutoProcessor.from_pretrained(DEMO_ROOT / "clipseg")
+    processor.image_processor.size = {"height": 32, "width": 32}
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+    config = CLIPSegConfig(
+        vision_config=small | {"num_hidden_layers": 5, "patch_size": 4, "image_size": 32},
+        text_config=small | {"num_hidden_layers": 2, "vocab_size": len(processor.tokenizer)},
+        projection_dim=16,
+        extract_layers=[0, 2],  # of five, so two are not needed
+        reduce_dim=16,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=32,
+    )
+    model = CLIPSegForImageSegmentation(config).eval()
+    torch.nn.init.normal_(model.decoder.transposed_convolution.weight)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    image, phrases = Image.fromarray(noise), ["a dog", "the blue car"]
+    inputs = processor(text=phrases, images=[image] * 2, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model(**inputs).logits.sigmoid().numpy()
+    found = ClipSeg(model, processor, "cpu")._maps(image, phrases)
+    assert len(model.clip.vision_model.encoder.layers) == 3
+    assert expected.std() > 0.1, "the maps are flat"
+    np.testing.assert_allclose(found, expected, atol=0.02)
