@@ -3,6 +3,8 @@
     python train_vit.py                                   # downloads CIFAR-10, reference recipe
     python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best
     python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best --resume
+    python train_vit.py --recipe coarse --patch-size 8 --data cifar10.tar.xz --out runs/coarse
+    python train_vit.py --recipe fine --start runs/coarse/model.safetensors --data cifar10.tar.xz
     torchrun --nproc_per_node 2 train_vit.py --recipe best --data cifar10.tar.xz
     python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz
     python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz --save

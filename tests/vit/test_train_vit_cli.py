@@ -63,8 +63,8 @@ def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "recipe", "model"),
     [
-        (["--recipe", "short"], {"optimizer": "muon", "epochs": 1}, {"dropout": 0.0}),
-        (["--recipe", "short", "--dropout", "0.25"], {"dropout": 0.25}, {"dropout": 0.25}),
+        (["--recipe", "fine"], {"optimizer": "muon", "epochs": 1}, {"dropout": 0.0}),
+        (["--recipe", "fine", "--dropout", "0.25"], {"dropout": 0.25}, {"dropout": 0.25}),
         (["--recipe", "best"], {"augment": "trivial"}, {"pool": "mean", "drop_path": 0.1}),
         (["--recipe", "best", "--pool", "seq"], {"pool": "seq"}, {"pool": "seq"}),
         (["--stem", "conv", "--optimizer", "adam"], {"optimizer": "adam"}, {"stem": "conv"}),
@@ -82,6 +82,20 @@ def test_a_flag_replaces_the_recipe(
     checkpoint = load_checkpoint(tmp_path / "model.safetensors")
     assert checkpoint.recipe.items() >= recipe.items()
     assert vars(checkpoint.model.config).items() >= model.items()
+
+
+def test_two_stages(tmp_path: Path, folder: Path) -> None:
+    """Coarse patches first, fine ones then, which begin with what the coarse ones learned."""
+    given = ["--data", str(folder), *SIZES, *SHORT]
+    coarse, fine = tmp_path / "coarse", tmp_path / "fine"
+    train_vit.main([*given, "--recipe", "coarse", "--patch-size", "4", "--out", str(coarse)])
+    start = ["--start", str(coarse / "model.safetensors"), "--patch-size", "2"]
+    train_vit.main([*given, "--recipe", "fine", *start, "--lr", "1e-9", "--out", str(fine)])
+    first, second = (load_checkpoint(path / "model.safetensors") for path in (coarse, fine))
+    assert second.recipe["started_from"]["recipe"] == first.recipe
+    assert second.model.config.patch_size == 2
+    # With so small a learning rate the vectors stay as they were.
+    torch.testing.assert_close(second.model.norm.weight, first.model.norm.weight)
 
 
 def test_without_data_cifar10_is_downloaded(
@@ -175,6 +189,7 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--patch-size", "5"], "train_vit.py: patch_size 5 does not divide image_size 32"),
         (["--epochs", "0"], "train_vit.py: epochs is 0; it must be above 0"),
         (["--teacher", "a", "--pool", "mean"], "train_vit.py: pool is 'mean'; with a distillation"),
+        (["--data", "{folder}", "--start", "nowhere"], "train_vit.py: nowhere is not a checkpoint"),
         (["--evaluate", "nowhere"], "train_vit.py: nowhere is not a checkpoint of train_vit.py"),
         (
             ["--evaluate", "{checkpoint}", "--data", "{folder}"],
@@ -202,6 +217,6 @@ def test_help_names_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train_vit.parse_args(["--help"])
     text = capsys.readouterr().out
-    assert "--recipe {reference,best,short}" in text
+    assert "--recipe {reference,best,coarse,fine}" in text
     assert "--label-smoothing float" in text
     assert "--embed-dim int" in text
