@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = (
@@ -32,11 +32,10 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 START_SECONDS = 60.0
-# What Gradio writes when a page is left or reloaded while something still streams.
-CUT_OFF = (
-    "AbortError: signal is aborted without reason",
-    "Unexpected error Connection errored out.",
-)
+# A page that is being left says so before its own code hears of it: what still streams then ends in
+# errors (Gradio cuts the stream off, and the server no longer knows who asks), which are nobody's.
+LEAVING = "This page is being left."
+SAY_LEAVING = f"addEventListener('beforeunload', () => console.info('{LEAVING}'))"
 
 
 @dataclass(frozen=True)
@@ -127,33 +126,44 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def without_cut_off(errors: list[str]) -> list[str]:
-    return [error for error in errors if not error.startswith(CUT_OFF)]
+class Errors:
+    """Collect the errors that a page writes to the console or throws, until it is left."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        """Listen to a page for what comes from addresses below `url`."""
+        self.texts: list[str] = []
+        self.url, self.leaving = url, False
+        page.add_init_script(SAY_LEAVING)
+        page.on("pageerror", lambda error: self._add(str(error)))
+        page.on("console", self._hear)
+        page.on("framenavigated", lambda _: self._arrive())
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.text == LEAVING:
+            self.leaving = True
+        elif message.type == "error" and message.location["url"].startswith(self.url):
+            self._add(message.text)
+
+    def _add(self, text: str) -> None:
+        if not self.leaving:
+            self.texts.append(text)
+
+    def _arrive(self) -> None:
+        self.leaving = False
 
 
 @pytest.fixture
 def page(app: App, browser: Browser) -> Iterator[Page]:
     """Open the page; afterwards fail if it wrote an error of its own to the console."""
-    errors: list[str] = []
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, locale="en-US")
     # Fonts and the like from elsewhere are not ours to test.
     context.route(lambda url: url.startswith("http") and app.url not in url, lambda r: r.abort())
     page = context.new_page()
     page.set_default_timeout(60_000)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            errors.append(message.text)
-            if message.type == "error" and message.location["url"].startswith(app.url)
-            else None
-        ),
-    )
-    # Only of a page that has been left: on one that stays, the same words are a real error.
-    page.on("framenavigated", lambda _: errors.__setitem__(slice(None), without_cut_off(errors)))
+    errors = Errors(page, app.url)
     page.goto(app.url)
     page.get_by_role("tab").first.wait_for()
     yield page
-    seen = list(errors)
+    seen = list(errors.texts)
     context.close()
     assert not seen
