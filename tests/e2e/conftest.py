@@ -167,3 +167,17 @@ def page(app: App, browser: Browser) -> Iterator[Page]:
     seen = list(errors.texts)
     context.close()
     assert not seen
+
+
+def settle(page: Page) -> None:
+    """Wait as long after opening an accordion as nobody is quicker.
+
+    In the moment in which Gradio puts a component on the page, a value that is typed into it is
+    shown, but the one before is sent.
+    """
+    page.wait_for_timeout(500)
+
+
+def open_accordion(page: Page, name: str) -> None:
+    page.get_by_text(name).first.click()
+    settle(page)

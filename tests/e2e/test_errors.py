@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser
 
-from tests.e2e.conftest import Errors
+from .conftest import Errors
 
 
 def address(script: str) -> str:

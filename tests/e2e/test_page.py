@@ -23,6 +23,8 @@ from grounding.pipeline import ModelStore, Result, run
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import Weights
 
+from .conftest import open_accordion, settle
+
 ASSETS = Path(__file__).parents[2] / "assets" / "samples"
 CLASSES = {row["label"] for row in json.loads((ASSETS / "cifar10" / "samples.json").read_text())}
 expect.set_options(timeout=60_000)
@@ -46,16 +48,6 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=re.compile(name, re.IGNORECASE)).first.click()
-
-
-def open_accordion(page: Page, name: str) -> None:
-    """Open an accordion and wait as long as nobody is quicker.
-
-    In the moment in which Gradio puts a component on the page, a value that is typed into it is
-    shown, but the one before is sent.
-    """
-    page.get_by_text(name).click()
-    page.wait_for_timeout(500)
 
 
 def screenshot(page: Page, locator: Locator) -> np.ndarray:
@@ -334,6 +326,7 @@ def test_a_correction_needs_no_mouse(page: Page, expected: Result) -> None:
     press_run(page)
     wait_for_layers(page, len(expected.masks))
     page.get_by_role("button", name="Correct by hand").press("Enter")
+    settle(page)
     page.get_by_label("Drop a detection").press("Space")
     for name, value in zip(("#seg-x", "#seg-y"), inside(expected.masks.masks[0]), strict=True):
         page.locator(f"{name} input").fill(str(value))

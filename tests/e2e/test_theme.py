@@ -11,6 +11,8 @@ from playwright.sync_api import Page
 
 from vit.panels import LINES
 
+from .conftest import open_accordion
+
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 
 
@@ -48,7 +50,7 @@ def open_page(page: Page, scheme: Literal["light", "dark"]) -> None:
 def test_vit_tab_can_be_read(page: Page, scheme: Literal["light", "dark"]) -> None:
     open_page(page, scheme)
     for panel in ("How the map is made", "All layers and heads", "Does the map", "The model:"):
-        page.get_by_text(panel).first.click()
+        open_accordion(page, panel)
     page.locator("#vit-test").click()
     page.get_by_text("area under the curve").wait_for()
     check_texts(page)
@@ -76,7 +78,7 @@ def test_segmentation_tab_can_be_read(page: Page, scheme: Literal["light", "dark
     page.locator("#seg-result .legend-item").first.wait_for()
     page.locator("#seg-status").get_by_text("Nothing found for").first.wait_for()
     for panel in ("More settings", "Several pictures at once", "Correct by hand"):
-        page.get_by_text(panel).first.click()
+        open_accordion(page, panel)
     page.locator("#seg-tool").get_by_text("Draw a box").wait_for()
     check_texts(page)
     page.locator("#seg-compare").click()

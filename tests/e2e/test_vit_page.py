@@ -17,6 +17,8 @@ from vit.model import ViT
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
 
+from .conftest import open_accordion
+
 ASSETS = Path(__file__).parents[2] / "assets"
 expect.set_options(timeout=60_000)
 
@@ -64,7 +66,7 @@ def test_two_methods_side_by_side_and_the_test(page: Page) -> None:
     other = picture(page, "#vit-other")
     assert np.abs(other - plain).mean() > 3
     expect(page.locator("#vit-other")).to_contain_text("For ")
-    page.get_by_text("Does the map matter?").click()
+    open_accordion(page, "Does the map matter?")
     page.locator("#vit-test").click()
     text = page.locator("#vit-test-text")
     expect(text).to_contain_text("area under the curve")
@@ -90,7 +92,7 @@ def test_a_checkpoint_trained_meanwhile_and_a_click_before_it_has_answered(
     save_checkpoint(path, replace(shipped, model=model))
     page.reload()
     page.locator("#vit-seen img").first.wait_for()
-    page.get_by_text("The model: choose one").click()
+    open_accordion(page, "The model: choose one")
     choose(page, "#vit-checkpoint", "checkpoints/coarse")
     click_patch(page, page.locator("#vit-seen img").first, 5, 3)
     wait_until(page, lambda: framed(picture(page, "#vit-patch-looks")) == [224, 112, 335, 223])
@@ -155,7 +157,7 @@ def test_the_arrays_are_downloaded(page: Page) -> None:
     page.locator("#vit-seen img").first.wait_for()
     choose(page, "#vit-other-method", "Transformer attribution")
     page.locator("#vit-other img").wait_for()
-    page.get_by_text("How the map is made").click()
+    open_accordion(page, "How the map is made")
     with page.expect_download() as download:
         page.locator("#vit-pack").click()
     assert download.value.suggested_filename == "vit.npz"
