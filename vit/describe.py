@@ -57,16 +57,16 @@ def describe_details(facts: dict[str, Any]) -> str:
     metrics = facts["metrics"]
     recipe, *earlier = _recipes(facts["recipe"])
     others = {key: value for key, value in metrics.items() if key not in SAID}
-    rows = {
-        "Accuracy": f"{metrics['test_accuracy']:.2%} of {metrics['test_images']:,} test pictures",
-        "Data": metrics["data"],
-        "Parameters": f"{facts['parameters']:,}",
-        "Sizes": _listed(facts["config"]),
-        "Recipe": _listed(recipe),
-        "Training": _listed(others),
-    }
-    rows |= {"Before" + " that" * i: _listed(recipe) for i, recipe in enumerate(earlier)}
-    return "\n".join(f"- **{key}**: {escape(text)}" for key, text in rows.items())
+    rows = [
+        ("Accuracy", f"{metrics['test_accuracy']:.2%} of {metrics['test_images']:,} test pictures"),
+        ("Data", metrics["data"]),
+        ("Parameters", f"{facts['parameters']:,}"),
+        ("Sizes", _listed(facts["config"])),
+        ("Recipe", _listed(recipe)),
+        ("Training", _listed(others)),
+    ]
+    rows += [("Before that" if i else "Before", _listed(r)) for i, r in enumerate(earlier)]
+    return "\n".join(f"- **{key}**: {escape(text)}" for key, text in rows)
 
 
 def _recipes(recipe: dict[str, Any]) -> list[dict[str, Any]]:

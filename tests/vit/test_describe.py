@@ -83,3 +83,6 @@ def test_details_of_a_run_that_began_with_weights_of_another() -> None:
     lines = describe_details(FACTS | {"recipe": recipe}).splitlines()
     assert "- **Recipe**: epochs 1" in lines
     assert lines[-2:] == ["- **Before**: epochs 2", "- **Before that**: epochs 3"]
+    recipe = {"epochs": 0, "started_from": {"recipe": recipe, "metrics": {}}}
+    lines = describe_details(FACTS | {"recipe": recipe}).splitlines()
+    assert lines[-2:] == ["- **Before that**: epochs 2", "- **Before that**: epochs 3"]
