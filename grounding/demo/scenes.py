@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,14 +192,38 @@ def absent_query(scene: Scene, rng: np.random.Generator) -> Query:
     return _query(scene, others[rng.integers(len(others))], colour, rng)
 
 
-def queries(scene: Scene, count: int, absent: int, rng: np.random.Generator) -> list[Query]:
+def lookalike_query(scene: Scene, rng: np.random.Generator) -> Query:
+    """Ask for something not in the scene, mostly for what comes in the colour of a thing there.
+
+    Colours are learnt long before shapes, and then an apple is found in a red crab.
+    """
+    colours = [colour for colour in scene.colours if colour]
+    if not colours or rng.random() < 0.4:
+        return absent_query(scene, rng)
+    colour = colours[rng.integers(len(colours))]
+    names = [
+        name
+        for name, sprites in load_sprites().items()
+        if name not in scene.names and any(sprite.colour == colour for sprite in sprites)
+    ]
+    name = names[rng.integers(len(names))]
+    return _query(scene, name, colour if rng.random() < 0.5 else "", rng)
+
+
+def queries(
+    scene: Scene,
+    count: int,
+    absent: int,
+    rng: np.random.Generator,
+    ask_absent: Callable[[Scene, np.random.Generator], Query] = absent_query,
+) -> list[Query]:
     """Ask `count` things of a scene in random order, `absent` of them for what is not there.
 
     No thing is asked for twice, so fewer than `count` may come back.
     """
     asked: dict[tuple[str, str], Query] = {}
     for i in range(count):
-        query = (absent_query if i < absent else present_query)(scene, rng)
+        query = (ask_absent if i < absent else present_query)(scene, rng)
         asked.setdefault((query.name, query.colour), query)
     order = rng.permutation(len(asked))
     found = list(asked.values())

@@ -23,7 +23,7 @@ from transformers import (
 
 from .dense import DenseHead
 from .pretrained import save_half
-from .scenes import MEAN, STD, make_scene, normalise, queries
+from .scenes import MEAN, STD, lookalike_query, make_scene, normalise, queries
 from .tokenizers import MAX_CLIP_TOKENS, make_clip_tokenizer
 
 LEARNING_RATE = 1e-3
@@ -159,7 +159,7 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     """Return the loss on a fresh batch of scenes, given the share of the training done."""
     assert isinstance(model, Trainee)
     scenes = [make_scene(rng, IMAGE_SIZE) for _ in range(BATCH)]
-    asked = [queries(scene, PHRASES, ABSENT, rng) for scene in scenes]
+    asked = [queries(scene, PHRASES, ABSENT, rng, lookalike_query) for scene in scenes]
     owners = torch.tensor([i for i, found in enumerate(asked) for _ in found])
     pairs = [(scene, query) for scene, found in zip(scenes, asked, strict=True) for query in found]
     targets = np.stack([scene.masks[query.members].any(axis=0) for scene, query in pairs])
@@ -182,6 +182,7 @@ def load(folder: Path) -> Trainee:
     trainee = build()
     stock = CLIPSegForImageSegmentation
     trainee.segmenter = stock.from_pretrained(folder, dtype=torch.float32).train()
+    trainee.segmenter.set_attn_implementation("eager")
     return trainee
 
 

@@ -29,7 +29,7 @@ from ..grounders.glip.pictures import prepare
 from .atss import Objects, atss_loss, flatten
 from .calibration import fit_sigmoid
 from .dense import DenseHead
-from .scenes import Query, Scene, make_scene, queries
+from .scenes import Query, Scene, lookalike_query, make_scene, queries
 from .tokenizers import bert_vocabulary, make_bert_tokenizer
 
 LEARNING_RATE = 1e-3
@@ -144,7 +144,7 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     scenes = [make_scene(rng, size) for _ in range(BATCH)]
     counts = [int(rng.integers(1, PHRASES + 1)) for _ in scenes]
     asked = [
-        queries(scene, count, int(rng.binomial(count, 0.4)), rng)
+        queries(scene, count, int(rng.binomial(count, 0.4)), rng, lookalike_query)
         for scene, count in zip(scenes, counts, strict=True)
     ]
     batch = make_batch(scenes, asked, model.tokenizer)

@@ -31,7 +31,7 @@ from ..weights import DEMO_ROOT
 from .calibration import fit_sigmoid
 from .dense import DenseHead
 from .pretrained import save_half
-from .scenes import MAX_OBJECTS, Query, Scene, make_scene, normalise, queries
+from .scenes import MAX_OBJECTS, Query, Scene, lookalike_query, make_scene, normalise, queries
 from .set_loss import Batch, corners, set_loss
 from .tokenizers import bert_vocabulary, make_bert_tokenizer
 
@@ -194,7 +194,7 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     scenes = [make_scene(rng, size) for _ in range(BATCH)]
     counts = [int(rng.integers(1, PHRASES + 1)) for _ in scenes]
     asked = [
-        queries(scene, count, int(rng.binomial(count, 0.4)), rng)
+        queries(scene, count, int(rng.binomial(count, 0.4)), rng, lookalike_query)
         for scene, count in zip(scenes, counts, strict=True)
     ]
     batch = make_batch(scenes, asked, model.tokenizer)

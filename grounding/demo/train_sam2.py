@@ -24,8 +24,9 @@ CONFIG = Path(__file__).with_name("sam2.yaml")
 LEARNING_RATE = 1e-3
 BATCH = 8
 PROMPTS = 5
-# Trained on small pictures, which is cheap; the finer masks of large ones come by themselves.
-SMALL_SIZE, LARGE_SIZE, IMAGE_SIZE = 128, 256, 384
+IMAGE_SIZE = 384
+# Trained on small pictures first, which is cheap: until which share of the training, and how small.
+SIZES = ((0.4, 128), (0.8, 256), (1.0, IMAGE_SIZE))
 _PAD, _POINT, _TOP_LEFT, _BOTTOM_RIGHT = -1, 1, 2, 3
 
 
@@ -172,14 +173,14 @@ def mask_iou(masks: Tensor, targets: Tensor) -> Tensor:
 
 
 def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
-    """Return the loss on a fresh batch of scenes; small ones in the first half.
+    """Return the loss on a fresh batch of scenes; small ones at first.
 
     Args:
         model: What `build` returns.
         rng: Source of the scenes.
         progress: Share of the training done, 0 to 1.
     """
-    size = SMALL_SIZE if progress < 0.5 else LARGE_SIZE
+    size = next(size for until, size in SIZES if progress <= until)
     scenes = [make_scene(rng, size) for _ in range(BATCH)]
     prompts = sample_prompts(scenes, PROMPTS, rng)
     logits, ious = predict(model, torch.from_numpy(normalise(scenes)), prompts)

@@ -10,12 +10,15 @@ from grounding.demo.samples import SAMPLES, make_sample, meant
 from grounding.demo.scenes import (
     Scene,
     absent_query,
+    compose,
+    lookalike_query,
     main,
     make_scene,
     masks_to_boxes,
     present_query,
     queries,
 )
+from grounding.demo.sprites import load_sprites
 
 
 def scene(seed: int, size: int = 96) -> Scene:
@@ -60,6 +63,25 @@ def test_queries_mean_what_they_say() -> None:
             assert made.names[i] == asked.name
             assert asked.colour in ("", made.colours[i])
         assert not absent_query(made, rng).members.any()
+
+
+def test_lookalikes_are_absent_and_mostly_come_in_a_colour_of_the_scene() -> None:
+    looks = []
+    for seed in range(60):
+        made = scene(seed)
+        query = lookalike_query(made, np.random.default_rng(seed))
+        assert not query.members.any()
+        has = {sprite.colour for sprite in load_sprites()[query.name]}
+        looks.append(query.name not in made.names and bool(has & set(made.colours) - {""}))
+    assert np.mean(looks) > 0.55
+
+
+def test_lookalikes_of_what_has_no_colour_are_any_absent_thing() -> None:
+    zebra = load_sprites()["zebra"][0]
+    made = compose([zebra], np.random.default_rng(0), 96)
+    queries_ = [lookalike_query(made, np.random.default_rng(seed)) for seed in range(20)]
+    assert not any(query.members.any() for query in queries_)
+    assert len({query.name for query in queries_}) > 5
 
 
 def test_queries_do_not_repeat() -> None:

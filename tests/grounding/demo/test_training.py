@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from grounding.demo import train_glip
+from grounding.demo import train_glip, train_sam2
 from grounding.demo.calibration import fit_sigmoid
 from grounding.demo.dense import cell_labels
 from grounding.demo.evaluate import average_precision, judge
@@ -34,6 +34,7 @@ class LineRecipe:
         return nn.Linear(1, 1)
 
     def loss(self, model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
+        self.progress = progress
         x = torch.from_numpy(rng.uniform(-1, 1, (self.BATCH, 1)).astype(np.float32))
         return (model(x) - 2 * x).square().mean()
 
@@ -85,6 +86,16 @@ def test_a_run_starts_from_exported_weights_and_says_so(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text())["start"]["steps"] == 1
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.5), (0.5, 0.75), (1.0, 1.0)])
+def test_a_run_from_exported_weights_begins_half_way(
+    tmp_path: Path, share: float, expected: float
+) -> None:
+    recipe = LineRecipe()
+    Run("line", recipe, tmp_path / "first").export(tmp_path, scenes=3)
+    Run("line", recipe, tmp_path / "second", start=tmp_path).step(share)
+    assert recipe.progress == expected
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_model_starts_from_the_weights_that_ship(name: str) -> None:
     """What is loaded for training answers as what the app loads; the logits' scale may differ."""
@@ -105,6 +116,21 @@ def test_every_model_starts_from_the_weights_that_ship(name: str) -> None:
 )
 def test_learning_rate(steps: int, share: float, expected: float) -> None:
     assert learning_rate(1.0, steps, share) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("progress", "size"),
+    [(0.0, 128), (0.4, 128), (0.5, 256), (0.9, 384), (1.0, 384)],
+)
+def test_sam2_is_trained_on_larger_and_larger_pictures(
+    progress: float, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    make = train_sam2.make_scene
+    monkeypatch.setattr(train_sam2, "BATCH", 1)
+    monkeypatch.setattr(train_sam2, "make_scene", lambda *of: seen.append(of[1]) or make(*of))
+    train_sam2.loss(train_sam2.build(), np.random.default_rng(0), progress)
+    assert seen == [size]
 
 
 @pytest.mark.parametrize("name", RECIPES)
