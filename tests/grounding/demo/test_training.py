@@ -16,7 +16,15 @@ from grounding.demo.scenes import make_scene, queries
 from grounding.demo.set_loss import assign
 from grounding.demo.sprites import load_sprites
 from grounding.demo.train import RECIPES, Run, learning_rate, train
-from grounding.demo.train_grounding_dino import build, make_processor, rescale_scores
+from grounding.demo.train_grounding_dino import (
+    EVEN_SCORE,
+    build,
+    judged_boxes,
+    load,
+    make_processor,
+    nearly_constant,
+    rescale_scores,
+)
 from grounding.demo.words import NAMES
 from grounding.grounders.glip.checkpoint import load_weights
 from grounding.grounders.glip.config import read_config
@@ -172,18 +180,26 @@ def test_fitted_scores_are_chances() -> None:
 
 def test_rescaling_changes_scores_alone() -> None:
     torch.manual_seed(0)
-    detector = build().detector.eval()
+    trainee = build().eval()
+    detector = trainee.detector
     inputs = make_processor()(
         images=np.zeros((64, 64, 3), np.uint8), text=[["a dog", "car"]], return_tensors="pt"
     )
     with torch.no_grad():
         before = detector(**inputs)
-        rescale_scores(detector, 3.0, 2.0)
+        rescale_scores(detector, 3.0, 2.0, nearly_constant(trainee))
         after = detector(**inputs)
     tokens = inputs["input_ids"].shape[1]
     expected = 3 * before.logits[..., :tokens] + 2
     assert torch.allclose(after.logits[..., :tokens], expected, atol=1e-3)
     assert torch.allclose(after.pred_boxes, before.pred_boxes, atol=1e-4)
+
+
+def test_an_even_chance_has_the_score_it_was_given() -> None:
+    """Training moves what rescaling takes for constant; the shipped scores are right even so."""
+    shipped = load(DEMO_ROOT / "grounding_dino").eval()
+    scale, shift = fit_sigmoid(*judged_boxes(shipped, 100))
+    assert 1 / (1 + np.exp(shift / scale)) == pytest.approx(EVEN_SCORE, abs=0.1)
 
 
 def test_tokens_of_an_object_spell_the_phrases_that_mean_it() -> None:
