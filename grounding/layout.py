@@ -174,7 +174,11 @@ def build_inputs(urls: bool) -> Inputs:
     with gr.Row():
         # Wide enough for the longest choice; on a phone each has a line of its own.
         grounder = gr.Dropdown(
-            list(GROUNDERS), label="Grounder", info="finds regions by text", min_width=180
+            list(GROUNDERS),
+            label="Grounder",
+            info="finds regions by text",
+            min_width=180,
+            elem_id="seg-grounder",
         )
         segmenter = gr.Dropdown(
             list(SEGMENTERS), label="Segmenter", info="refines them to masks", min_width=180

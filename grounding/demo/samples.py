@@ -42,7 +42,7 @@ class Sample:
 SAMPLES = (
     Sample(
         "street",
-        5,
+        51,
         ("green tree", "red car", "blue car", "brown dog"),
         {"the blue car": "blue car", "a dog": "brown dog"},
     ),
@@ -54,7 +54,7 @@ SAMPLES = (
     ),
     Sample(
         "party",
-        9,
+        130,
         ("red balloon", "blue balloon", "yellow gift", "brown donut"),
         {"a balloon": "balloon", "the gift": "yellow gift"},
     ),
