@@ -7,7 +7,6 @@ together, from nothing.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +37,6 @@ FOREGROUND_WEIGHT = 4.0
 # Masks are compared at half the size: the outline is the segmenter's business.
 _REDUCTION = 2
 _HOTTEST = 32
-# What saved logits are lowered by: masks lose little, and more absent phrases stay below the page's
-# threshold.
-CAUTION = 0.5
 
 
 class Trainee(nn.Module):
@@ -178,9 +174,7 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
 def save(model: nn.Module, folder: Path) -> None:
     """Write the model (fp16) and its processor as `from_pretrained` reads them."""
     assert isinstance(model, Trainee)
-    segmenter = copy.deepcopy(model.segmenter)
-    segmenter.decoder.transposed_convolution[-1].bias.data -= CAUTION
-    save_half(segmenter, make_processor(), folder)
+    save_half(model.segmenter, make_processor(), folder)
 
 
 def load(folder: Path) -> Trainee:
@@ -188,7 +182,6 @@ def load(folder: Path) -> Trainee:
     trainee = build()
     stock = CLIPSegForImageSegmentation
     trainee.segmenter = stock.from_pretrained(folder, dtype=torch.float32).train()
-    trainee.segmenter.decoder.transposed_convolution[-1].bias.data += CAUTION
     trainee.segmenter.set_attn_implementation("eager")
     return trainee
 
