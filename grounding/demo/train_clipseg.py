@@ -37,6 +37,8 @@ FOREGROUND_WEIGHT = 4.0
 # Masks are compared at half the size: the outline is the segmenter's business.
 _REDUCTION = 2
 _HOTTEST = 32
+# On a CPU the gradient of torch's fused attention is slower than that of plain products.
+_ATTENTION = "eager"
 
 
 class Trainee(nn.Module):
@@ -46,6 +48,7 @@ class Trainee(nn.Module):
         super().__init__()
         self.tokenizer: CLIPTokenizer = make_clip_tokenizer()
         self.segmenter = CLIPSegForImageSegmentation(_config(self.tokenizer))
+        self.segmenter.set_attn_implementation(_ATTENTION)
         self.dense = DenseHead(WIDTH)
 
 
@@ -181,8 +184,9 @@ def load(folder: Path) -> Trainee:
     """Return the model that `save` wrote, to be trained on."""
     trainee = build()
     stock = CLIPSegForImageSegmentation
-    trainee.segmenter = stock.from_pretrained(folder, dtype=torch.float32).train()
-    trainee.segmenter.set_attn_implementation("eager")
+    trainee.segmenter = stock.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation=_ATTENTION
+    ).train()
     return trainee
 
 

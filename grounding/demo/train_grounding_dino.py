@@ -195,8 +195,7 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     assert isinstance(model, Trainee)
     size = SMALL_SIZE if progress < 0.6 else IMAGE_SIZE
     scenes = [make_scene(rng, size) for _ in range(BATCH)]
-    # Short captions are common, as users write them: of long ones alone the model learns that each
-    # phrase has one box, and then finds one of three dogs.
+    # Short captions are common, as users write them.
     counts = [1 + int(PHRASES * rng.random() ** 2) for _ in scenes]
     asked = [
         queries(scene, count, int(rng.binomial(count, 0.4)), rng, lookalike_query)

@@ -181,3 +181,8 @@ def settle(page: Page) -> None:
 def open_accordion(page: Page, name: str) -> None:
     page.get_by_text(name).first.click()
     settle(page)
+
+
+def choose(page: Page, dropdown: str, option: str) -> None:
+    page.locator(f"{dropdown} input").click()
+    page.get_by_role("option", name=option).click()

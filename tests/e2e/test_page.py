@@ -23,7 +23,7 @@ from grounding.pipeline import ModelStore, Result, run
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import Weights
 
-from .conftest import open_accordion, settle
+from .conftest import choose, open_accordion, settle
 
 ASSETS = Path(__file__).parents[2] / "assets" / "samples"
 CLASSES = {row["label"] for row in json.loads((ASSETS / "cifar10" / "samples.json").read_text())}
@@ -197,8 +197,7 @@ def test_both_stages_lie_on_each_other_and_can_be_taken_home(page: Page) -> None
         page.locator("#seg-pack").click()
     with ZipFile(download.value.path()) as archive:
         assert {"overlay.png", "coco.json", "manifest.json"} <= set(archive.namelist())
-    page.locator("#seg-part input").click()
-    page.get_by_role("option", name="coco").click()
+    choose(page, "#seg-part", "coco")
     with page.expect_download() as download:
         page.locator("#seg-pack").click()
     coco = json.loads(Path(download.value.path()).read_text())
@@ -214,8 +213,7 @@ def test_rows_and_threshold_change_the_picture_without_a_run(page: Page) -> None
     expected = answer("GLIP-T")
     open_tab(page, "segment")
     pick_segmentation_sample(page)
-    page.locator("#seg-grounder input").click()
-    page.get_by_role("option", name="GLIP-T").click()
+    choose(page, "#seg-grounder", "GLIP-T")
     threshold = page.locator("#seg-threshold input[type=number]")
     expect(threshold).to_have_value(str(GROUNDERS["GLIP-T"].threshold))
     press_run(page)

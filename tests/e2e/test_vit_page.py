@@ -17,7 +17,7 @@ from vit.model import ViT
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
 
-from .conftest import open_accordion
+from .conftest import choose, open_accordion
 
 ASSETS = Path(__file__).parents[2] / "assets"
 expect.set_options(timeout=60_000)
@@ -37,11 +37,6 @@ def wait_until(page: Page, true: Callable[[], bool]) -> None:
             return
         page.wait_for_timeout(200)
     pytest.fail("The page did not come to show what was expected.")
-
-
-def choose(page: Page, dropdown: str, option: str) -> None:
-    page.locator(f"{dropdown} input").click()
-    page.get_by_role("option", name=option).click()
 
 
 def framed(pixels: np.ndarray) -> list[int]:
