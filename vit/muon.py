@@ -1,4 +1,4 @@
-"""Muon: momentum whose update is orthogonalised, for the weight matrices of the encoder blocks.
+"""Muon: momentum whose update is orthogonalised, for weight matrices and filters.
 
 Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/ (coefficients from there).
 The fused qkv weight is three matrices and is orthogonalised as three. torch has its own Muon from
@@ -36,7 +36,10 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Optimise 2-D weights with orthogonalised Nesterov momentum and decoupled weight decay."""
+    """Optimise weights with orthogonalised Nesterov momentum and decoupled weight decay.
+
+    Filters of a convolution are rows of a matrix.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class Muon(Optimizer):
         """Take parameter groups; a group's `split` says how many matrices a weight stacks.
 
         Args:
-            params: Groups of 2-D weights.
+            params: Groups of weights with two dimensions or more.
             lr: Learning rate: the size of an update's singular values.
             momentum: Decay of the running mean of the gradients, in [0, 1).
             weight_decay: Decoupled weight decay, multiplied by `lr`.
@@ -67,7 +70,8 @@ class Muon(Optimizer):
             for weight in (p for p in group["params"] if p.grad is not None):
                 update = self._momentum(weight, group["momentum"])
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                parts = zip(weight.chunk(group["split"]), update.chunk(group["split"]), strict=True)
+                matrix, change = weight.view(len(weight), -1), update.flatten(1)
+                parts = zip(matrix.chunk(group["split"]), change.chunk(group["split"]), strict=True)
                 for part, part_update in parts:
                     shapes[part.shape].append((part, part_update))
             for shape, pairs in shapes.items():

@@ -34,7 +34,8 @@ class TrainConfig:
         plain_epochs: Number of last epochs without cutmix and mixup.
         ema_decay: Decay of the running mean of the weights, which is what is kept; 0 is off.
         start: Checkpoint whose weights the run begins with (`vit/start.py`); empty for random ones.
-        teacher: Who teaches the distillation token, as `vit/teacher.py` says; empty for nobody.
+        teacher: Whose answers are half of the loss, as `vit/teacher.py` says; empty for nobody.
+            With the class token a distillation token learns them, else the head.
         holdout: Training images that are kept apart and tested on instead of the test set.
         precision: "fp32", or "bf16" for the matrix products (weights and moments stay float32).
         test_every: Epochs between two test passes, after which the model is written; the last epoch
@@ -155,6 +156,6 @@ def build_model_config(config: TrainConfig, **sizes: int) -> ViTConfig:
         drop_path=config.drop_path,
         pool=config.pool,
         stem=config.stem,
-        distilled=bool(config.teacher),
+        distilled=bool(config.teacher) and config.pool == "cls",
         **sizes,
     )

@@ -1,7 +1,8 @@
-"""Teachers for the distillation token of DeiT (Touvron et al., ICML 2021, arXiv 2012.12877).
+"""Teachers: trained classifiers whose answers are half of a student's loss.
 
-A teacher is `torchvision:<name>`, `transformers:<name or folder>` or the path of a checkpoint of
-train_vit.py. It has to know the classes of the data by name; it may know more.
+A teacher is `torchvision:<name>`, `transformers:<name or folder>`, `convnet:<path>` (see
+`vit/convnet.py`) or the path of a checkpoint of train_vit.py. It has to know the classes of the
+data by name; it may know more.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit import convnet
 from vit.checkpoint import Preprocessing, load_checkpoint
 from vit.data import normalize, statistics
 
@@ -67,16 +69,26 @@ def _from_checkpoint(path: str, device: torch.device) -> Teacher:
     return Teacher(model, checkpoint.classes, model.config.image_size, checkpoint.preprocessing)
 
 
-LIBRARIES = {"torchvision": _from_torchvision, "transformers": _from_transformers}
+def _from_convnet(path: str, device: torch.device) -> Teacher:
+    trained = convnet.load(Path(path))
+    model = trained.model.to(device)
+    return Teacher(model, trained.classes, trained.image_size, Preprocessing())
+
+
+LIBRARIES = {
+    "torchvision": _from_torchvision,
+    "transformers": _from_transformers,
+    "convnet": _from_convnet,
+}
 
 
 def load_teacher(
     name: str, classes: tuple[str, ...], device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """Return a function from uint8 images (B, 3, S, S) to the teacher's int64 labels (B,).
+    """Return a function from uint8 images (B, 3, S, S) to the teacher's logits (B, K), float32.
 
     Args:
-        name: `torchvision:<name>`, `transformers:<name or folder>` or the path of a checkpoint.
+        name: Library and model, or the path of a checkpoint, as at the top of this file.
         classes: Class names in label order.
         device: Where the images are.
 
@@ -98,10 +110,10 @@ def load_teacher(
     mean, std = statistics(teacher.preprocessing, device)
 
     @torch.no_grad()
-    def labels(images: Tensor) -> Tensor:
+    def answer(images: Tensor) -> Tensor:
         inputs = normalize(images, mean, std)
         if images.shape[-1] != teacher.side:
             inputs = F.interpolate(inputs, size=(teacher.side,) * 2, mode="bicubic")
-        return teacher.logits(inputs)[:, ours].argmax(1)
+        return teacher.logits(inputs)[:, ours].float()
 
-    return labels
+    return answer

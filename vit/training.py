@@ -120,13 +120,20 @@ class Objective(nn.Module):
         Args:
             images: Normalised images (B, 3, S, S), float.
             targets: float (B, K), rows sum to 1.
-            taught: The teacher's labels, int64 (B,), for the distillation token: half of the loss.
+            taught: The teacher's logits (B, K), whose answers are half of the loss: its labels for
+                the distillation token (DeiT: Touvron et al., ICML 2021, arXiv 2012.12877), or,
+                where there is no such token, its probabilities (Hinton et al., arXiv 1503.02531).
         """
         if taught is None:
             return self._loss(self.model(images), targets)
-        logits, distilled = self.model.forward_heads(images)
-        hard = F.cross_entropy(distilled.float(), taught, reduction="sum")
-        return 0.5 * (self._loss(logits, targets) + hard)
+        if self.model.config.distilled:
+            logits, learner = self.model.forward_heads(images)
+            wanted = taught.argmax(1)
+        else:
+            logits = learner = self.model(images)
+            wanted = taught.softmax(1)
+        distillation = F.cross_entropy(learner.float(), wanted, reduction="sum")
+        return 0.5 * (self._loss(logits, targets) + distillation)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -302,9 +309,9 @@ class Trainer:
         )[first:last]
         loss = torch.zeros((), device=self.device)
         for number, (part, part_targets) in enumerate(mine, 1):
-            taught = self.teach(part) if self.teach else None
             with self._exchange(number == len(mine)):
                 with self._autocast():
+                    taught = self.teach(part) if self.teach else None
                     inputs = normalize(part, *self.statistics)
                     part_loss = self.objective(inputs, part_targets, taught) / len(images)
                 # Between processes gradients are averaged, and we want their sum.

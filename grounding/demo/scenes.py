@@ -24,6 +24,8 @@ from .words import COLOURS, NAMES, make_phrase
 
 # The ImageNet statistics: what the stock processors and SAM 2 subtract and divide by.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MAX_PHRASES = 8
+MAX_PHRASES = 8
 MAX_OBJECTS = 6
 MIN_VISIBLE = 0.5
 
@@ -228,6 +230,15 @@ def queries(
     order = rng.permutation(len(asked))
     found = list(asked.values())
     return [found[i] for i in order]
+
+
+def captions(scenes: Sequence[Scene], rng: np.random.Generator) -> list[list[Query]]:
+    """Ask each scene 1 to `MAX_PHRASES` things, mostly few, as users do; 40 % are not there."""
+    counts = [1 + int(MAX_PHRASES * rng.random() ** 2) for _ in scenes]
+    return [
+        queries(scene, count, int(rng.binomial(count, 0.4)), rng, lookalike_query)
+        for scene, count in zip(scenes, counts, strict=True)
+    ]
 
 
 def write_scene(scene: Scene, folder: Path, stem: str, rng: np.random.Generator) -> None:

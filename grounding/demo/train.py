@@ -41,8 +41,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WARMUP_STEPS = 150
 EMA_DECAY = 0.998
 FLOOR = 0.02
-# Weights that were trained before need no small pictures and less of the auxiliary tasks.
-HALF_WAY = 0.5
+# Weights that were trained before need no small pictures and no auxiliary tasks any more.
+TRAINED = 0.8
 
 
 class Recipe(Protocol):
@@ -182,10 +182,12 @@ class Run:
 
     def step(self, share: float) -> float:
         """Take one step and return its loss; a loss that is not finite changes nothing."""
-        rng = np.random.default_rng((1, self.progress.steps))
+        # A run that goes on with exported weights sees other scenes than the one before.
+        seed = 1 + self.progress.start.get("steps", 0)
+        rng = np.random.default_rng((seed, self.progress.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.rate, self.progress.steps, share)
-        begin = HALF_WAY if self.progress.start else 0.0
+        begin = TRAINED if self.progress.start else 0.0
         with fast("cpu"):
             loss = self.recipe.loss(self.model, rng, begin + (1 - begin) * share)
         self.optimizer.zero_grad()

@@ -29,14 +29,13 @@ from ..grounders.glip.pictures import prepare
 from .atss import Objects, atss_loss, flatten
 from .calibration import fit_sigmoid
 from .dense import DenseHead
-from .scenes import Query, Scene, lookalike_query, make_scene, queries
+from .scenes import Query, Scene, captions, make_scene, queries
 from .tokenizers import bert_vocabulary, make_bert_tokenizer
 
 LEARNING_RATE = 1e-3
 BATCH = 8
 IMAGE_SIZE = 192
 SMALL_SIZE = 128
-PHRASES = 8
 CALIBRATION_SCENES = 150
 # An even chance lies a little above .5, where the page starts its threshold.
 EVEN_SCORE = 0.55
@@ -120,8 +119,8 @@ def make_batch(scenes: list[Scene], asked: list[list[Query]], tokenizer: BertTok
     """Put scenes and what is asked of each into tensors."""
     size = scenes[0].image.shape[0]
     pixels, _ = prepare([Image.fromarray(scene.image) for scene in scenes], size, None)
-    captions = [join([query.phrase for query in one]) for one in asked]
-    encoded = [encode(tokenizer, *one, CONFIG.max_tokens) for one in captions]
+    texts = [join([query.phrase for query in one]) for one in asked]
+    encoded = [encode(tokenizer, *one, CONFIG.max_tokens) for one in texts]
     longest = max(ids.shape[1] for ids, _ in encoded)
     input_ids = torch.zeros(len(scenes), longest, dtype=torch.long)
     valid = torch.zeros_like(input_ids, dtype=torch.bool)
@@ -142,11 +141,7 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     assert isinstance(model, Trainee)
     size = SMALL_SIZE if progress < 0.6 else IMAGE_SIZE
     scenes = [make_scene(rng, size) for _ in range(BATCH)]
-    counts = [int(rng.integers(1, PHRASES + 1)) for _ in scenes]
-    asked = [
-        queries(scene, count, int(rng.binomial(count, 0.4)), rng, lookalike_query)
-        for scene, count in zip(scenes, counts, strict=True)
-    ]
+    asked = captions(scenes, rng)
     batch = make_batch(scenes, asked, model.tokenizer)
     maps = model.glip.look(batch.pixels)
     raw = model.glip.read(maps, batch.input_ids, batch.valid)

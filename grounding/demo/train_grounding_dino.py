@@ -31,7 +31,7 @@ from ..weights import DEMO_ROOT
 from .calibration import fit_sigmoid
 from .dense import DenseHead
 from .pretrained import save_half
-from .scenes import MAX_OBJECTS, Query, Scene, lookalike_query, make_scene, normalise, queries
+from .scenes import MAX_OBJECTS, Query, Scene, captions, make_scene, normalise, queries
 from .set_loss import Batch, corners, set_loss
 from .tokenizers import bert_vocabulary, make_bert_tokenizer
 
@@ -39,7 +39,6 @@ LEARNING_RATE = 8e-4
 BATCH = 8
 IMAGE_SIZE = 192
 SMALL_SIZE = 160
-PHRASES = 8
 WIDTH = 128
 # The page starts its threshold at .3. An even chance lies well above, so that second things of a
 # kind, of which the model is less sure, are found; nine of ten absent phrases still give nothing.
@@ -150,13 +149,13 @@ def _caption(asked: list[Query], tokenizer: BertTokenizer) -> tuple[list[int], l
 
 def make_batch(scenes: list[Scene], asked: list[list[Query]], tokenizer: BertTokenizer) -> Batch:
     """Put scenes and what is asked of each into tensors."""
-    captions = [_caption(one, tokenizer) for one in asked]
-    count, longest = len(scenes), max(len(ids) for ids, _ in captions)
+    encoded = [_caption(one, tokenizer) for one in asked]
+    count, longest = len(scenes), max(len(ids) for ids, _ in encoded)
     input_ids = torch.zeros(count, longest, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
     boxes = torch.full((count, MAX_OBJECTS, 4), 0.5)
     tokens = torch.zeros(count, MAX_OBJECTS, longest)
-    for i, (ids, places) in enumerate(captions):
+    for i, (ids, places) in enumerate(encoded):
         input_ids[i, : len(ids)] = torch.tensor(ids)
         attention_mask[i, : len(ids)] = 1
         size, objects = scenes[i].image.shape[0], len(scenes[i].names)
@@ -195,12 +194,7 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     assert isinstance(model, Trainee)
     size = SMALL_SIZE if progress < 0.6 else IMAGE_SIZE
     scenes = [make_scene(rng, size) for _ in range(BATCH)]
-    # Short captions are common, as users write them.
-    counts = [1 + int(PHRASES * rng.random() ** 2) for _ in scenes]
-    asked = [
-        queries(scene, count, int(rng.binomial(count, 0.4)), rng, lookalike_query)
-        for scene, count in zip(scenes, counts, strict=True)
-    ]
+    asked = captions(scenes, rng)
     batch = make_batch(scenes, asked, model.tokenizer)
     return total_loss(model, batch, scenes, progress)
 

@@ -8,8 +8,10 @@ from PIL import Image
 from grounding.demo.backgrounds import HELD_OUT, TRAINING
 from grounding.demo.samples import SAMPLES, make_sample, meant
 from grounding.demo.scenes import (
+    MAX_PHRASES,
     Scene,
     absent_query,
+    captions,
     compose,
     lookalike_query,
     main,
@@ -87,6 +89,15 @@ def test_lookalikes_of_what_has_no_colour_are_any_absent_thing() -> None:
 def test_queries_do_not_repeat() -> None:
     asked = queries(scene(5), 8, 3, np.random.default_rng(0))
     assert len({(query.name, query.colour) for query in asked}) == len(asked) <= 8
+
+
+def test_captions_are_mostly_short() -> None:
+    rng = np.random.default_rng(0)
+    scenes = [make_scene(rng, 96) for _ in range(100)]
+    counts = np.array([len(asked) for asked in captions(scenes, rng)])
+    assert counts.min() == 1
+    assert 5 < counts.max() <= MAX_PHRASES
+    assert 0.4 < (counts < 3).mean() < 0.8
 
 
 def test_command_writes_picture_masks_and_phrases(tmp_path: Path) -> None:

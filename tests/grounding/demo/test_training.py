@@ -94,14 +94,25 @@ def test_a_run_starts_from_exported_weights_and_says_so(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text())["start"]["steps"] == 1
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.5), (0.5, 0.75), (1.0, 1.0)])
-def test_a_run_from_exported_weights_begins_half_way(
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.8), (0.5, 0.9), (1.0, 1.0)])
+def test_a_run_from_exported_weights_begins_near_the_end(
     tmp_path: Path, share: float, expected: float
 ) -> None:
     recipe = LineRecipe()
     Run("line", recipe, tmp_path / "first").export(tmp_path, scenes=3)
     Run("line", recipe, tmp_path / "second", start=tmp_path).step(share)
-    assert recipe.progress == expected
+    assert recipe.progress == pytest.approx(expected)
+
+
+def test_a_run_from_exported_weights_sees_other_scenes(tmp_path: Path) -> None:
+    first = Run("line", LineRecipe(), tmp_path / "first")
+    first.step(0.0)
+    first.export(tmp_path, scenes=3)
+    second = Run("line", LineRecipe(), tmp_path / "second", start=tmp_path)
+    second.model.load_state_dict(first.average.state_dict())
+    third = Run("line", LineRecipe(), tmp_path / "third")
+    third.model.load_state_dict(first.average.state_dict())
+    assert second.step(0.0) != third.step(0.0)
 
 
 @pytest.mark.parametrize("name", RECIPES)
