@@ -208,6 +208,8 @@ def lookalike_query(scene: Scene, rng: np.random.Generator) -> Query:
         for name, sprites in load_sprites().items()
         if name not in scene.names and any(sprite.colour == colour for sprite in sprites)
     ]
+    if not names:
+        return absent_query(scene, rng)
     name = names[rng.integers(len(names))]
     return _query(scene, name, colour if rng.random() < 0.5 else "", rng)
 

@@ -86,6 +86,14 @@ def test_lookalikes_of_what_has_no_colour_are_any_absent_thing() -> None:
     assert len({query.name for query in queries_}) > 5
 
 
+def test_lookalikes_where_all_things_of_a_colour_are_in_the_scene() -> None:
+    rare = [s for sprites in load_sprites().values() for s in sprites if s.colour == "gray"]
+    made = compose(rare, np.random.default_rng(0), 192)
+    assert {sprite.name for sprite in rare} == set(made.names)
+    for seed in range(20):
+        assert not lookalike_query(made, np.random.default_rng(seed)).members.any()
+
+
 def test_queries_do_not_repeat() -> None:
     asked = queries(scene(5), 8, 3, np.random.default_rng(0))
     assert len({(query.name, query.colour) for query in asked}) == len(asked) <= 8
