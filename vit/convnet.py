@@ -30,6 +30,9 @@ WIDTHS = (64, 256, 256)
 SMALLEST_SIDE = 9  # three times halved it is one pixel
 BATCH_SIZE = 256
 LEARNING_RATE, MUON_LEARNING_RATE = 2e-3, 0.05
+# A long memory does not pay in so few steps: two epochs give 83.3 %, with .95 and a rate of .015
+# 81.7 % (CIFAR-10, JPEG re-encoded copy, one run each).
+MOMENTUM = 0.6
 PRECISION = torch.bfloat16
 
 
@@ -110,7 +113,7 @@ def train(data: ImageSet, epochs: int, device: torch.device) -> ConvNet:
     filters = [p for p in model.groups.parameters() if p.ndim == 4]
     others = [p for p in model.parameters() if p.ndim < 4 and p.requires_grad]
     optimizers = (
-        Muon([{"params": filters}], MUON_LEARNING_RATE, weight_decay=0.1, precision=PRECISION),
+        Muon([{"params": filters}], MUON_LEARNING_RATE, MOMENTUM, 0.1, PRECISION),
         AdamW(others, LEARNING_RATE, weight_decay=0.0),
     )
     size = min(BATCH_SIZE, len(split.labels))
