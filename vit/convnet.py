@@ -1,4 +1,4 @@
-"""A small convolutional network that learns CIFAR-10 in minutes, to teach a Vision Transformer.
+"""A small convolutional network that learns CIFAR-10 in few epochs, to teach a Vision Transformer.
 
     python -m vit.convnet --data cifar10.tar.xz --out runs/teacher.safetensors
     python train_vit.py --recipe fine --teacher convnet:runs/teacher.safetensors ...
@@ -98,8 +98,8 @@ def test(model: ConvNet, split: Split) -> float:
     return sum(right) / len(split.labels)
 
 
-def train(data: ImageSet, epochs: int, device: torch.device) -> ConvNet:
-    """Train on `data` with crops and flips, printing the test accuracy after each epoch.
+def train(data: ImageSet, epochs: int, device: torch.device, path: Path) -> ConvNet:
+    """Train on `data` with crops and flips; after each epoch print the test accuracy and save.
 
     Raises:
         ValueError: If the pictures are too small.
@@ -138,6 +138,7 @@ def train(data: ImageSet, epochs: int, device: torch.device) -> ConvNet:
                     schedule.step()
                 bar.update()
             bar.write(f"test accuracy: {100 * test(model, test_split):.2f} %")
+            save(path, TrainedConvNet(model, data.classes, side))
     return model.eval()
 
 
@@ -174,8 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     data = load_image_folder(args.data, args.image_size)
-    model = train(data, args.epochs, torch.device(args.device))
-    save(args.out, TrainedConvNet(model, data.classes, args.image_size))
+    train(data, args.epochs, torch.device(args.device), args.out)
     print(f"wrote {args.out}")
 
 

@@ -41,18 +41,23 @@ def larger(split: Split) -> Split:
     return Split(split.images.repeat_interleave(2, 2).repeat_interleave(2, 3), split.labels)
 
 
-def test_it_learns(tiny_set: ImageSet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_learns_and_saves(
+    tiny_set: ImageSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(0)
     data = replace(tiny_set, train=larger(tiny_set.train), test=larger(tiny_set.test))
-    model = convnet.train(data, 30, CPU)
+    model = convnet.train(data, 30, CPU, tmp_path / "net.safetensors")
     assert convnet.test(model, data.test) == 1.0
     assert not model.training
+    saved = convnet.load(tmp_path / "net.safetensors")
+    assert (saved.classes, saved.image_size) == (data.classes, 16)
+    assert convnet.test(saved.model, data.test) == 1.0
     assert "test accuracy: 100.00 %" in capsys.readouterr().out
 
 
-def test_pictures_that_are_too_small(tiny_set: ImageSet) -> None:
+def test_pictures_that_are_too_small(tiny_set: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="image size is 8; choose 9 pixels or more"):
-        convnet.train(tiny_set, 1, CPU)
+        convnet.train(tiny_set, 1, CPU, tmp_path / "net.safetensors")
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
