@@ -26,9 +26,10 @@ from vit.ablation import ablate
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
 from vit.distributed import first_alone, process_group, rank
+from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
-from vit.training import Trainer, accuracy, confusion_matrix
+from vit.training import Trainer
 
 SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
 RECIPE_FLAGS = [field.name for field in dataclasses.fields(TrainConfig)]

@@ -13,8 +13,9 @@ import torch
 from vit import report
 from vit.data import ImageSet, Split
 from vit.distributed import world_size
+from vit.evaluation import accuracy, confusion_matrix
 from vit.recipes import TrainConfig, build_model_config
-from vit.training import Trainer, accuracy, confusion_matrix
+from vit.training import Trainer
 
 Changes = dict[str, object]
 STUDIES: dict[str, tuple[Changes, ...]] = {

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from vit.augment import random_crop_flip
 from vit.checkpoint import Preprocessing, load_tensors, save_tensors
-from vit.data import ImageSet, Split, load_image_folder, normalize, statistics
+from vit.data import ImageSet, load_image_folder, normalize, statistics
+from vit.evaluation import predict
 from vit.muon import Muon
 
 WIDTHS = (64, 256, 256)
@@ -88,16 +89,6 @@ class ConvNet(nn.Module):
         self.whiten.bias.zero_()
 
 
-@torch.inference_mode()
-def test(model: ConvNet, split: Split) -> float:
-    """Return the share of right answers in [0, 1]; the model is left in eval mode."""
-    model.eval()
-    mean, std = statistics(Preprocessing(), split.images.device)
-    batches = zip(split.images.split(500), split.labels.split(500), strict=True)
-    right = [(model(normalize(x, mean, std)).argmax(1) == y).sum().item() for x, y in batches]
-    return sum(right) / len(split.labels)
-
-
 def train(data: ImageSet, epochs: int, device: torch.device, path: Path) -> ConvNet:
     """Train on `data` with crops and flips; after each epoch print the test accuracy and save.
 
@@ -124,7 +115,6 @@ def train(data: ImageSet, epochs: int, device: torch.device, path: Path) -> Conv
     ]
     with tqdm(total=steps, unit="step") as bar:
         for _ in range(epochs):
-            model.train()
             for chosen in torch.randperm(len(split.labels), device=device).split(size):
                 if len(chosen) < size:
                     break
@@ -137,7 +127,8 @@ def train(data: ImageSet, epochs: int, device: torch.device, path: Path) -> Conv
                     optimizer.zero_grad()
                     schedule.step()
                 bar.update()
-            bar.write(f"test accuracy: {100 * test(model, test_split):.2f} %")
+            right = predict(model, test_split, Preprocessing()) == test_split.labels
+            bar.write(f"test accuracy: {100 * right.float().mean():.2f} %")
             save(path, TrainedConvNet(model, data.classes, side))
     return model.eval()
 

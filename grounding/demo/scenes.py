@@ -25,7 +25,6 @@ from .words import COLOURS, NAMES, make_phrase
 # The ImageNet statistics: what the stock processors and SAM 2 subtract and divide by.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAX_PHRASES = 8
-MAX_PHRASES = 8
 MAX_OBJECTS = 6
 MIN_VISIBLE = 0.5
 

@@ -8,8 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from vit import convnet
+from vit.checkpoint import Preprocessing
 from vit.convnet import ConvNet, TrainedConvNet
 from vit.data import ImageSet, Split
+from vit.evaluation import predict
 
 CPU = torch.device("cpu")
 
@@ -47,11 +49,11 @@ def test_it_learns_and_saves(
     torch.manual_seed(0)
     data = replace(tiny_set, train=larger(tiny_set.train), test=larger(tiny_set.test))
     model = convnet.train(data, 30, CPU, tmp_path / "net.safetensors")
-    assert convnet.test(model, data.test) == 1.0
+    assert torch.equal(predict(model, data.test, Preprocessing()), data.test.labels)
     assert not model.training
     saved = convnet.load(tmp_path / "net.safetensors")
     assert (saved.classes, saved.image_size) == (data.classes, 16)
-    assert convnet.test(saved.model, data.test) == 1.0
+    assert torch.equal(predict(saved.model, data.test, Preprocessing()), data.test.labels)
     assert "test accuracy: 100.00 %" in capsys.readouterr().out
 
 

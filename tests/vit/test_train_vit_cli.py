@@ -14,8 +14,8 @@ import train_vit
 from vit import report
 from vit.checkpoint import Checkpoint, Preprocessing, load_checkpoint, save_checkpoint
 from vit.data import ImageSet, load_image_folder
+from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViT
-from vit.training import accuracy, confusion_matrix
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--image-size", "8", "--embed-dim", "16", "--depth", "1", "--num-heads", "2"]

@@ -11,16 +11,14 @@ from torch import Tensor, nn
 from vit import report, training
 from vit.checkpoint import Preprocessing, load_checkpoint, load_tensors
 from vit.data import ImageSet
+from vit.evaluation import accuracy, confusion_matrix, predict
 from vit.model import ViT, ViTConfig
 from vit.recipes import TrainConfig, build_model_config, learning_rate
 from vit.training import (
     Objective,
     Trainer,
-    accuracy,
     build_optimizers,
-    confusion_matrix,
     moving_average,
-    predict,
 )
 
 ADAM = TrainConfig(optimizer="adam", batch_size=4, epochs=3, crop_padding=1, lr=3e-3)
