@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit.dropout import Dropout, DropPath
+from vit.dropout import Dropout, DropPath, PatchDropout
 
 CHOICES = {"pool": ("cls", "mean", "seq"), "stem": ("patch", "conv")}
 SIZES = ("image_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads", "mlp_dim")
@@ -217,6 +217,7 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.pool == "cls" else None
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
         self.dropout = Dropout(config.dropout)
+        self.patch_dropout = PatchDropout(config.num_prefix_tokens)  # its share: the trainer's
         self.blocks = nn.ModuleList(
             Block(config, config.drop_path * i / max(1, config.depth - 1))
             for i in range(config.depth)
@@ -252,7 +253,7 @@ class ViT(nn.Module):
             x: Normalised images (B, 3, image_size, image_size), float.
 
         Returns:
-            Tokens (B, num_prefix_tokens + g*g, D).
+            Tokens (B, num_prefix_tokens + g*g, D); fewer in training with patch dropout.
 
         Raises:
             ValueError: If the images are not square with side `image_size`.
@@ -260,9 +261,10 @@ class ViT(nn.Module):
         side = self.config.image_size
         if x.ndim != 4 or x.shape[1:] != (3, side, side):
             raise ValueError(f"images have shape {tuple(x.shape)}; expected (B, 3, {side}, {side})")
-        tokens = (self.cls_token, self.distill_token)
-        first = [t.expand(x.shape[0], -1, -1) for t in tokens if t is not None]
-        return self.dropout(torch.cat((*first, self.patch_embed(x)), dim=1) + self.pos_embed)
+        prefix = (self.cls_token, self.distill_token)
+        first = [t.expand(x.shape[0], -1, -1) for t in prefix if t is not None]
+        tokens = torch.cat((*first, self.patch_embed(x)), dim=1) + self.pos_embed
+        return self.dropout(self.patch_dropout(tokens))
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images (B, 3, H, W): logits (B, num_classes), of two heads their mean."""

@@ -23,6 +23,7 @@ class TrainConfig:
         epochs: Passes over the training images.
         dropout: Dropout probability of the model.
         drop_path: Probability of skipping the last block for an image; less in earlier blocks.
+        patch_dropout: Share of the patches that an image is trained without, which saves time.
         pool: What the head reads: "cls" token, "mean" of the patches, or "seq" (learned weights).
         stem: "patch" for linear patches, "conv" for convolutions.
         label_smoothing: Share of the target spread over all classes.
@@ -31,7 +32,7 @@ class TrainConfig:
         cutmix: Share of the images that get a rectangle of another one.
         mixup: Alpha of the Beta distribution that blends images; 0 switches it off.
         random_erasing: Share of the images in which a rectangle becomes noise.
-        plain_epochs: Number of last epochs without cutmix and mixup.
+        plain_epochs: Number of last epochs without cutmix, mixup and patch dropout.
         ema_decay: Decay of the running mean of the weights, which is what is kept; 0 is off.
         start: Checkpoint whose weights the run begins with (`vit/start.py`); empty for random ones.
         teacher: Whose answers are half of the loss, as `vit/teacher.py` says; empty for nobody.
@@ -54,6 +55,7 @@ class TrainConfig:
     epochs: int = 100
     dropout: float = 0.1
     drop_path: float = 0.0
+    patch_dropout: float = 0.0
     pool: str = "cls"
     stem: str = "patch"
     label_smoothing: float = 0.0
@@ -81,6 +83,8 @@ class TrainConfig:
         for name in ("crop_padding", "mixup", "plain_epochs", "holdout"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if not 0 <= self.patch_dropout < 1:
+            raise ValueError(f"patch_dropout is {self.patch_dropout}; it must be in [0, 1)")
         for name in ("warmup", "label_smoothing", "cutmix", "random_erasing", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")

@@ -254,12 +254,14 @@ class Trainer:
         # Seeding every step makes augmentation and dropout independent of the past.
         seed = config.seed * 1_000_003 + self.step
         torch.manual_seed(seed)
+        plain = epoch >= config.epochs - config.plain_epochs
+        self.model.patch_dropout.p = 0.0 if plain else config.patch_dropout
         labels = self.train_split.labels[chosen]
         images, targets = augment(
             self.train_split.images[chosen],
             F.one_hot(labels, len(self.classes)).float(),
             config,
-            plain=epoch >= config.epochs - config.plain_epochs,
+            plain=plain,
         )
         if rank() > 0:
             torch.manual_seed(seed + 500_000_000 * rank())  # its own dropout

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vit.dropout import SHIFTS, Dropout, DropPath, multiplier_pool
+from vit.dropout import SHIFTS, Dropout, DropPath, PatchDropout, multiplier_pool
 
 SHAPE = (300, 17, 24)
 
@@ -33,17 +33,46 @@ def test_drop_path_drops_whole_images() -> None:
     assert (out == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
 
 
-@pytest.mark.parametrize("module", [Dropout(0.5), DropPath(0.5)])
+def patch_dropout(p: float, prefix: int = 1) -> PatchDropout:
+    module = PatchDropout(prefix)
+    module.p = p
+    return module
+
+
+@pytest.mark.parametrize(
+    ("p", "prefix", "kept"),
+    [
+        (0.5, 1, 8),  # half of the sixteen patches
+        (0.5, 2, 8),  # 7.5 of fifteen
+        (0.7, 0, 5),  # 5.1 of seventeen
+        (0.99, 1, 1),  # one at least
+    ],
+)
+def test_patch_dropout_keeps_the_prefix_and_some_patches(p: float, prefix: int, kept: int) -> None:
+    torch.manual_seed(0)
+    x = torch.arange(200.0 * 17 * 2).view(200, 17, 2)
+    out = patch_dropout(p, prefix)(x)
+    assert out.shape == (200, prefix + kept, 2)
+    assert torch.equal(out[:, :prefix], x[:, :prefix])
+    places = (out[:, prefix:, 0] - x[:, :1, 0]) / 2  # which token it was
+    assert all(len(set(row)) == kept and min(row) >= prefix for row in places.tolist())
+    assert len(places.unique()) == 17 - prefix  # in one image or another each is kept
+
+
+@pytest.mark.parametrize("module", [Dropout(0.5), DropPath(0.5), patch_dropout(0.5)])
 def test_the_seed_decides(module: nn.Module) -> None:
+    x = ones().cumsum(1)  # each token another value
     torch.manual_seed(1)
-    first, second = module(ones()), module(ones())
+    first, second = module(x), module(x)
     torch.manual_seed(1)
     multiplier_pool.cache_clear()  # as after a restart
-    assert torch.equal(module(ones()), first)
+    assert torch.equal(module(x), first)
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("module", [Dropout(0.5).eval(), DropPath(0.5).eval(), Dropout(0.0)])
+@pytest.mark.parametrize(
+    "module", [Dropout(0.5).eval(), DropPath(0.5).eval(), patch_dropout(0.5).eval(), Dropout(0.0)]
+)
 def test_identity(module: nn.Module) -> None:
     assert torch.equal(module(ones()), ones())
 

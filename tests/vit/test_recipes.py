@@ -42,6 +42,7 @@ def test_learning_rate(config: TrainConfig, step: int, factor: float) -> None:
         ({"mixup": -0.1}, "mixup is -0.1; it must be at least 0"),
         ({"holdout": -1}, "holdout is -1; it must be at least 0"),
         ({"cutmix": 1.5}, "cutmix is 1.5; it must be in [0, 1]"),
+        ({"patch_dropout": 1.0}, "patch_dropout is 1.0; it must be in [0, 1)"),
         ({"ema_decay": -1.0}, "ema_decay is -1.0; it must be in [0, 1]"),
     ],
 )

@@ -33,6 +33,7 @@ EVERYTHING = dataclasses.replace(
     plain_epochs=1,
     label_smoothing=0.1,
     drop_path=0.2,
+    patch_dropout=0.5,
     ema_decay=0.9,
     pool="mean",
     accumulate=2,
@@ -272,13 +273,15 @@ def test_holdout_never_looks_at_the_test_set(
 
 def test_the_last_epochs_are_plain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(
-        training,
-        "augment",
-        lambda images, targets, _, plain: asked.append(plain) or (images, targets),
-    )
-    make(dataclasses.replace(ADAMW, plain_epochs=1), "run").run()
-    assert asked == [False] * 6 + [True] * 3
+
+    def record(images: Tensor, targets: Tensor, _: TrainConfig, plain: bool) -> tuple:
+        asked.append((plain, trainer.model.patch_dropout.p))
+        return images, targets
+
+    monkeypatch.setattr(training, "augment", record)
+    trainer = make(dataclasses.replace(ADAMW, plain_epochs=1, patch_dropout=0.5), "run")
+    trainer.run()
+    assert asked == [(False, 0.5)] * 6 + [(True, 0.0)] * 3
 
 
 def test_logs_and_pictures(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
