@@ -27,7 +27,7 @@ from ..core import Grounder, Regions, Segmenter
 from ..grounders import GROUNDERS
 from ..pipeline import cut
 from ..segmenters.sam2 import load as load_sam2
-from .scenes import Query, Scene, make_scene, queries
+from .scenes import Query, Scene, make_scene, queries, twin_queries
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
 SCENE_SIZE = 384
@@ -137,8 +137,15 @@ def measure(
         if len(regions):
             mask = segmenter.segment(image, regions).masks.any(axis=0)
         tally.ious.append(mask_iou(mask, target))
-        if query.colour and scene.find(query.name).sum() > query.members.sum():
-            tally.colour.append(right_colour(regions, scene, query))
+
+
+def measure_colour(tally: Tally, name: str, grounder: Grounder, scene: Scene, seed: int) -> None:
+    """Ask a scene for each thing that has a twin of another colour, and add what came back."""
+    image = Image.fromarray(scene.image)
+    for query in twin_queries(scene, np.random.default_rng(seed)):
+        threshold = ENTRIES[name].threshold
+        regions = cut(grounder.ground(image, [query.phrase], threshold), {query.phrase: threshold})
+        tally.colour.append(right_colour(regions, scene, query))
 
 
 def true_box_ious(segmenter: Segmenter, scene: Scene) -> list[float]:
@@ -168,6 +175,7 @@ def evaluate(seed: int, scenes: int, assets: Path) -> dict[str, dict[str, float]
         sam_ious += true_box_ious(segmenter, scene)
         for name, grounder in grounders.items():
             measure(tallies[name], name, grounder, segmenter, scene, i)
+            measure_colour(tallies[name], name, grounder, scene, i)
     table = {name: tally.summary() for name, tally in tallies.items()}
     return table | {"sam2": {"miou": round(float(np.mean(sam_ious)), 3)}}
 

@@ -42,13 +42,13 @@ class Sample:
 SAMPLES = (
     Sample(
         "street",
-        51,
+        114,
         ("green tree", "red car", "blue car", "brown dog"),
         {"the blue car": "blue car", "a dog": "brown dog"},
     ),
     Sample(
         "fruit",
-        83,
+        133,
         ("red apple", "green apple", "yellow banana", "purple grapes", "yellow lemon"),
         {"red apple": "red apple", "a banana": "yellow banana"},
     ),

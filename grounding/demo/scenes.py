@@ -233,6 +233,16 @@ def queries(
     return [found[i] for i in order]
 
 
+def twin_queries(scene: Scene, rng: np.random.Generator) -> list[Query]:
+    """Ask for each of the things that another thing in the scene differs from in colour only."""
+    things = sorted(set(zip(scene.names, scene.colours, strict=True)))
+    return [
+        _query(scene, name, colour, rng)
+        for name, colour in things
+        if scene.may_name_colour(name) and not scene.find(name, colour)[scene.find(name)].all()
+    ]
+
+
 def captions(scenes: Sequence[Scene], rng: np.random.Generator) -> list[list[Query]]:
     """Ask each scene 1 to `MAX_PHRASES` things, mostly few, as users do; 40 % are not there."""
     counts = [1 + int(MAX_PHRASES * rng.random() ** 2) for _ in scenes]

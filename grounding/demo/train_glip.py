@@ -37,8 +37,8 @@ BATCH = 8
 IMAGE_SIZE = 192
 SMALL_SIZE = 128
 CALIBRATION_SCENES = 150
-# An even chance lies a little above .5, where the page starts its threshold.
-EVEN_SCORE = 0.55
+# An even chance lies above .5, where the page starts its threshold.
+EVEN_SCORE = 0.6
 CONFIG = GlipConfig(
     embed_dim=32,
     depths=(2, 2, 2, 1),

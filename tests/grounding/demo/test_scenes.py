@@ -19,6 +19,7 @@ from grounding.demo.scenes import (
     masks_to_boxes,
     present_query,
     queries,
+    twin_queries,
 )
 from grounding.demo.sprites import load_sprites
 
@@ -92,6 +93,26 @@ def test_lookalikes_where_all_things_of_a_colour_are_in_the_scene() -> None:
     assert {sprite.name for sprite in rare} == set(made.names)
     for seed in range(20):
         assert not lookalike_query(made, np.random.default_rng(seed)).members.any()
+
+
+@pytest.mark.parametrize(
+    ("things", "expected"),
+    [
+        (["red car", "blue car"], [("car", "blue"), ("car", "red")]),
+        (["red car", "red car", "blue car"], [("car", "blue"), ("car", "red")]),
+        (["red car", "red car"], []),  # nothing to tell apart
+        (["red car", "blue balloon"], []),  # more than the colour differs
+        ([" zebra", " zebra"], []),  # without a colour
+    ],
+)
+def test_twins_differ_in_colour_only(things: list[str], expected: list[tuple[str, str]]) -> None:
+    colours, names = zip(*(thing.split(" ") for thing in things), strict=True)
+    masks = np.eye(len(things), dtype=bool)[:, None]
+    made = Scene(np.zeros((1, 1, 3), np.uint8), masks, masks_to_boxes(masks), names, colours)
+    asked = twin_queries(made, np.random.default_rng(0))
+    assert [(query.name, query.colour) for query in asked] == expected
+    for query in asked:
+        assert np.array_equal(query.members, made.find(query.name, query.colour))
 
 
 def test_queries_do_not_repeat() -> None:

@@ -115,6 +115,19 @@ def test_a_run_from_exported_weights_sees_other_scenes(tmp_path: Path) -> None:
     assert second.step(0.0) != third.step(0.0)
 
 
+def test_a_run_from_exported_weights_keeps_the_mean_of_all_steps(tmp_path: Path) -> None:
+    first = Run("line", LineRecipe(), tmp_path / "first")
+    first.step(0.0)
+    first.export(tmp_path, scenes=3)
+    second = Run("line", LineRecipe(), tmp_path / "second", start=tmp_path)
+    seen = []
+    for _ in range(30):
+        second.step(0.5)
+        seen.append(second.model.weight.item())
+    expected = np.average(seen, weights=np.arange(1, 31))
+    assert second.average.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_model_starts_from_the_weights_that_ship(name: str) -> None:
     """What is loaded for training answers as what the app loads; the logits' scale may differ."""
