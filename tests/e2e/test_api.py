@@ -113,7 +113,7 @@ def test_negatives_take_their_area_away(web: httpx.Client, prompt: str, left: bo
 
 
 def test_each_phrase_may_have_its_own_threshold(web: httpx.Client) -> None:
-    assert {row["phrase"] for row in segment(web, "the blue car: 0.99, a dog")} == {"a dog"}
+    assert {row["phrase"] for row in segment(web, "the blue car: 1, a dog")} == {"a dog"}
 
 
 def test_each_endpoint_explains_itself(web: httpx.Client) -> None:
