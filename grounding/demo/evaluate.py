@@ -116,15 +116,19 @@ def right_colour(regions: Regions, scene: Scene, query: Query) -> bool:
     return bool(overlap.max() > 0 and query.members[overlap.argmax()])
 
 
+def ask(name: str, grounder: Grounder, image: Image.Image, phrase: str) -> Regions:
+    """Return what the page would show of a phrase: the regions from its grounder's threshold on."""
+    threshold = ENTRIES[name].threshold
+    return cut(grounder.ground(image, [phrase], threshold), {phrase: threshold})
+
+
 def measure(
     tally: Tally, name: str, grounder: Grounder, segmenter: Segmenter, scene: Scene, seed: int
 ) -> None:
     """Ask a scene a few phrases, one at a time, and add what came back."""
     image = Image.fromarray(scene.image)
     for query in queries(scene, PHRASES, ABSENT, np.random.default_rng(seed)):
-        threshold = ENTRIES[name].threshold
-        found = grounder.ground(image, [query.phrase], threshold)
-        regions = cut(found, {query.phrase: threshold})
+        regions = ask(name, grounder, image, query.phrase)
         if name in DETECTORS:
             every = grounder.ground(image, [query.phrase], LOW)
             tally.found += judge(every.boxes, every.scores, scene.boxes[query.members])
@@ -143,8 +147,7 @@ def measure_colour(tally: Tally, name: str, grounder: Grounder, scene: Scene, se
     """Ask a scene for each thing that has a twin of another colour, and add what came back."""
     image = Image.fromarray(scene.image)
     for query in twin_queries(scene, np.random.default_rng(seed)):
-        threshold = ENTRIES[name].threshold
-        regions = cut(grounder.ground(image, [query.phrase], threshold), {query.phrase: threshold})
+        regions = ask(name, grounder, image, query.phrase)
         tally.colour.append(right_colour(regions, scene, query))
 
 
