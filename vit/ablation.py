@@ -32,6 +32,9 @@ STUDIES: dict[str, tuple[Changes, ...]] = {
     "seed": ({"seed": 0}, {"seed": 1}, {"seed": 2}),
 }
 
+# What all rows of a table have in common.
+KEPT = ("epochs", "train_images", "batch_size")
+
 
 def ablate(
     config: TrainConfig, sizes: dict[str, int], data: ImageSet, folder: Path, device: torch.device
@@ -46,11 +49,11 @@ def ablate(
         device: Where to train.
 
     Raises:
-        ValueError: If the rows in the folder are of another number of epochs, or under torchrun.
+        ValueError: If the rows in the folder are of other epochs or pictures, or under torchrun.
     """
     if world_size() > 1:
         raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
-    rows = _read_rows(folder / "ablation.csv", config.epochs)
+    rows = _read_rows(folder / "ablation.csv", config)
     for study, variants in STUDIES.items():
         for changes in variants:
             value = ", ".join(f"{name} {setting}" for name, setting in changes.items())
@@ -67,16 +70,17 @@ def ablate(
         _plot(folder, study, [row for row in rows if row["study"] == study])
 
 
-def _read_rows(path: Path, epochs: int) -> list[dict[str, object]]:
+def _read_rows(path: Path, config: TrainConfig) -> list[dict[str, object]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
         rows: list[dict[str, object]] = list(csv.DictReader(file))
-    if others := {row["epochs"] for row in rows} - {str(epochs)}:
-        raise ValueError(
-            f"{path} has runs of {', '.join(map(str, others))} epochs; give --epochs the same or "
-            "choose another --out"
-        )
+    for name in KEPT:
+        if others := {row[name] for row in rows} - {str(getattr(config, name))}:
+            raise ValueError(
+                f"{path} has runs with {name} {', '.join(sorted(map(str, others)))}; give the same "
+                "or choose another --out"
+            )
     return rows
 
 
@@ -106,7 +110,7 @@ def _train(
     seen = _spread(trainer.train_split, len(trainer.test_split.labels))
     confusion = confusion_matrix(trainer.kept_model, seen, trainer.preprocessing)
     return {
-        "epochs": config.epochs,
+        **{name: getattr(config, name) for name in KEPT},
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "train_accuracy": accuracy(confusion),
         "test_accuracy": trainer.history[-1]["test_accuracy"],

@@ -202,13 +202,32 @@ def hold_out(data: ImageSet, count: int) -> ImageSet:
     images = len(data.train.labels)
     if count >= images:
         raise ValueError(f"holdout is {count}; it must be below the {images} training pictures")
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(0))
-    order = order.to(data.train.labels.device)
-    held, kept = (
-        Split(data.train.images[chosen], data.train.labels[chosen])
+    held, kept = _shuffled_parts(data.train, count)
+    return replace(data, train=kept, test=held, name=f"{data.name} (held-out training pictures)")
+
+
+def take(data: ImageSet, count: int) -> ImageSet:
+    """Return `data` with `count` of its training pictures, always the same ones.
+
+    Raises:
+        ValueError: If there are not that many.
+    """
+    images = len(data.train.labels)
+    if count > images:
+        raise ValueError(f"train_images is {count}; there are {images} training pictures")
+    name = f"{data.name} (trained on {count:,} of {images:,})"
+    return replace(data, train=_shuffled_parts(data.train, count)[0], name=name)
+
+
+def _shuffled_parts(split: Split, count: int) -> tuple[Split, Split]:
+    """Return `count` pictures drawn by one seed for all runs, and the others."""
+    order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
+    order = order.to(split.labels.device)
+    first, rest = (
+        Split(split.images[chosen], split.labels[chosen])
         for chosen in (order[:count], order[count:])
     )
-    return replace(data, train=kept, test=held, name=f"{data.name} (held-out training pictures)")
+    return first, rest
 
 
 def statistics(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,7 @@ class TrainConfig:
         teacher: Whose answers are half of the loss, as `vit/teacher.py` says; empty for nobody.
             With the class token a distillation token learns them, else the head.
         holdout: Training images that are kept apart and tested on instead of the test set.
+        train_images: How many of the training images are used, always the same; 0 for all.
         precision: "fp32", or "bf16" for the matrix products (weights and moments stay float32).
         test_every: Epochs between two test passes, after which the model is written; the last epoch
             is always tested.
@@ -69,6 +70,7 @@ class TrainConfig:
     start: str = ""
     teacher: str = ""
     holdout: int = 0
+    train_images: int = 0
     precision: str = "fp32"
     test_every: int = 1
     seed: int = 0
@@ -80,7 +82,7 @@ class TrainConfig:
         for name in ("lr", "muon_lr", "batch_size", "accumulate", "epochs", "test_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("crop_padding", "mixup", "plain_epochs", "holdout"):
+        for name in ("crop_padding", "mixup", "plain_epochs", "holdout", "train_images"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not 0 <= self.patch_dropout < 1:

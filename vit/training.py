@@ -33,7 +33,7 @@ from vit.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from vit.data import ImageSet, hold_out, normalize, statistics
+from vit.data import ImageSet, hold_out, normalize, statistics, take
 from vit.distributed import rank, total, world_size
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViT, ViTConfig
@@ -145,12 +145,13 @@ class Trainer:
         """Build the model and the optimisers of `config`; nothing is written yet.
 
         Raises:
-            ValueError: If a batch has fewer images than parts, too many are held out or the
-                teacher does not know the classes.
+            ValueError: If a batch has fewer images than parts, there are fewer pictures than are
+                held out or taken, or the teacher does not know the classes.
         """
         torch.manual_seed(config.seed)
         self.config, self.folder, self.device = config, folder, device
         data = hold_out(data, config.holdout) if config.holdout else data
+        data = take(data, config.train_images) if config.train_images else data
         self.classes, self.data_name = data.classes, data.name
         self.train_split, self.test_split = data.train.to(device), data.test.to(device)
         self.batch_size = min(config.batch_size, len(data.train.labels))
@@ -400,6 +401,9 @@ class Trainer:
         """
         path = self.folder / "state.safetensors"
         tensors, facts = load_tensors(path)
+        # A run from before a field was added did what the default says now.
+        facts["train_config"] = asdict(TrainConfig()) | facts["train_config"]
+        facts["config"] = asdict(ViTConfig()) | facts["config"]
         planned = facts["train_config"]["epochs"]
         given = asdict(self.config) | {"epochs": planned}  # more of them are welcome
         for name, value in {"train_config": given, "config": asdict(self.model.config)}.items():

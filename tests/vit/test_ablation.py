@@ -97,9 +97,11 @@ def test_a_stopped_run_goes_on(
     assert steps[0] == 1
 
 
-def test_other_epochs_are_refused(tmp_path: Path, tiny_set: ImageSet) -> None:
-    report.write_csv(tmp_path / "ablation.csv", [{"study": "x", "value": "y", "epochs": 5}])
-    with pytest.raises(ValueError, match=r"has runs of 5 epochs; give --epochs the same"):
+@pytest.mark.parametrize("name", ablation.KEPT)
+def test_rows_of_other_runs_are_refused(tmp_path: Path, tiny_set: ImageSet, name: str) -> None:
+    kept = {key: getattr(CONFIG, key) for key in ablation.KEPT}
+    report.write_csv(tmp_path / "ablation.csv", [{"study": "x", "value": "y", **kept, name: 5}])
+    with pytest.raises(ValueError, match=f"has runs with {name} 5; give the same"):
         ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
 
 

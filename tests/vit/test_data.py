@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vit.data import ImageSet, hold_out, load_image_folder, normalize
+from vit.data import ImageSet, hold_out, load_image_folder, normalize, take
 
 COLOURS = {"cat": (200, 10, 20), "dog": (10, 200, 20)}
 
@@ -116,6 +116,21 @@ def test_hold_out(tiny_set: ImageSet) -> None:
     assert data.name == "colours (held-out training pictures)"
     with pytest.raises(ValueError, match="holdout is 13; it must be below the 13 training"):
         hold_out(tiny_set, 13)
+
+
+@pytest.mark.parametrize("count", [1, 5, 13])
+def test_take(tiny_set: ImageSet, count: int) -> None:
+    data = take(tiny_set, count)
+    assert torch.equal(data.train.images, take(tiny_set, count).train.images)
+    assert data.train.images.flatten(1).unique(dim=0).shape[0] == count
+    assert torch.equal(data.train.images.amax((2, 3)).argmax(1), data.train.labels)
+    assert data.test is tiny_set.test
+    assert data.name == f"colours (trained on {count} of 13)"
+
+
+def test_too_many_cannot_be_taken(tiny_set: ImageSet) -> None:
+    with pytest.raises(ValueError, match="train_images is 14; there are 13 training pictures"):
+        take(tiny_set, 14)
 
 
 def assert_colours(data: ImageSet) -> None:

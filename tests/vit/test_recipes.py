@@ -41,6 +41,7 @@ def test_learning_rate(config: TrainConfig, step: int, factor: float) -> None:
         ({"accumulate": 0}, "accumulate is 0; it must be above 0"),
         ({"mixup": -0.1}, "mixup is -0.1; it must be at least 0"),
         ({"holdout": -1}, "holdout is -1; it must be at least 0"),
+        ({"train_images": -1}, "train_images is -1; it must be at least 0"),
         ({"cutmix": 1.5}, "cutmix is 1.5; it must be in [0, 1]"),
         ({"patch_dropout": 1.0}, "patch_dropout is 1.0; it must be in [0, 1)"),
         ({"ema_decay": -1.0}, "ema_decay is -1.0; it must be in [0, 1]"),

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 import signal
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vit import report, training
-from vit.checkpoint import Preprocessing, load_checkpoint, load_tensors
+from vit.checkpoint import Preprocessing, load_checkpoint, load_tensors, save_tensors
 from vit.data import ImageSet
 from vit.evaluation import accuracy, confusion_matrix, predict
 from vit.model import ViT, ViTConfig
@@ -135,6 +136,20 @@ def test_resume_refuses_another_recipe(make: Make) -> None:
         ValueError, match=re.escape("was trained with {'lr': 0.003}; give the same")
     ):
         other.resume()
+
+
+def test_a_state_without_a_newer_field_is_resumed(make: Make) -> None:
+    trainer = make(ADAMW, "run")
+    trainer.train_step()
+    trainer.save_state()
+    path = trainer.folder / "state.safetensors"
+    tensors, facts = load_tensors(path)
+    for kind, field in (("train_config", "train_images"), ("config", "drop_path")):
+        del facts[kind][field]
+    save_tensors(path, tensors, {key: json.dumps(value) for key, value in facts.items()})
+    again = make(ADAMW, "run")
+    again.resume()
+    assert again.step == 1
 
 
 def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> None:
@@ -269,6 +284,14 @@ def test_holdout_never_looks_at_the_test_set(
     metrics = load_checkpoint(trainer.folder / "model.safetensors").metrics
     assert metrics["test_images"] == 5
     assert metrics["data"] == "colours (held-out training pictures)"
+
+
+def test_training_on_a_part(make: Make, tiny_set: ImageSet) -> None:
+    trainer = make(dataclasses.replace(ADAMW, train_images=5, holdout=4), "run")
+    assert len(trainer.train_split.labels) == 5
+    seen = {tuple(image) for image in trainer.train_split.images.flatten(1).tolist()}
+    held = {tuple(image) for image in trainer.test_split.images.flatten(1).tolist()}
+    assert len(held) == 4 and not seen & held
 
 
 def test_the_last_epochs_are_plain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
