@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
@@ -37,82 +36,12 @@ from vit.data import ImageSet, hold_out, normalize, statistics, take
 from vit.distributed import rank, total, world_size
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViT, ViTConfig
-from vit.muon import Muon
+from vit.objective import Objective
+from vit.optimizers import build_optimizers, moving_average
 from vit.recipes import TrainConfig, learning_rate
 from vit.start import start_from
+from vit.state import check_run, pack, unpack
 from vit.teacher import load_teacher
-
-
-def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
-    """Return the optimisers of a recipe; vectors and embeddings are never decayed."""
-    matrices = [(n, p) for n, p in model.blocks.named_parameters() if p.ndim == 2]
-    inside = {id(p) for _, p in matrices}
-    others = [p for p in model.parameters() if id(p) not in inside]
-    if config.optimizer != "muon":
-        groups = [{"params": [p for _, p in matrices]}, {"params": others, "weight_decay": 0.0}]
-        kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
-        return [kind(groups, lr=config.lr, weight_decay=config.weight_decay)]
-    groups = [
-        {"params": [p for n, p in matrices if "qkv" in n], "split": 3},
-        {"params": [p for n, p in matrices if "qkv" not in n]},
-    ]
-    return [
-        Muon(
-            groups,
-            lr=config.muon_lr,
-            weight_decay=config.weight_decay,
-            precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
-        ),
-        AdamW(others, lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-
-
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Return the update of a running mean of weights, for torch's `AveragedModel`.
-
-    The decay rises to `decay` as (1 + n) / (10 + n) after n updates, so that a short run does not
-    end with a mean over its beginning.
-    """
-
-    def update(mean: Tensor, weight: Tensor, updates: Tensor) -> Tensor:
-        now = ((1 + updates) / (10 + updates)).clamp(max=decay)
-        return weight.lerp(mean, now.to(weight.dtype))
-
-    return update
-
-
-class Objective(nn.Module):
-    """The loss as one module with the model, as DistributedDataParallel wants it."""
-
-    def __init__(self, model: ViT, label_smoothing: float) -> None:
-        super().__init__()
-        self.model, self.label_smoothing = model, label_smoothing
-
-    def forward(self, images: Tensor, targets: Tensor, taught: Tensor | None) -> Tensor:
-        """Return the loss, summed over the batch.
-
-        Args:
-            images: Normalised images (B, 3, S, S), float.
-            targets: float (B, K), rows sum to 1.
-            taught: The teacher's logits (B, K), whose answers are half of the loss: its labels for
-                the distillation token (DeiT: Touvron et al., ICML 2021, arXiv 2012.12877), or,
-                where there is no such token, its probabilities (Hinton et al., arXiv 1503.02531).
-        """
-        if taught is None:
-            return self._loss(self.model(images), targets)
-        if self.model.config.distilled:
-            logits, learner = self.model.forward_heads(images)
-            wanted = taught.argmax(1)
-        else:
-            logits = learner = self.model(images)
-            wanted = taught.softmax(1)
-        distillation = F.cross_entropy(learner.float(), wanted, reduction="sum")
-        return 0.5 * (self._loss(logits, targets) + distillation)
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(
-            logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum"
-        )
 
 
 @contextmanager
@@ -372,13 +301,6 @@ class Trainer:
 
     def save_state(self) -> None:
         """Write `state.safetensors`, from which `resume` goes on bit for bit on a CPU."""
-        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        tensors["epoch_loss"] = self.epoch_loss
-        if self.ema:
-            tensors |= {f"ema.{name}": t for name, t in self.ema.state_dict().items()}
-        for i, optimizer in enumerate(self.optimizers):
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{i}.{index}.{name}": t for name, t in state.items()}
         facts: dict[str, Any] = {
             "step": self.step,
             "history": self.history,
@@ -388,6 +310,7 @@ class Trainer:
             "config": asdict(self.model.config),
         }
         metadata = {key: json.dumps(value) for key, value in facts.items()}
+        tensors = pack(self._modules, self.optimizers) | {"epoch_loss": self.epoch_loss}
         save_tensors(self.folder / "state.safetensors", tensors, metadata)
 
     def resume(self) -> None:
@@ -401,35 +324,14 @@ class Trainer:
         """
         path = self.folder / "state.safetensors"
         tensors, facts = load_tensors(path)
-        # A run from before a field was added did what the default says now.
-        facts["train_config"] = asdict(TrainConfig()) | facts["train_config"]
-        facts["config"] = asdict(ViTConfig()) | facts["config"]
-        planned = facts["train_config"]["epochs"]
-        given = asdict(self.config) | {"epochs": planned}  # more of them are welcome
-        for name, value in {"train_config": given, "config": asdict(self.model.config)}.items():
-            if facts[name] != value:
-                other = {k: facts[name].get(k) for k in value if facts[name].get(k) != value[k]}
-                raise ValueError(f"{path} was trained with {other}; give the same flags to resume")
-        if self.config.epochs < planned:
-            raise ValueError(
-                f"{path} is of a run of {planned} epochs; to resume give as many or more, "
-                f"not {self.config.epochs}"
-            )
+        planned = check_run(path, facts, self.config, self.model.config)
         self.step, self.history, self.seconds = facts["step"], facts["history"], facts["seconds"]
         self.lengthened = facts.get("lengthened", [])
         if self.config.epochs > planned:
             self.lengthened = [*self.lengthened, {"step": self.step, "epochs": planned}]
-        self.model.load_state_dict(_under("model.", tensors))
+        unpack(tensors, self._modules, self.optimizers)
         self.epoch_loss.copy_(tensors["epoch_loss"])
-        if self.ema:
-            self.ema.load_state_dict(_under("ema.", tensors))
-        for i, optimizer in enumerate(self.optimizers):
-            states: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in _under(f"optimizer.{i}.", tensors).items():
-                index, name = key.split(".", 1)
-                states.setdefault(int(index), {})[name] = tensor
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
 
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model} | ({"ema": self.ema} if self.ema else {})

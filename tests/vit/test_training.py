@@ -1,6 +1,4 @@
 import dataclasses
-import json
-import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from vit import report, training
-from vit.checkpoint import Preprocessing, load_checkpoint, load_tensors, save_tensors
+from vit.checkpoint import load_checkpoint, load_tensors
 from vit.data import ImageSet
-from vit.evaluation import accuracy, confusion_matrix, predict
+from vit.evaluation import confusion_matrix
 from vit.model import ViT, ViTConfig
 from vit.recipes import TrainConfig, build_model_config, learning_rate
-from vit.training import (
-    Objective,
-    Trainer,
-    build_optimizers,
-    moving_average,
-)
+from vit.training import Trainer
 
 ADAM = TrainConfig(optimizer="adam", batch_size=4, epochs=3, crop_padding=1, lr=3e-3)
 ADAMW = dataclasses.replace(ADAM, optimizer="adamw")
@@ -40,10 +33,6 @@ EVERYTHING = dataclasses.replace(
     accumulate=2,
     holdout=1,
 )
-OPTIMIZERS = pytest.mark.parametrize(
-    "config", [ADAM, ADAMW, MUON], ids=lambda config: config.optimizer
-)
-
 RECIPE_FIELDS = ("dropout", "drop_path", "pool", "stem", "distilled")
 
 Make = Callable[[TrainConfig, str], Trainer]
@@ -129,29 +118,6 @@ def test_processes_stop_together(make: Make, monkeypatch: pytest.MonkeyPatch) ->
     assert trainer.step == 0
 
 
-def test_resume_refuses_another_recipe(make: Make) -> None:
-    make(ADAMW, "run").save_state()
-    other = make(dataclasses.replace(ADAMW, lr=0.5), "run")
-    with pytest.raises(
-        ValueError, match=re.escape("was trained with {'lr': 0.003}; give the same")
-    ):
-        other.resume()
-
-
-def test_a_state_without_a_newer_field_is_resumed(make: Make) -> None:
-    trainer = make(ADAMW, "run")
-    trainer.train_step()
-    trainer.save_state()
-    path = trainer.folder / "state.safetensors"
-    tensors, facts = load_tensors(path)
-    for kind, field in (("train_config", "train_images"), ("config", "drop_path")):
-        del facts[kind][field]
-    save_tensors(path, tensors, {key: json.dumps(value) for key, value in facts.items()})
-    again = make(ADAMW, "run")
-    again.resume()
-    assert again.step == 1
-
-
 def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> None:
     """Six steps of two epochs are done; the next one is the seventh of four epochs."""
     make(dataclasses.replace(MUON, epochs=2), "run").run()
@@ -168,18 +134,12 @@ def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> Non
     assert saved.recipe["epochs"] == saved.metrics["epochs"] == 4
 
 
-def test_resume_refuses_fewer_epochs(make: Make) -> None:
-    make(ADAMW, "run").save_state()
-    with pytest.raises(ValueError, match="a run of 3 epochs; to resume give as many or more"):
-        make(dataclasses.replace(ADAMW, epochs=2), "run").resume()
-
-
 def test_resume_needs_a_state(make: Make) -> None:
     with pytest.raises(ValueError, match=r"state\.safetensors is not a checkpoint"):
         make(ADAMW, "nothing").resume()
 
 
-@OPTIMIZERS
+@pytest.mark.parametrize("config", [ADAM, ADAMW, MUON], ids=lambda config: config.optimizer)
 def test_learns_and_the_checkpoint_loads(
     make: Make, tiny_set: ImageSet, config: TrainConfig
 ) -> None:
@@ -245,15 +205,6 @@ def test_the_running_mean_is_what_is_tested_and_kept(
     torch.testing.assert_close(kept.head.weight, mean)
     assert_equal_weights(kept, tested[-1])
     assert not torch.equal(kept.head.weight, weights[-1])
-
-
-@pytest.mark.parametrize(
-    ("updates", "decay"),
-    [(1, 2 / 11), (8, 0.5), (10_000, 0.99)],  # an early mean is young
-)
-def test_moving_average(updates: int, decay: float) -> None:
-    got = moving_average(0.99)(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(updates))
-    assert float(got) == pytest.approx(decay)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -335,32 +286,6 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_steps(make: Make) -> None:
     assert trainer.history[0]["loss"] == pytest.approx(float(sum(losses) / 3))
 
 
-def test_distillation_is_half_of_the_loss(tiny_config: ViTConfig) -> None:
-    model = ViT(dataclasses.replace(tiny_config, distilled=True)).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    targets, answers = torch.eye(3)[[0, 1, 2, 0, 1]], [2, 2, 1, 1, 0]
-    taught = torch.randn(5, 3) + 9 * torch.eye(3)[answers]
-    logits, distilled = model.forward_heads(images)
-    first = -(targets * logits.log_softmax(1)).sum()
-    second = -distilled.log_softmax(1)[range(5), answers].sum()
-    got = Objective(model, label_smoothing=0.0)(images, targets, taught)
-    torch.testing.assert_close(got, (first + second) / 2)
-
-
-def test_without_its_token_the_head_learns_the_teachers_probabilities(
-    make_model: Callable[..., ViT],
-) -> None:
-    model = make_model(pool="mean")
-    images, taught = torch.randn(2, 3, 8, 8), torch.tensor([[0.0, 1.0, 2.0], [5.0, 0.0, 0.0]])
-    targets = torch.eye(3)[[0, 1]]
-    logs = model(images).log_softmax(1)
-    wanted = (targets + taught.softmax(1)) / 2
-    got = Objective(model, label_smoothing=0.0)(images, targets, taught)
-    torch.testing.assert_close(got, -(wanted * logs).sum())
-
-
 def test_a_student_is_taught_what_it_sees(make: Make, tiny_checkpoint: Path) -> None:
     """Its second head learns the teacher's answers to the augmented images."""
     student = make(dataclasses.replace(ADAMW, teacher=str(tiny_checkpoint)), "student")
@@ -391,27 +316,6 @@ def test_every_picture_once_an_epoch(make: Make) -> None:
     assert orders[0] != orders[1]
 
 
-def test_the_confusion_matrix_counts_the_answers(make: Make, tiny_set: ImageSet) -> None:
-    trainer = make(dataclasses.replace(ADAMW, epochs=1), "run")
-    answers = predict(trainer.model, tiny_set.test, Preprocessing())
-    assert (answers.dtype, answers.shape) == (torch.int64, (9,))
-    expected = [[0] * 3 for _ in range(3)]
-    for truth, answer in zip(tiny_set.test.labels.tolist(), answers.tolist(), strict=True):
-        expected[truth][answer] += 1
-    confusion = confusion_matrix(trainer.model, tiny_set.test, Preprocessing())
-    assert confusion.tolist() == expected
-    right = (answers == tiny_set.test.labels).sum() / 9
-    assert accuracy(confusion) == pytest.approx(float(right))
-
-
-def test_predict_leaves_the_mode_as_it_was(make: Make, tiny_set: ImageSet) -> None:
-    model = make(ADAMW, "run").model
-    for mode in (True, False):
-        model.train(mode)
-        predict(model, tiny_set.test, Preprocessing())
-        assert model.training is mode
-
-
 def test_learning_rate_reaches_the_optimizers(make: Make) -> None:
     trainer = make(MUON, "run")
     trainer.step = 5
@@ -420,18 +324,6 @@ def test_learning_rate_reaches_the_optimizers(make: Make) -> None:
     muon, adamw = trainer.optimizers
     assert {group["lr"] for group in muon.param_groups} == {0.02 * factor}
     assert {group["lr"] for group in adamw.param_groups} == {3e-3 * factor}
-
-
-@OPTIMIZERS
-def test_every_weight_has_one_optimizer_and_only_matrices_decay(
-    make: Make, config: TrainConfig
-) -> None:
-    model = make(config, "run").model
-    groups = [group for o in build_optimizers(model, config) for group in o.param_groups]
-    held = [id(p) for group in groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters())
-    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
-    assert decayed == {id(p) for p in model.blocks.parameters() if p.ndim == 2}
 
 
 def test_a_run_begins_with_weights_and_says_so(make: Make, tiny_checkpoint: Path) -> None:

@@ -1,0 +1,34 @@
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from vit.model import ViT, ViTConfig
+from vit.objective import Objective
+
+
+def test_distillation_is_half_of_the_loss(tiny_config: ViTConfig) -> None:
+    model = ViT(dataclasses.replace(tiny_config, distilled=True)).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    targets, answers = torch.eye(3)[[0, 1, 2, 0, 1]], [2, 2, 1, 1, 0]
+    taught = torch.randn(5, 3) + 9 * torch.eye(3)[answers]
+    logits, distilled = model.forward_heads(images)
+    first = -(targets * logits.log_softmax(1)).sum()
+    second = -distilled.log_softmax(1)[range(5), answers].sum()
+    got = Objective(model, label_smoothing=0.0)(images, targets, taught)
+    torch.testing.assert_close(got, (first + second) / 2)
+
+
+def test_without_its_token_the_head_learns_the_teachers_probabilities(
+    make_model: Callable[..., ViT],
+) -> None:
+    model = make_model(pool="mean")
+    images, taught = torch.randn(2, 3, 8, 8), torch.tensor([[0.0, 1.0, 2.0], [5.0, 0.0, 0.0]])
+    targets = torch.eye(3)[[0, 1]]
+    logs = model(images).log_softmax(1)
+    wanted = (targets + taught.softmax(1)) / 2
+    got = Objective(model, label_smoothing=0.0)(images, targets, taught)
+    torch.testing.assert_close(got, -(wanted * logs).sum())

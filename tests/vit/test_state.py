@@ -1,0 +1,74 @@
+import copy
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vit.model import ViT, ViTConfig
+from vit.optimizers import build_optimizers
+from vit.recipes import TrainConfig
+from vit.state import check_run, pack, unpack
+
+PATH = Path("run/state.safetensors")
+CONFIG = TrainConfig(epochs=3, lr=3e-3)
+MODEL = ViTConfig()
+
+
+def facts(**without: str) -> dict[str, Any]:
+    """Return the metadata of a run of CONFIG and MODEL, as from before the fields `without`."""
+    found = {"train_config": dataclasses.asdict(CONFIG), "config": dataclasses.asdict(MODEL)}
+    for kind, field in without.items():
+        del found[kind][field]
+    return found
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_unpacked_is_what_was_packed(make_model: Callable[..., ViT], optimizer: str) -> None:
+    """Weights and moments after a step come back in a model of other weights, without moments."""
+    config = TrainConfig(optimizer=optimizer)
+    model, other = make_model().train(), make_model().train()
+    optimizers, others = build_optimizers(model, config), build_optimizers(other, config)
+    model(torch.ones(1, 3, 8, 8)).square().sum().backward()
+    for each in optimizers:
+        each.step()
+    tensors = copy.deepcopy(pack({"model": model}, optimizers))
+    assert any(name.startswith("optimizer.0.0.") for name in tensors)
+    assert not torch.equal(other.head.weight, model.head.weight)
+    unpack(tensors, {"model": other}, others)
+    again = pack({"model": other}, others)
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"),
+    [
+        (facts(), 3),
+        (facts(), 9),  # more epochs are welcome
+        (facts(train_config="train_images"), 3),  # saved before there was this flag
+        (facts(config="drop_path"), 3),
+    ],
+)
+def test_the_same_run_goes_on(given: dict[str, Any], epochs: int) -> None:
+    assert check_run(PATH, given, dataclasses.replace(CONFIG, epochs=epochs), MODEL) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "message"),
+    [
+        ({"lr": 0.5}, {}, "was trained with {'lr': 0.003}; give the same flags"),
+        ({}, {"depth": 2}, "was trained with {'depth': 6}; give the same flags"),
+        ({"seed": 1, "lr": 1.0}, {}, "was trained with {'lr': 0.003, 'seed': 0}; give the same"),
+        ({"epochs": 2}, {}, "of a run of 3 epochs; to resume give as many or more, not 2"),
+    ],
+)
+def test_another_run_is_refused(
+    config: dict[str, Any], model: dict[str, Any], message: str
+) -> None:
+    changed = dataclasses.replace(CONFIG, **config), dataclasses.replace(MODEL, **model)
+    with pytest.raises(ValueError, match=re.escape(f"{PATH} ") + ".*" + re.escape(message)):
+        check_run(PATH, facts(), *changed)

@@ -1,0 +1,70 @@
+"""The tensors of a stopped run, by names, and whether a run may go on from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vit.model import ViTConfig
+from vit.recipes import TrainConfig
+
+
+def pack(modules: Mapping[str, nn.Module], optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """Return the tensors of modules and of the optimisers' moments, named by whose they are."""
+    tensors = {
+        f"{owner}.{name}": tensor
+        for owner, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    for i, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{index}.{name}": t for name, t in state.items()}
+    return tensors
+
+
+def unpack(
+    tensors: Mapping[str, Tensor],
+    modules: Mapping[str, nn.Module],
+    optimizers: Sequence[Optimizer],
+) -> None:
+    """Give modules and optimisers the tensors that `pack` returned."""
+    for owner, module in modules.items():
+        module.load_state_dict(_under(f"{owner}.", tensors))
+    for i, optimizer in enumerate(optimizers):
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _under(f"optimizer.{i}.", tensors).items():
+            index, name = key.split(".", 1)
+            states.setdefault(int(index), {})[name] = tensor
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+
+
+def check_run(path: Path, facts: Mapping[str, Any], config: TrainConfig, model: ViTConfig) -> int:
+    """Return the number of epochs that the run of a state was planned with.
+
+    Args:
+        path: The state's file, for the message.
+        facts: Its metadata, with the fields of both configs as "train_config" and "config".
+        config: The recipe that is to go on; it may have more epochs.
+        model: Its architecture.
+
+    Raises:
+        ValueError: If recipe or architecture differ, or fewer epochs are asked for.
+    """
+    # A run from before a field was added did what the default says now.
+    ran = asdict(TrainConfig()) | asdict(ViTConfig()) | facts["train_config"] | facts["config"]
+    given = asdict(config) | asdict(model)
+    if other := {k: ran[k] for k in given if k != "epochs" and ran[k] != given[k]}:
+        raise ValueError(f"{path} was trained with {other}; give the same flags to resume")
+    if config.epochs < ran["epochs"]:
+        raise ValueError(
+            f"{path} is of a run of {ran['epochs']} epochs; to resume give as many or more, "
+            f"not {config.epochs}"
+        )
+    return ran["epochs"]
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
