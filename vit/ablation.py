@@ -32,9 +32,6 @@ STUDIES: dict[str, tuple[Changes, ...]] = {
     "seed": ({"seed": 0}, {"seed": 1}, {"seed": 2}),
 }
 
-# What all rows of a table have in common.
-KEPT = ("epochs", "train_images", "batch_size")
-
 
 def ablate(
     config: TrainConfig, sizes: dict[str, int], data: ImageSet, folder: Path, device: torch.device
@@ -49,11 +46,12 @@ def ablate(
         device: Where to train.
 
     Raises:
-        ValueError: If the rows in the folder are of other epochs or pictures, or under torchrun.
+        ValueError: If the rows in the folder vary another recipe, or under torchrun.
     """
     if world_size() > 1:
         raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
-    rows = _read_rows(folder / "ablation.csv", config)
+    recipe = _describe(config, sizes)
+    rows = _read_rows(folder / "ablation.csv", recipe)
     for study, variants in STUDIES.items():
         for changes in variants:
             value = ", ".join(f"{name} {setting}" for name, setting in changes.items())
@@ -63,23 +61,34 @@ def ablate(
             numbers = _train(config, sizes, changes, data, folder / "runs", device)
             if numbers is None:
                 return
-            rows.append({"study": study, "value": value} | numbers)
+            rows.append({"study": study, "value": value} | numbers | {"recipe": recipe})
             report.write_csv(folder / "ablation.csv", rows)
     _write_markdown(folder / "ablation.md", rows)
     for study in STUDIES:
         _plot(folder, study, [row for row in rows if row["study"] == study])
 
 
-def _read_rows(path: Path, config: TrainConfig) -> list[dict[str, object]]:
+def _settings(config: TrainConfig, sizes: dict[str, int]) -> dict[str, object]:
+    return asdict(config) | asdict(build_model_config(config, **sizes))
+
+
+def _describe(config: TrainConfig, sizes: dict[str, int]) -> str:
+    """Say in which flags a recipe differs from the reference one."""
+    usual = _settings(TrainConfig(), {})
+    settings = _settings(config, sizes)
+    return " ".join(f"{k}={settings[k]}" for k in usual if settings[k] != usual[k])
+
+
+def _read_rows(path: Path, recipe: str) -> list[dict[str, object]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
         rows: list[dict[str, object]] = list(csv.DictReader(file))
-    for name in KEPT:
-        if others := {row[name] for row in rows} - {str(getattr(config, name))}:
+    for row in rows:
+        if row.get("recipe") != recipe:
             raise ValueError(
-                f"{path} has runs with {name} {', '.join(sorted(map(str, others)))}; give the same "
-                "or choose another --out"
+                f"{path} has runs of the reference recipe with {row.get("recipe")!r}, and {recipe!r} "
+                "was asked for; give the same flags or choose another --out"
             )
     return rows
 
@@ -93,14 +102,13 @@ def _train(
     device: torch.device,
 ) -> dict[str, object] | None:
     """Return the numbers of one run, or None if it was stopped before its end."""
-    base, base_model = config, build_model_config(config, **sizes)
-    config = replace(base, **{k: v for k, v in changes.items() if hasattr(base, k)})
-    sizes = sizes | {k: v for k, v in changes.items() if not hasattr(base, k)}
-    model_config = build_model_config(config, **sizes)
-    before, after = (asdict(c) | asdict(m) for c, m in ((base, base_model), (config, model_config)))
+    before = _settings(config, sizes)
+    sizes = sizes | {k: v for k, v in changes.items() if not hasattr(config, k)}
+    config = replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)})
+    after = _settings(config, sizes)
     # Studies that share a setting share its run.
     name = "-".join(f"{k}={after[k]}" for k in before if after[k] != before[k]) or "base"
-    model_config = replace(model_config, num_classes=len(data.classes))
+    model_config = build_model_config(config, **sizes, num_classes=len(data.classes))
     trainer = Trainer(config, model_config, data, folder / name, device)
     if (trainer.folder / "state.safetensors").exists():
         trainer.resume()
@@ -110,7 +118,7 @@ def _train(
     seen = _spread(trainer.train_split, len(trainer.test_split.labels))
     confusion = confusion_matrix(trainer.kept_model, seen, trainer.preprocessing)
     return {
-        **{name: getattr(config, name) for name in KEPT},
+        "epochs": config.epochs,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "train_accuracy": accuracy(confusion),
         "test_accuracy": trainer.history[-1]["test_accuracy"],
@@ -125,8 +133,12 @@ def _spread(split: Split, count: int) -> Split:
 
 
 def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:
-    lines = ["| study | setting | parameters | train accuracy | test accuracy | minutes |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        f"The reference recipe with {rows[0]['recipe'] or 'nothing changed'}, and of this:",
+        "",
+        "| study | setting | parameters | train accuracy | test accuracy | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         train, test = (f"{100 * float(str(row[f'{x}_accuracy'])):.1f} %" for x in ("train", "test"))
         lines.append(

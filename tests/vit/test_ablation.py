@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,9 @@ def test_table_and_plots(tmp_path: Path, tiny_set: ImageSet, trained: list[str])
     assert int(rows[1]["parameters"]) > int(rows[0]["parameters"])  # larger patches to embed
     assert all(0 <= float(row["train_accuracy"]) <= 1 for row in rows)
     table = (tmp_path / "ablation.md").read_text().splitlines()
-    assert len(table) == 2 + len(rows)
-    assert len({line.count("|") for line in table}) == 1
+    assert "with batch_size=4 epochs=1" in table[0]
+    assert len(table) == 4 + len(rows)
+    assert len({line.count("|") for line in table[2:]}) == 1
     for name in ("patch-size.png", "optimizer.png"):
         assert (tmp_path / name).stat().st_size > 5000
 
@@ -97,12 +99,17 @@ def test_a_stopped_run_goes_on(
     assert steps[0] == 1
 
 
-@pytest.mark.parametrize("name", ablation.KEPT)
-def test_rows_of_other_runs_are_refused(tmp_path: Path, tiny_set: ImageSet, name: str) -> None:
-    kept = {key: getattr(CONFIG, key) for key in ablation.KEPT}
-    report.write_csv(tmp_path / "ablation.csv", [{"study": "x", "value": "y", **kept, name: 5}])
-    with pytest.raises(ValueError, match=f"has runs with {name} 5; give the same"):
-        ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+@pytest.mark.parametrize(
+    ("config", "sizes"),
+    [({"epochs": 5}, {}), ({"train_images": 5}, {}), ({}, {"patch_size": 2}), ({}, {"depth": 2})],
+)
+def test_rows_of_another_recipe_are_refused(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str], config: dict, sizes: dict
+) -> None:
+    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    wanted = "with 'batch_size=4 epochs=1 crop_padding=1 image_size=8 .*' was asked for; give the"
+    with pytest.raises(ValueError, match=wanted):
+        ablate(replace(CONFIG, **config), SIZES | sizes, tiny_set, tmp_path, CPU)
 
 
 def test_one_process_is_needed(
