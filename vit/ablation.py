@@ -84,12 +84,11 @@ def _read_rows(path: Path, recipe: str) -> list[dict[str, object]]:
         return []
     with path.open(newline="") as file:
         rows: list[dict[str, object]] = list(csv.DictReader(file))
-    for row in rows:
-        if row.get("recipe") != recipe:
-            raise ValueError(
-                f"{path} has runs of the reference recipe with {row.get("recipe")!r}, and {recipe!r} "
-                "was asked for; give the same flags or choose another --out"
-            )
+    if others := {row.get("recipe") for row in rows} - {recipe}:
+        raise ValueError(
+            f"{path} has runs of the reference recipe with {others.pop()!r}, and {recipe!r} "
+            "was asked for; give the same flags or choose another --out"
+        )
     return rows
 
 
