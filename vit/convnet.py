@@ -4,8 +4,10 @@
     python train_vit.py --recipe fine --teacher convnet:runs/teacher.safetensors ...
 
 Convolutions know from the start that neighbouring pixels belong together; a transformer has to
-learn it from the 50,000 pictures. The layers and the whitening start are those of Keller Jordan,
-"94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (https://arxiv.org/abs/2404.00498).
+learn it from the 50,000 pictures. Sixteen epochs, an hour on one core of an AMD EPYC, give 89.65 %
+(CIFAR-10, JPEG re-encoded copy, all 10,000 test pictures, one run). The layers and the whitening
+start are those of Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024
+(https://arxiv.org/abs/2404.00498).
 """
 
 import argparse
