@@ -74,9 +74,11 @@ def _settings(config: TrainConfig, sizes: dict[str, int]) -> dict[str, object]:
 
 def _describe(config: TrainConfig, sizes: dict[str, int]) -> str:
     """Say in which flags a recipe differs from the reference one."""
-    usual = _settings(TrainConfig(), {})
-    settings = _settings(config, sizes)
-    return " ".join(f"{k}={settings[k]}" for k in usual if settings[k] != usual[k])
+    return " ".join(_changed(_settings(TrainConfig(), {}), _settings(config, sizes)))
+
+
+def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    return [f"{name}={after[name]}" for name in before if after[name] != before[name]]
 
 
 def _read_rows(path: Path, recipe: str) -> list[dict[str, object]]:
@@ -104,9 +106,8 @@ def _train(
     before = _settings(config, sizes)
     sizes = sizes | {k: v for k, v in changes.items() if not hasattr(config, k)}
     config = replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)})
-    after = _settings(config, sizes)
     # Studies that share a setting share its run.
-    name = "-".join(f"{k}={after[k]}" for k in before if after[k] != before[k]) or "base"
+    name = "-".join(_changed(before, _settings(config, sizes))) or "base"
     model_config = build_model_config(config, **sizes, num_classes=len(data.classes))
     trainer = Trainer(config, model_config, data, folder / name, device)
     if (trainer.folder / "state.safetensors").exists():
