@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,15 @@ def test_processes_stop_together(make: Make, monkeypatch: pytest.MonkeyPatch) ->
     assert trainer.step == 0
 
 
+def test_resume_refuses_another_recipe(make: Make) -> None:
+    make(ADAMW, "run").save_state()
+    other = make(dataclasses.replace(ADAMW, lr=0.5), "run")
+    with pytest.raises(
+        ValueError, match=re.escape("was trained with {'lr': 0.003}; give the same")
+    ):
+        other.resume()
+
+
 def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> None:
     """Six steps of two epochs are done; the next one is the seventh of four epochs."""
     make(dataclasses.replace(MUON, epochs=2), "run").run()
@@ -132,6 +142,12 @@ def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> Non
     saved = load_checkpoint(longer.folder / "model.safetensors")
     assert saved.recipe["lengthened"] == [{"step": 6, "epochs": 2}]
     assert saved.recipe["epochs"] == saved.metrics["epochs"] == 4
+
+
+def test_resume_refuses_fewer_epochs(make: Make) -> None:
+    make(ADAMW, "run").save_state()
+    with pytest.raises(ValueError, match="a run of 3 epochs; to resume give as many or more"):
+        make(dataclasses.replace(ADAMW, epochs=2), "run").resume()
 
 
 def test_resume_needs_a_state(make: Make) -> None:
