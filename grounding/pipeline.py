@@ -30,6 +30,7 @@ MIN_PART = 0.002
 LIBRARIES = (
     "torchvision",
     "transformers.models.auto.processing_auto",
+    "transformers.generation.utils",
     "hydra.utils",
     "sam2.sam2_image_predictor",
 )
@@ -86,13 +87,10 @@ class ModelStore:
         self.weights, self.device, self.memory = weights, device, memory
         self._shelf = Shelf()
         self._lock = threading.Lock()
-        self._warm = False
 
     def warm_up(self) -> None:
-        """Import `LIBRARIES` in the background, once: while a visitor looks for a picture."""
-        if not self._warm:
-            self._warm = True
-            threading.Thread(target=self._import_libraries).start()
+        """Import `LIBRARIES` in the background: before the first visitor asks for an answer."""
+        threading.Thread(target=self._import_libraries).start()
 
     def _import_libraries(self) -> None:
         # Modules that import each other must not be imported by two threads at once.
