@@ -152,12 +152,16 @@ def gpu(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def build_page(
-    store: ModelStore, fetch: Fetch | None = fetch_image, checkpoints: Path | None = None
+    weights: Weights,
+    device: str,
+    fetch: Fetch | None = fetch_image,
+    checkpoints: Path | None = None,
+    memory: float | None = None,
 ) -> gr.Blocks:
     """Build the page, with a field for addresses if there is a `fetch`; no model is loaded yet.
 
-    `store` holds the segmentation models; `checkpoints` is a folder of ViT checkpoints to choose
-    from besides those in `assets`.
+    `checkpoints` is a folder of ViT checkpoints to choose from besides those in `assets`; `memory`
+    is how many GB the segmentation models may take.
     """
     with gr.Blocks(title="ViT & segmentation", delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRO)
@@ -165,8 +169,14 @@ def build_page(
             with gr.Tab("Vision Transformer", id="vit"):
                 build_vit_tab(partial(find_checkpoints, ASSETS, checkpoints), "cpu", open_image)
             with gr.Tab("Segmentation", id="segmentation"):
+                store = ModelStore(weights, device, memory)
                 linked = build_segmentation_tab(store, gpu, fetch)
-        page.load(follow_link, None, [tabs, *linked], api_visibility="private")
+
+        def welcome(request: gr.Request) -> list[Any]:
+            store.warm_up()
+            return follow_link(request)
+
+        page.load(welcome, None, [tabs, *linked], api_visibility="private")
     return page
 
 
@@ -177,15 +187,11 @@ def main(argv: list[str] | None = None) -> None:
         choose_device(args.device)  # say at once that it is missing, not at the first picture
     fetch = None if args.no_url else partial(fetch_image, ports=frozenset(args.url_ports))
     weights = Weights(args.weights, args.offline, args.weights_folder)
-    store = ModelStore(weights, args.device, args.memory)
-    page = build_page(store, fetch, args.checkpoints)
-    launch(page, args)
-    store.warm_up()  # now, so that neither the page nor the first answer waits for it
-    page.block_thread()
+    launch(build_page(weights, args.device, fetch, args.checkpoints, args.memory), args)
 
 
 def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
-    """Serve the page, in the background, within the limits that a server for strangers needs."""
+    """Serve the page within the limits that a server for strangers needs."""
     close_url_inputs()
     # Closed to requests that pass by the queue, and with it by the limit of models at work.
     page.queue(max_size=32, api_open=False).launch(
@@ -202,7 +208,6 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         run_history=False,
         footer_links=["api"],
         mcp_server=find_spec("mcp") is not None,
-        prevent_thread_lock=True,
     )
 
 

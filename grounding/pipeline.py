@@ -87,10 +87,13 @@ class ModelStore:
         self.weights, self.device, self.memory = weights, device, memory
         self._shelf = Shelf()
         self._lock = threading.Lock()
+        self._warm = False
 
     def warm_up(self) -> None:
-        """Import `LIBRARIES` in the background: before the first visitor asks for an answer."""
-        threading.Thread(target=self._import_libraries).start()
+        """Import `LIBRARIES` in the background, once: while a visitor looks for a picture."""
+        if not self._warm:
+            self._warm = True
+            threading.Thread(target=self._import_libraries).start()
 
     def _import_libraries(self) -> None:
         # Modules that import each other must not be imported by two threads at once.

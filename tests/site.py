@@ -60,7 +60,7 @@ class Filler:
 class Store:
     """What `ModelStore` is to the page, with models that need no weights."""
 
-    def __init__(self, file: Path, weights: Weights) -> None:
+    def __init__(self, file: Path, weights: Weights, *_: Any) -> None:
         self.file, self.weights = file, weights
 
     def get(self, *_: Any) -> Models:
@@ -70,13 +70,12 @@ class Store:
 
 def serve(folder: Path, port: int, port_of_pictures: int) -> None:
     """Start the app as app.py does, but with fake models and pictures from this machine only."""
+    application.ModelStore = partial(Store, folder / "seen.npy")
     networking.url_ok = lambda _: True  # Gradio gives itself 3 seconds, too few on a busy machine
     ports = frozenset({port_of_pictures})
     fetch = partial(fetch_image, ports=ports, resolve=local, allow=is_local)
-    store = Store(folder / "seen.npy", Weights("demo"))
-    page = application.build_page(store, fetch)
+    page = application.build_page(Weights("demo"), "cpu", fetch)
     application.launch(page, application.parse_args(["--port", str(port)]))
-    page.block_thread()
 
 
 @dataclass(frozen=True)

@@ -87,39 +87,14 @@ print(read, inspect.getfile(app.gr.Image).endswith("image.py"))
     assert python("-c", code).strip() == "[] True"
 
 
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Start no server; return what `app.main` does, in order."""
+def test_memory_reaches_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     import app
 
-    done: list[Any] = []
-
-    class Page:
-        def block_thread(self) -> None:
-            done.append("block")
-
-    def build_page(store: app.ModelStore, *_: Any) -> Page:
-        done.append(store)
-        return Page()
-
-    monkeypatch.setattr(app, "build_page", build_page)
-    monkeypatch.setattr(app, "launch", lambda *_: done.append("launch"))
-    monkeypatch.setattr(app.ModelStore, "warm_up", lambda _: done.append("warm up"))
-    return done
-
-
-def test_memory_reaches_the_store(steps: list[Any]) -> None:
-    import app
-
+    given: list[Any] = []
+    monkeypatch.setattr(app, "build_page", lambda *values: given.extend(values))
+    monkeypatch.setattr(app, "launch", lambda *_: None)
     app.main(["--memory", "2.5"])
-    assert steps[0].memory == 2.5
-
-
-def test_the_libraries_are_imported_once_the_server_is_up(steps: list[Any]) -> None:
-    import app
-
-    app.main([])
-    assert steps[1:] == ["launch", "warm up", "block"]
+    assert given[-1] == 2.5
 
 
 def test_front_matter_describes_a_gradio_space() -> None:
