@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
 
 from vit.augment import augment
@@ -111,6 +111,15 @@ def begin(data: ImageSet, start: Path | None) -> ConvNet:
     return model
 
 
+def _build_optimizers(model: ConvNet, config: TrainConfig) -> list[Optimizer]:
+    filters = [p for p in model.groups.parameters() if p.ndim == 4]
+    others = [p for p in model.parameters() if p.ndim < 4 and p.requires_grad]
+    return [
+        Muon([{"params": filters}], config.muon_lr, MOMENTUM, 0.1, PRECISION),
+        AdamW(others, config.lr, weight_decay=0.0),
+    ]
+
+
 def train(
     data: ImageSet, epochs: int, device: torch.device, path: Path, start: Path | None = None
 ) -> ConvNet:
@@ -126,12 +135,7 @@ def train(
     model = begin(data, start).to(device).train()
     split, test_split = data.train.to(device), data.test.to(device)
     mean, std = statistics(Preprocessing(), device)
-    filters = [p for p in model.groups.parameters() if p.ndim == 4]
-    others = [p for p in model.parameters() if p.ndim < 4 and p.requires_grad]
-    optimizers = (
-        Muon([{"params": filters}], config.muon_lr, MOMENTUM, 0.1, PRECISION),
-        AdamW(others, config.lr, weight_decay=0.0),
-    )
+    optimizers = _build_optimizers(model, config)
     size = min(config.batch_size, len(split.labels))
     steps = epochs * (len(split.labels) // size)
     schedules = [
