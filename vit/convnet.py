@@ -1,12 +1,15 @@
 """A small convolutional network that learns CIFAR-10 in few epochs, to teach a Vision Transformer.
 
-    python -m vit.convnet --data cifar10.tar.xz --out runs/teacher.safetensors
+    python -m vit.convnet --data cifar10.tar.xz --epochs 16 --out runs/first.safetensors
+    python -m vit.convnet --data cifar10.tar.xz --start runs/first.safetensors
     python train_vit.py --recipe fine --teacher convnet:runs/teacher.safetensors ...
 
 Convolutions know from the start that neighbouring pixels belong together; a transformer has to
 learn it from the 50,000 pictures. Sixteen epochs, an hour on one core of an AMD EPYC, give 89.65 %
-(CIFAR-10, JPEG re-encoded copy, all 10,000 test pictures, one run). The layers and the whitening
-start are those of Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024
+(CIFAR-10, JPEG re-encoded copy, all 10,000 test pictures, one run). Ten more under TrivialAugment
+and CutMix, 40 minutes, leave 88.52 %; but of pictures that are changed like that, and those are
+what a student asks about, the second network knows 73.2 % and the first 62.2 % (4,000 pictures of
+the test set). The layers and the whitening start are those of Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024
 (https://arxiv.org/abs/2404.00498).
 """
 
