@@ -9,8 +9,8 @@ learn it from the 50,000 pictures. Sixteen epochs, an hour on one core of an AMD
 (CIFAR-10, JPEG re-encoded copy, all 10,000 test pictures, one run). Ten more under TrivialAugment
 and CutMix, 40 minutes, leave 88.52 %; but of pictures that are changed like that, and those are
 what a student asks about, the second network knows 73.2 % and the first 62.2 % (4,000 pictures of
-the test set). The layers and the whitening start are those of Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024
-(https://arxiv.org/abs/2404.00498).
+the test set). The layers and the whitening start are those of Keller Jordan, "94% on CIFAR-10 in
+3.29 Seconds on a Single GPU", 2024 (https://arxiv.org/abs/2404.00498).
 """
 
 import argparse
