@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from vit import report
-from vit.data import ImageSet, Split
+from vit.data import ImageSet, random_split
 from vit.distributed import world_size
 from vit.evaluation import accuracy, confusion_matrix
 from vit.recipes import TrainConfig, build_model_config
@@ -115,21 +115,14 @@ def _train(
     trainer.run()
     if trainer.step < trainer.total_steps:
         return None
-    seen = _spread(trainer.train_split, len(trainer.test_split.labels))
+    seen, _ = random_split(trainer.train_split, len(trainer.test_split.labels))
     confusion = confusion_matrix(trainer.kept_model, seen, trainer.preprocessing)
     return {
-        "epochs": config.epochs,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "train_accuracy": accuracy(confusion),
         "test_accuracy": trainer.history[-1]["test_accuracy"],
         "minutes": trainer.history[-1]["train_minutes"],
     }
-
-
-def _spread(split: Split, count: int) -> Split:
-    """Return about `count` pictures, of all classes though folders come class by class."""
-    stride = max(1, len(split.labels) // count)
-    return Split(split.images[::stride], split.labels[::stride])
 
 
 def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:

@@ -202,7 +202,7 @@ def hold_out(data: ImageSet, count: int) -> ImageSet:
     images = len(data.train.labels)
     if count >= images:
         raise ValueError(f"holdout is {count}; it must be below the {images} training pictures")
-    held, kept = _shuffled_parts(data.train, count)
+    held, kept = random_split(data.train, count)
     return replace(data, train=kept, test=held, name=f"{data.name} (held-out training pictures)")
 
 
@@ -216,11 +216,11 @@ def take(data: ImageSet, count: int) -> ImageSet:
     if count > images:
         raise ValueError(f"train_images is {count}; there are {images} training pictures")
     name = f"{data.name} (trained on {count:,} of {images:,})"
-    return replace(data, train=_shuffled_parts(data.train, count)[0], name=name)
+    return replace(data, train=random_split(data.train, count)[0], name=name)
 
 
-def _shuffled_parts(split: Split, count: int) -> tuple[Split, Split]:
-    """Return `count` pictures drawn by one seed for all runs, and the others."""
+def random_split(split: Split, count: int) -> tuple[Split, Split]:
+    """Return `count` pictures, or all if there are fewer, and the others; always the same ones."""
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
     order = order.to(split.labels.device)
     first, rest = (

@@ -273,7 +273,8 @@ class Trainer:
             )
             return
         report.plot_curve(self.folder / "curve.png", self.history, self.accuracy_name)
-        confusion = confusion_matrix(self.kept_model, self.test_split, self.preprocessing)
+        metrics = load_checkpoint(self.folder / "model.safetensors").metrics  # of the last epoch
+        confusion = torch.tensor(metrics["confusion"])
         report.plot_confusion(self.folder / "confusion.png", confusion, self.classes)
 
     def save_model(self, confusion: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from vit import ablation, report
 from vit.ablation import ablate
-from vit.data import ImageSet, Split
+from vit.data import ImageSet
 from vit.recipes import TrainConfig
 from vit.training import Trainer
 
@@ -60,15 +60,6 @@ def test_table_and_plots(tmp_path: Path, tiny_set: ImageSet, trained: list[str])
     assert len({line.count("|") for line in table[2:]}) == 1
     for name in ("patch-size.png", "optimizer.png"):
         assert (tmp_path / name).stat().st_size > 5000
-
-
-@pytest.mark.parametrize(
-    ("count", "labels"),
-    [(4, [0, 0, 1, 1]), (3, [0, 0, 1, 1]), (8, [0] * 4 + [1] * 4), (20, [0] * 4 + [1] * 4)],
-)
-def test_training_accuracy_is_of_all_classes(count: int, labels: list[int]) -> None:
-    split = Split(torch.zeros(8, 3, 2, 2), torch.tensor([0] * 4 + [1] * 4))
-    assert ablation._spread(split, count).labels.tolist() == labels
 
 
 def test_finished_runs_are_skipped(tmp_path: Path, tiny_set: ImageSet, trained: list[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vit.data import ImageSet, hold_out, load_image_folder, normalize, take
+from vit.data import ImageSet, Split, hold_out, load_image_folder, normalize, random_split, take
 
 COLOURS = {"cat": (200, 10, 20), "dog": (10, 200, 20)}
 
@@ -101,6 +101,25 @@ def test_folders_without_pictures(tmp_path: Path, folder: str) -> None:
         ValueError, match=re.escape(f"class folders without pictures: ['{folder}']")
     ):
         load_image_folder(root, 8)
+
+
+@pytest.mark.parametrize(
+    ("count", "drawn"),
+    [
+        (1, 1),
+        (40, 40),  # of pictures that come class by class
+        (80, 80),  # all of them
+        (90, 80),  # more than there are
+    ],
+)
+def test_random_split(count: int, drawn: int) -> None:
+    images = torch.arange(80, dtype=torch.uint8).view(80, 1, 1, 1)
+    first, rest = random_split(Split(images, images.flatten().long() // 20), count)
+    assert (len(first.labels), len(rest.labels)) == (drawn, 80 - drawn)
+    assert torch.cat((first.images, rest.images)).flatten().sort().values.tolist() == [*range(80)]
+    for split in (first, rest):
+        assert torch.equal(split.images.flatten().long() // 20, split.labels)
+        assert len(split.labels) < 40 or len(split.labels.unique()) == 4
 
 
 def test_hold_out(tiny_set: ImageSet) -> None:
