@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from vit.ablation import ablate
+from vit.ablation import PARTS, STUDIES, ablate
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
 from vit.distributed import first_alone, process_group, rank
@@ -90,7 +90,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
     data = load_data(args.data, model_config.image_size)
     if args.ablate:
-        ablate(config, sizes, data, args.out or Path("assets/ablation"), device)
+        studies = PARTS if args.recipe == "best" else STUDIES
+        ablate(studies, config, sizes, data, args.out or Path("assets/ablation"), device)
         return
     model_config = dataclasses.replace(model_config, num_classes=len(data.classes))
     trainer = Trainer(config, model_config, data, args.out or Path("runs/vit"), device)

@@ -1,6 +1,6 @@
-"""Short runs that ask what a part of the reference setup is worth: `train_vit.py --ablate`.
+"""Short runs that ask what a part of a recipe is worth: `train_vit.py --ablate`.
 
-Every run differs from the recipe of the command line in what STUDIES says and in nothing else. A
+Every run differs from the recipe of the command line in what a study says and in nothing else. A
 finished run is a row of `ablation.csv` and is not repeated; an unfinished one goes on.
 """
 
@@ -18,7 +18,8 @@ from vit.recipes import TrainConfig, build_model_config
 from vit.training import Trainer
 
 Changes = dict[str, object]
-STUDIES: dict[str, tuple[Changes, ...]] = {
+Studies = dict[str, tuple[Changes, ...]]
+STUDIES: Studies = {
     "patch size": ({"patch_size": 4}, {"patch_size": 8}, {"patch_size": 16}),
     "depth": ({"depth": 4}, {"depth": 6}, {"depth": 8}, {"depth": 10}),
     "width": tuple({"embed_dim": width, "mlp_dim": 2 * width} for width in (128, 256, 384)),
@@ -31,14 +32,32 @@ STUDIES: dict[str, tuple[Changes, ...]] = {
     ),
     "seed": ({"seed": 0}, {"seed": 1}, {"seed": 2}),
 }
+# Of the recipe `best`: all of it, and each part taken away.
+PARTS: Studies = {
+    "parts of best": (
+        {"seed": 0},
+        {"augment": "crop_flip"},
+        {"cutmix": 0.0},
+        {"label_smoothing": 0.0},
+        {"pool": "cls"},
+        {"optimizer": "adamw"},
+        {"seed": 1},
+    )
+}
 
 
 def ablate(
-    config: TrainConfig, sizes: dict[str, int], data: ImageSet, folder: Path, device: torch.device
+    studies: Studies,
+    config: TrainConfig,
+    sizes: dict[str, int],
+    data: ImageSet,
+    folder: Path,
+    device: torch.device,
 ) -> None:
-    """Train every variant of STUDIES that has no row yet; write the table and the plots.
+    """Train every variant of `studies` that has no row yet; write the table and the plots.
 
     Args:
+        studies: What is varied together, by name: STUDIES, or PARTS for the recipe `best`.
         config: The recipe that is varied.
         sizes: Fields of ViTConfig other than its defaults.
         data: The pictures.
@@ -52,7 +71,7 @@ def ablate(
         raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
     recipe = _describe(config, sizes)
     rows = _read_rows(folder / "ablation.csv", recipe)
-    for study, variants in STUDIES.items():
+    for study, variants in studies.items():
         for changes in variants:
             value = ", ".join(f"{name} {setting}" for name, setting in changes.items())
             if any((row["study"], row["value"]) == (study, value) for row in rows):
@@ -64,7 +83,7 @@ def ablate(
             rows.append({"study": study, "value": value} | numbers | {"recipe": recipe})
             report.write_csv(folder / "ablation.csv", rows)
     _write_markdown(folder / "ablation.md", rows)
-    for study in STUDIES:
+    for study in studies:
         _plot(folder, study, [row for row in rows if row["study"] == study])
 
 

@@ -81,8 +81,8 @@ def _away_from(other: Tensor, images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor((0.299, 0.587, 0.114), device=images.device).view(3, 1, 1)
-    return (images * weights).sum(1, keepdim=True).floor()  # (B, 1, S, S)
+    red, green, blue = images.float().split(1, dim=1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).floor()  # (B, 1, S, S)
 
 
 def _brightness(images: Tensor, magnitude: Tensor) -> Tensor:
@@ -156,13 +156,13 @@ def trivial_augment(images: Tensor) -> Tensor:
     sign = torch.randint(2, (b,), device=device) * 2 - 1
     out = torch.empty_like(images)
     for number, operation in enumerate(OPERATIONS.values()):
-        chosen = (choice == number).nonzero().flatten()
-        if not len(chosen):
-            continue
-        magnitude = operation.largest * level[chosen]
-        if operation.signed:
-            magnitude = magnitude * sign[chosen]
-        out[chosen] = operation.apply(images[chosen], magnitude)
+        magnitude = operation.largest * (level * sign if operation.signed else level)
+        chosen = choice == number
+        if device.type == "cuda":
+            # All pictures and then a choice: how many were drawn is nothing a CPU has to wait for.
+            out = torch.where(chosen.view(-1, 1, 1, 1), operation.apply(images, magnitude), out)
+        elif chosen.any():
+            out[chosen] = operation.apply(images[chosen], magnitude[chosen])
     return out
 
 
@@ -212,7 +212,7 @@ def cutmix(images: Tensor, targets: Tensor, probability: float) -> tuple[Tensor,
         Mixed images and targets, shaped as given.
     """
     side, device = images.shape[-1], images.device
-    other = torch.randperm(len(images), device=device)
+    other = torch.rand(len(images), device=device).argsort()
     length = (torch.rand(len(images), device=device).sqrt() * side).round()
     inside = _rectangles(length, length, side) & _some(images, probability)
     share = inside.float().mean((1, 2, 3)).unsqueeze(1)
@@ -230,8 +230,9 @@ def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor
     Returns:
         Mixed images and targets, shaped as given.
     """
-    other = torch.randperm(len(images), device=images.device)
-    share = Beta(alpha, alpha).sample((len(images), 1)).to(images.device)
+    other = torch.rand(len(images), device=images.device).argsort()
+    alphas = torch.full((len(images), 1), alpha, device=images.device)
+    share = Beta(alphas, alphas, validate_args=False).sample()
     mixed = images.float().lerp(images[other].float(), share[..., None, None])
     return mixed.round().byte(), targets.lerp(targets[other], share)
 

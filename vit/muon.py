@@ -66,25 +66,29 @@ class Muon(Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """Update every weight that has a gradient."""
         for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
+                continue
+            changes = self._momentum(weights, group["momentum"])
+            # Lists of tensors at once: a GPU then waits for fewer and larger kernels.
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for weight in (p for p in group["params"] if p.grad is not None):
-                update = self._momentum(weight, group["momentum"])
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix, change = weight.view(len(weight), -1), update.flatten(1)
-                parts = zip(matrix.chunk(group["split"]), change.chunk(group["split"]), strict=True)
-                for part, part_update in parts:
-                    shapes[part.shape].append((part, part_update))
+            for weight, change in zip(weights, changes, strict=True):
+                matrices = weight.view(len(weight), -1), change.flatten(1)
+                parts = (matrix.chunk(group["split"]) for matrix in matrices)
+                for part, part_change in zip(*parts, strict=True):
+                    shapes[part.shape].append((part, part_change))
             for shape, pairs in shapes.items():
+                parts, stacked = [part for part, _ in pairs], torch.stack([c for _, c in pairs])
+                updates = orthogonalize(stacked.to(self.precision)).float()
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                updates = orthogonalize(
-                    torch.stack([update for _, update in pairs]).to(self.precision)
-                ).float()
-                for (part, _), update in zip(pairs, updates, strict=True):
-                    part.sub_(update, alpha=group["lr"] * scale)
+                torch._foreach_sub_(parts, list(updates * (group["lr"] * scale)))
 
-    def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
-        state = self.state[weight]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(weight)
-        buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-        return torch.lerp(weight.grad, buffer, momentum)
+    def _momentum(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        gradients = [weight.grad for weight in weights]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, buffers, momentum))

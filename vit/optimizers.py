@@ -1,9 +1,9 @@
 """The optimisers that a recipe asks for, and the running mean of the weights."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from vit.model import ViT
@@ -16,10 +16,12 @@ def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
     matrices = [(n, p) for n, p in model.blocks.named_parameters() if p.ndim == 2]
     inside = {id(p) for _, p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
+    device = model.head.weight.device
     if config.optimizer != "muon":
         groups = [{"params": [p for _, p in matrices]}, {"params": others, "weight_decay": 0.0}]
         kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
-        return [kind(groups, lr=config.lr, weight_decay=config.weight_decay)]
+        lr, options = rate_on(device, config.lr), adam_options(device)
+        return [kind(groups, lr=lr, weight_decay=config.weight_decay, **options)]
     groups = [
         {"params": [p for n, p in matrices if "qkv" in n], "split": 3},
         {"params": [p for n, p in matrices if "qkv" not in n]},
@@ -27,23 +29,48 @@ def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
     return [
         Muon(
             groups,
-            lr=config.muon_lr,
+            lr=rate_on(device, config.muon_lr),
             weight_decay=config.weight_decay,
             precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
         ),
-        AdamW(others, lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0),
+        AdamW(
+            others,
+            lr=rate_on(device, config.lr),
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            **adam_options(device),
+        ),
     ]
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Return the update of a running mean of weights, for torch's `AveragedModel`.
+def rate_on(device: torch.device, lr: float) -> float | Tensor:
+    """Return a learning rate that `Graphed` steps read anew each time; on a CPU the number."""
+    return torch.tensor(lr, device=device) if device.type == "cuda" else lr
 
-    The decay rises to `decay` as (1 + n) / (10 + n) after n updates, so that a short run does not
-    end with a mean over its beginning.
+
+def adam_options(device: torch.device) -> dict[str, bool]:
+    """Return what Adam and AdamW need besides in a `Graphed` step."""
+    return {"fused": True, "capturable": True} if device.type == "cuda" else {}
+
+
+def set_learning_rate(group: dict[str, Any], lr: float) -> None:
+    """Set the learning rate of a parameter group of `build_optimizers`."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+
+
+@torch.no_grad()
+def update_mean(mean: nn.Module, model: nn.Module, decay: float, updates: int) -> None:
+    """Move a running mean of weights towards those of `model`.
+
+    Args:
+        mean: The same architecture as `model`.
+        model: Whose weights have changed.
+        decay: Share of the mean that stays, in [0, 1]; it rises to this as (1 + n) / (10 + n), so
+            that a short run does not end with a mean over its beginning.
+        updates: The number n of updates before this one.
     """
-
-    def update(mean: Tensor, weight: Tensor, updates: Tensor) -> Tensor:
-        now = ((1 + updates) / (10 + updates)).clamp(max=decay)
-        return weight.lerp(mean, now.to(weight.dtype))
-
-    return update
+    now = min(decay, (1 + updates) / (10 + updates))
+    torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), 1 - now)

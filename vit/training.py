@@ -6,12 +6,15 @@ running mean), never an epoch that the test pictures chose.
 """
 
 import json
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from vit import report
@@ -35,9 +37,11 @@ from vit.checkpoint import (
 from vit.data import ImageSet, hold_out, normalize, statistics, take
 from vit.distributed import rank, total, world_size
 from vit.evaluation import accuracy, confusion_matrix
+from vit.graphed import Graphed, compiled
+from vit.kernels import attention_kernels
 from vit.model import ViT, ViTConfig
 from vit.objective import Objective
-from vit.optimizers import build_optimizers, moving_average
+from vit.optimizers import build_optimizers, set_learning_rate, update_mean
 from vit.recipes import TrainConfig, learning_rate
 from vit.start import start_from
 from vit.state import check_run, pack, unpack
@@ -93,6 +97,7 @@ class Trainer:
         self.preprocessing = Preprocessing()
         self.statistics = statistics(self.preprocessing, device)
         self._build(model_config)
+        self._epoch_order = lru_cache(maxsize=1)(self._epoch_order)  # the same for many steps
         self.step = 0
         self.lengthened: list[dict[str, int]] = []  # runs that were resumed with more epochs
         self.epoch_loss = torch.zeros((), device=device)  # summed over the steps of the epoch
@@ -109,16 +114,18 @@ class Trainer:
             self.started_from = {"recipe": start.recipe, "metrics": start.metrics}
             self.started_from["metrics"].pop("confusion", None)
         self.model = model.to(self.device).train()
-        self.ema = (
-            AveragedModel(self.model, avg_fn=moving_average(config.ema_decay))
-            if config.ema_decay
-            else None
-        )
+        self.ema = deepcopy(self.model) if config.ema_decay else None
         self.optimizers = build_optimizers(self.model, config)
-        self.peaks = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self.peaks = [[float(group["lr"]) for group in o.param_groups] for o in self.optimizers]
         self.objective: nn.Module = Objective(self.model, config.label_smoothing)
+        self.augment = augment
+        self.updates = {plain: partial(self._update, plain=plain) for plain in (False, True)}
         if world_size() > 1:
             self.objective = DistributedDataParallel(self.objective)
+        elif self.device.type == "cuda":
+            torch.compiler.reset()  # or it gives up after some trainers in one process
+            self.objective, self.augment = compiled(self.objective), compiled(augment)
+            self.updates = {plain: Graphed(update) for plain, update in self.updates.items()}
         self.teach = (
             load_teacher(config.teacher, self.classes, self.device) if config.teacher else None
         )
@@ -136,7 +143,7 @@ class Trainer:
     @property
     def kept_model(self) -> ViT:
         """Return the model that is tested and saved: the running mean if there is one."""
-        return self.ema.module if self.ema else self.model
+        return self.ema or self.model
 
     @property
     def accuracy_name(self) -> str:
@@ -148,15 +155,18 @@ class Trainer:
         if rank() == 0:
             report.announce_missing_packages()
         with stop_on_signal() as stop, self._progress_bar() as bar:
+            began = time.perf_counter()
             while self.step < self.total_steps and not self._must_stop(stop):
-                began = time.perf_counter()
                 loss = self.train_step()
-                self.seconds += time.perf_counter() - began
                 bar.update(self.batch_size)
                 if self.step % 20 == 0:
-                    bar.set_postfix(epoch=self.step // self.steps_per_epoch, loss=f"{loss:.3f}")
+                    done = self.step // self.steps_per_epoch
+                    bar.set_postfix(epoch=done, loss=f"{loss:.3f}", refresh=False)
                 if self.step % self.steps_per_epoch == 0:
+                    self._count_seconds(began)
                     self.end_epoch(self.step // self.steps_per_epoch)
+                    began = time.perf_counter()
+            self._count_seconds(began)
         if rank() == 0:
             self.finish()
 
@@ -170,6 +180,10 @@ class Trainer:
             disable=rank() > 0,
         )
 
+    def _count_seconds(self, began: float) -> None:
+        self.epoch_loss.item()  # waits for a GPU that is still at work
+        self.seconds += time.perf_counter() - began
+
     def _must_stop(self, stop: threading.Event) -> bool:
         if world_size() == 1:
             return stop.is_set()
@@ -182,29 +196,37 @@ class Trainer:
         epoch, position = divmod(self.step, self.steps_per_epoch)
         chosen = self._epoch_order(epoch)[position * self.batch_size :][: self.batch_size]
         # Seeding every step makes augmentation and dropout independent of the past.
-        seed = config.seed * 1_000_003 + self.step
-        torch.manual_seed(seed)
-        plain = epoch >= config.epochs - config.plain_epochs
+        torch.manual_seed(self._step_seed)
+        self._set_learning_rates(learning_rate(self.step, self.total_steps, config))
+        loss = self.updates[epoch >= config.epochs - config.plain_epochs](chosen)
+        if self.ema:
+            update_mean(self.ema, self.model, self.config.ema_decay, self.step)
+        self.epoch_loss += loss
+        self.step += 1
+        return loss
+
+    @property
+    def _step_seed(self) -> int:
+        return self.config.seed * 1_000_003 + self.step
+
+    def _update(self, chosen: Tensor, plain: bool) -> Tensor:
+        """Change the weights by the pictures `chosen`, int64 (B,); return their mean loss."""
+        config = self.config
         self.model.patch_dropout.p = 0.0 if plain else config.patch_dropout
         labels = self.train_split.labels[chosen]
-        images, targets = augment(
+        images, targets = self.augment(
             self.train_split.images[chosen],
             F.one_hot(labels, len(self.classes)).float(),
             config,
             plain=plain,
         )
         if rank() > 0:
-            torch.manual_seed(seed + 500_000_000 * rank())  # its own dropout
-        self._set_learning_rates(learning_rate(self.step, self.total_steps, config))
+            torch.manual_seed(self._step_seed + 500_000_000 * rank())  # its own dropout
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss = self._backward(images, targets)
         for optimizer in self.optimizers:
             optimizer.step()
-        if self.ema:
-            self.ema.update_parameters(self.model)
-        self.epoch_loss += loss
-        self.step += 1
         return loss
 
     def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -216,7 +238,7 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         for number, (part, part_targets) in enumerate(mine, 1):
             with self._exchange(number == len(mine)):
-                with self._autocast():
+                with self._autocast(), self._attention_kernels():
                     taught = self.teach(part) if self.teach else None
                     inputs = normalize(part, *self.statistics)
                     part_loss = self.objective(inputs, part_targets, taught) / len(images)
@@ -234,6 +256,10 @@ class Trainer:
         bf16 = self.config.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
+    def _attention_kernels(self) -> AbstractContextManager[None]:
+        tokens = self.model.pos_embed.shape[1]
+        return attention_kernels(tokens) if self.device.type == "cuda" else nullcontext()
+
     def _epoch_order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + 500_000 + epoch)
         order = torch.randperm(len(self.train_split.labels), generator=generator)
@@ -242,11 +268,20 @@ class Trainer:
     def _set_learning_rates(self, factor: float) -> None:
         for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
+                set_learning_rate(group, peak * factor)
 
     def end_epoch(self, epoch: int) -> None:
-        """Test if it is time and save: the weights that were tested, the state and the logs."""
+        """Test if it is time and save: the weights that were tested, the state and the logs.
+
+        Raises:
+            ValueError: If the loss is not a finite number; nothing is written then.
+        """
         row = {"epoch": epoch, "loss": float(self.epoch_loss) / self.steps_per_epoch}
+        if not math.isfinite(row["loss"]):
+            rates = f"lr {self.config.lr}"
+            if self.config.optimizer == "muon":
+                rates += f" and muon_lr {self.config.muon_lr}"
+            raise ValueError(f"the loss of epoch {epoch} is {row['loss']} with {rates}; lower them")
         self.epoch_loss.zero_()
         if rank() > 0:
             return

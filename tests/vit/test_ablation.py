@@ -8,22 +8,21 @@ import torch
 from vit import ablation, report
 from vit.ablation import ablate
 from vit.data import ImageSet
-from vit.recipes import TrainConfig
+from vit.recipes import RECIPES, TrainConfig
 from vit.training import Trainer
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, crop_padding=1)
 SIZES = {"image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+STUDIES = {
+    "patch size": ({"patch_size": 4}, {"patch_size": 8}),
+    "optimizer": ({"optimizer": "adamw"}, {"optimizer": "adam"}),
+}
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Make the studies small; return the names of the runs that were trained."""
-    studies = {
-        "patch size": ({"patch_size": 4}, {"patch_size": 8}),
-        "optimizer": ({"optimizer": "adamw"}, {"optimizer": "adam"}),
-    }
-    monkeypatch.setattr(ablation, "STUDIES", studies)
+    """Return the names of the runs that were trained."""
     names = []
     train_step = Trainer.train_step
 
@@ -41,7 +40,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_table_and_plots(tmp_path: Path, tiny_set: ImageSet, trained: list[str]) -> None:
-    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     assert trained == ["base", "patch_size=8", "optimizer=adam"]  # the base only once
     with (tmp_path / "ablation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -63,11 +62,11 @@ def test_table_and_plots(tmp_path: Path, tiny_set: ImageSet, trained: list[str])
 
 
 def test_finished_runs_are_skipped(tmp_path: Path, tiny_set: ImageSet, trained: list[str]) -> None:
-    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     lines = (tmp_path / "ablation.csv").read_text().splitlines()
     (tmp_path / "ablation.csv").write_text("\n".join(lines[:-1]) + "\n")
     trained.clear()
-    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     assert trained == []  # the last row comes from the finished run's state
     assert (tmp_path / "ablation.csv").read_text().splitlines() == lines
 
@@ -82,11 +81,11 @@ def test_a_stopped_run_goes_on(
         self.save_state()
 
     monkeypatch.setattr(Trainer, "run", stopped)
-    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     assert trained == ["base"]
     assert not (tmp_path / "ablation.csv").exists()
     monkeypatch.setattr(Trainer, "run", lambda self: steps.append(self.step) or run(self))
-    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     assert steps[0] == 1
 
 
@@ -97,10 +96,10 @@ def test_a_stopped_run_goes_on(
 def test_rows_of_another_recipe_are_refused(
     tmp_path: Path, tiny_set: ImageSet, trained: list[str], config: dict, sizes: dict
 ) -> None:
-    ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     wanted = "with 'batch_size=4 epochs=1 crop_padding=1 image_size=8 .*' was asked for; give the"
     with pytest.raises(ValueError, match=wanted):
-        ablate(replace(CONFIG, **config), SIZES | sizes, tiny_set, tmp_path, CPU)
+        ablate(STUDIES, replace(CONFIG, **config), SIZES | sizes, tiny_set, tmp_path, CPU)
 
 
 def test_one_process_is_needed(
@@ -108,11 +107,17 @@ def test_one_process_is_needed(
 ) -> None:
     monkeypatch.setattr(ablation, "world_size", lambda: 2)
     with pytest.raises(ValueError, match="--ablate was started in 2 processes; it needs one"):
-        ablate(CONFIG, SIZES, tiny_set, tmp_path, CPU)
+        ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
 
 
-def test_studies_vary_known_fields_and_contain_the_reference() -> None:
-    known = {**vars(TrainConfig()), "patch_size": 4, "depth": 6, "embed_dim": 256, "mlp_dim": 512}
-    for variants in ablation.STUDIES.values():
+@pytest.mark.parametrize(
+    ("studies", "recipe"), [(ablation.STUDIES, "reference"), (ablation.PARTS, "best")]
+)
+def test_studies_vary_known_fields_and_contain_the_recipe(
+    studies: ablation.Studies, recipe: str
+) -> None:
+    sizes = {"patch_size": 4, "depth": 6, "embed_dim": 256, "mlp_dim": 512}
+    known = vars(RECIPES[recipe]) | sizes
+    for variants in studies.values():
         assert all(changes.keys() <= known.keys() for changes in variants)
         assert any(changes.items() <= known.items() for changes in variants)

@@ -59,48 +59,19 @@ def test_it_learns_and_saves(
     assert "test accuracy: 100.00 %" in capsys.readouterr().out
 
 
-@pytest.fixture
-def trained(tmp_path: Path) -> Path:
-    """Return the file of a network for the classes of `tiny_set`."""
-    path = tmp_path / "first.safetensors"
-    convnet.save(path, TrainedConvNet(ConvNet(3).eval(), ("red", "green", "blue"), 16))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("again", "expected"),
-    [
-        (False, ("crop_flip", 0.0)),
-        (True, ("trivial", 0.5)),  # what a student will be shown
-    ],
-)
-def test_what_it_sees(
-    tiny_set: ImageSet, trained: Path, monkeypatch: pytest.MonkeyPatch, again: bool, expected: tuple
+def test_it_sees_what_a_student_will_be_shown(
+    tiny_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
     def watch(images: Tensor, targets: Tensor, config: TrainConfig, plain: bool) -> tuple:
-        seen.append((config.augment, config.cutmix))
+        seen.append((config.augment, config.cutmix, plain))
         return augment(images, targets, config, plain)
 
     monkeypatch.setattr(convnet, "augment", watch)
     data = replace(tiny_set, train=larger(tiny_set.train), test=larger(tiny_set.test))
-    convnet.train(data, 1, CPU, trained.with_name("net"), trained if again else None)
-    assert set(seen) == {expected}
-
-
-def test_it_goes_on_from_a_file(tiny_set: ImageSet, trained: Path) -> None:
-    data = replace(tiny_set, train=larger(tiny_set.train))
-    model, first = convnet.begin(data, trained), convnet.load(trained).model
-    for name, value in first.state_dict().items():
-        assert torch.equal(model.state_dict()[name], value), name
-    assert not model.whiten.weight.requires_grad
-
-
-def test_a_file_with_other_classes(tiny_set: ImageSet, trained: Path) -> None:
-    data = replace(tiny_set, train=larger(tiny_set.train), classes=("red", "blue", "green"))
-    with pytest.raises(ValueError, match=re.escape("but the data has ('red', 'blue', 'green')")):
-        convnet.begin(data, trained)
+    convnet.train(data, 1, CPU, tmp_path / "net")
+    assert set(seen) == {("trivial", 0.5, False)}
 
 
 def test_pictures_that_are_too_small(tiny_set: ImageSet, tmp_path: Path) -> None:

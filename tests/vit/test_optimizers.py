@@ -1,8 +1,8 @@
 import pytest
-import torch
+from torch import nn
 
 from vit.model import ViT
-from vit.optimizers import build_optimizers, moving_average
+from vit.optimizers import build_optimizers, update_mean
 from vit.recipes import TrainConfig
 
 
@@ -22,6 +22,9 @@ def test_every_weight_has_one_optimizer_and_only_matrices_decay(
     ("updates", "decay"),
     [(1, 2 / 11), (8, 0.5), (10_000, 0.99)],  # an early mean is young
 )
-def test_moving_average(updates: int, decay: float) -> None:
-    got = moving_average(0.99)(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(updates))
-    assert float(got) == pytest.approx(decay)
+def test_update_mean(updates: int, decay: float) -> None:
+    mean, model = nn.Linear(2, 1), nn.Linear(2, 1)
+    nn.init.ones_(mean.weight)
+    nn.init.zeros_(model.weight)
+    update_mean(mean, model, 0.99, updates)
+    assert mean.weight.tolist() == [[pytest.approx(decay)] * 2]

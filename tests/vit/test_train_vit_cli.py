@@ -65,7 +65,7 @@ def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
     [
         (["--recipe", "fine"], {"optimizer": "muon", "epochs": 1}, {"dropout": 0.0}),
         (["--recipe", "fine", "--dropout", "0.25"], {"dropout": 0.25}, {"dropout": 0.25}),
-        (["--recipe", "best"], {"augment": "trivial"}, {"pool": "mean", "drop_path": 0.1}),
+        (["--recipe", "best"], {"augment": "trivial"}, {"pool": "mean", "dropout": 0.0}),
         (["--recipe", "best", "--pool", "seq"], {"pool": "seq"}, {"pool": "seq"}),
         (["--stem", "conv", "--optimizer", "adam"], {"optimizer": "adam"}, {"stem": "conv"}),
         (["--patch-size", "2", "--cutmix", "0.5"], {"cutmix": 0.5}, {"patch_size": 2}),

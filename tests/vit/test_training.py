@@ -332,6 +332,22 @@ def test_every_picture_once_an_epoch(make: Make) -> None:
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize(
+    ("config", "rates"),
+    [(ADAMW, "lr 0.003; lower them"), (MUON, "lr 0.003 and muon_lr 0.02; lower them")],
+)
+def test_a_loss_that_is_no_number_ends_the_run(make: Make, config: TrainConfig, rates: str) -> None:
+    trainer = make(config, "run")
+    interrupt_after(trainer, 4)
+    trainer.run()
+    before = (trainer.folder / "state.safetensors").read_bytes()
+    with torch.no_grad():
+        trainer.model.head.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match=re.escape(f"the loss of epoch 2 is nan with {rates}")):
+        trainer.run()
+    assert (trainer.folder / "state.safetensors").read_bytes() == before
+
+
 def test_learning_rate_reaches_the_optimizers(make: Make) -> None:
     trainer = make(MUON, "run")
     trainer.step = 5

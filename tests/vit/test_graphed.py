@@ -1,0 +1,119 @@
+"""Most of it only a CUDA device can show; elsewhere those tests are skipped."""
+
+import dataclasses
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vit import report, training
+from vit.data import ImageSet
+from vit.graphed import WARM_UP, Graphed, compiled
+from vit.model import ViTConfig
+from vit.recipes import TrainConfig
+from vit.training import Trainer
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+ADAMW = TrainConfig(batch_size=4, epochs=5, crop_padding=1, lr=3e-3)
+MUON = dataclasses.replace(ADAMW, optimizer="muon", schedule="linear", warmup=0.2)
+EVERYTHING = dataclasses.replace(
+    MUON,
+    augment="trivial",
+    cutmix=0.5,
+    mixup=0.2,
+    random_erasing=0.25,
+    plain_epochs=2,
+    label_smoothing=0.1,
+    patch_dropout=0.5,
+    ema_decay=0.9,
+    accumulate=2,
+)
+RECIPES = {"adamw": ADAMW, "muon": MUON, "everything": EVERYTHING}
+
+Make = Callable[[TrainConfig, str], Trainer]
+
+
+@pytest.fixture
+def make(
+    tmp_path: Path, tiny_config: ViTConfig, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> Make:
+    monkeypatch.setattr(report, "_is_installed", lambda _: False)
+    monkeypatch.setattr(training, "compiled", lambda function: function)  # another dropout
+    sizes = dataclasses.replace(tiny_config, dropout=0.1)
+    return lambda config, folder: Trainer(
+        config, sizes, tiny_set, tmp_path / folder, torch.device("cuda")
+    )
+
+
+@needs_cuda
+def test_random_numbers_follow_the_seed() -> None:
+    ones = torch.ones(1000, device="cuda")
+    drop = Graphed(lambda x: F.dropout(x, 0.5))
+    for seed in range(2 * WARM_UP):
+        torch.manual_seed(seed)
+        got = drop(ones * seed).clone()
+        torch.manual_seed(seed)
+        assert torch.equal(got, F.dropout(ones * seed, 0.5))
+    assert drop.graph
+
+
+def losses(trainer: Trainer, steps: int) -> Tensor:
+    return torch.stack([trainer.train_step().clone() for _ in range(steps)])
+
+
+@needs_cuda
+@pytest.mark.parametrize("config", RECIPES.values(), ids=RECIPES)
+def test_a_replayed_step_is_a_step(
+    make: Make, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphed = losses(make(config, "graphed"), 15)
+    monkeypatch.setattr(training, "Graphed", lambda function: function)
+    torch.testing.assert_close(graphed, losses(make(config, "eager"), 15), rtol=1e-3, atol=1e-4)
+
+
+@needs_cuda
+@pytest.mark.parametrize("config", RECIPES.values(), ids=RECIPES)
+def test_resumed_goes_on(make: Make, config: TrainConfig) -> None:
+    straight = make(config, "run")
+    losses(straight, 7)
+    straight.save_state()
+    resumed = make(config, "run")
+    resumed.resume()
+    torch.testing.assert_close(losses(resumed, 8), losses(straight, 8), rtol=1e-3, atol=1e-4)
+
+
+@needs_cuda
+def test_compiled_learns(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    trainer = make(dataclasses.replace(MUON, precision="bf16", epochs=20), "run")
+    trainer.run()
+    assert trainer.history[-1]["test_accuracy"] == 1
+    assert trainer.history[-1]["train_minutes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("triton", "compiler", "expected"),
+    [
+        (True, "gcc", True),
+        (True, None, False),  # a slim container
+        (False, "gcc", False),  # Windows
+    ],
+)
+def test_compiled_where_there_is_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    triton: bool,
+    compiler: str | None,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: triton or None)
+    monkeypatch.setattr(shutil, "which", lambda name: compiler if name == compiler else None)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: ("compiled", function))
+    assert compiled(abs) == (("compiled", abs) if expected else abs)
+    assert ("needs Triton and a C compiler" in capsys.readouterr().out) is not expected
