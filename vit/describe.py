@@ -77,5 +77,6 @@ def _recipes(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    numbers = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in values.items()}
-    return ", ".join(f"{key} {value}" for key, value in numbers.items() if value != "")
+    said = {key: value for key, value in values.items() if value not in ("", [])}
+    numbers = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in said.items()}
+    return ", ".join(f"{key} {value}" for key, value in numbers.items())

@@ -12,7 +12,7 @@ from vit.predictor import Prediction
 FACTS: dict[str, Any] = {
     "config": {"image_size": 32, "depth": 6},
     "classes": ["a", "b"],
-    "recipe": {"lr": 0.001, "epochs": 9, "teacher": ""},
+    "recipe": {"lr": 0.001, "epochs": 9, "teacher": "", "lengthened": []},
     "metrics": {
         "test_accuracy": 0.875,
         "test_images": 1234,
