@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.vit.configs import ADAM, ADAMW, EVERYTHING, MUON
 from vit import report, training
 from vit.checkpoint import load_checkpoint, load_tensors
 from vit.data import ImageSet
@@ -16,24 +17,6 @@ from vit.model import ViT, ViTConfig
 from vit.recipes import TrainConfig, build_model_config, learning_rate
 from vit.training import Trainer
 
-ADAM = TrainConfig(optimizer="adam", batch_size=4, epochs=3, crop_padding=1, lr=3e-3)
-ADAMW = dataclasses.replace(ADAM, optimizer="adamw")
-MUON = dataclasses.replace(ADAMW, optimizer="muon", schedule="linear", warmup=0.2, precision="bf16")
-EVERYTHING = dataclasses.replace(
-    MUON,
-    augment="trivial",
-    cutmix=0.5,
-    mixup=0.2,
-    random_erasing=0.25,
-    plain_epochs=1,
-    label_smoothing=0.1,
-    drop_path=0.2,
-    patch_dropout=0.5,
-    ema_decay=0.9,
-    pool="mean",
-    accumulate=2,
-    holdout=1,
-)
 RECIPE_FIELDS = ("dropout", "drop_path", "pool", "stem", "distilled")
 
 Make = Callable[[TrainConfig, str], Trainer]
