@@ -30,7 +30,7 @@ from vit.data import ImageSet, Split, load_image_folder, normalize, statistics
 from vit.evaluation import predict
 from vit.graphed import Graphed
 from vit.muon import Muon
-from vit.optimizers import adam_options, rate_on, set_learning_rate
+from vit.optimizers import adam_options, rate_on, scale_learning_rates
 from vit.recipes import TrainConfig, learning_rate
 
 WIDTHS = (128, 384, 512)
@@ -153,8 +153,6 @@ def train(data: ImageSet, epochs: int, device: torch.device, path: Path) -> Conv
     split, test_split = data.train.to(device), data.test.to(device)
     optimizers = _build_optimizers(model, device)
     step = _make_step(model, split, optimizers)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    peaks = [float(group["lr"]) for group in groups]
     size = min(RECIPE.batch_size, len(split.labels))
     steps = epochs * (len(split.labels) // size)
     with tqdm(total=steps, unit="step") as bar:
@@ -162,8 +160,7 @@ def train(data: ImageSet, epochs: int, device: torch.device, path: Path) -> Conv
             for chosen in torch.randperm(len(split.labels), device=device).split(size):
                 if len(chosen) < size:
                     break
-                for group, peak in zip(groups, peaks, strict=True):
-                    set_learning_rate(group, peak * learning_rate(bar.n, steps, RECIPE))
+                scale_learning_rates(optimizers, learning_rate(bar.n, steps, RECIPE))
                 step(chosen)
                 bar.update()
             right = predict(model, test_split, Preprocessing()) == test_split.labels

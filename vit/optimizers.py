@@ -1,6 +1,6 @@
 """The optimisers that a recipe asks for, and the running mean of the weights."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -53,12 +53,17 @@ def adam_options(device: torch.device) -> dict[str, bool]:
     return {"fused": True, "capturable": True} if device.type == "cuda" else {}
 
 
-def set_learning_rate(group: dict[str, Any], lr: float) -> None:
-    """Set the learning rate of a parameter group of `build_optimizers`."""
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(lr)
-    else:
-        group["lr"] = lr
+def scale_learning_rates(optimizers: Sequence[Optimizer], factor: float) -> None:
+    """Set every learning rate to its first value times `factor`."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:  # all before any is changed: groups may share a tensor
+        group.setdefault("initial_lr", float(group["lr"]))
+    for group in groups:
+        lr = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 @torch.no_grad()

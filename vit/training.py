@@ -41,7 +41,7 @@ from vit.graphed import Graphed, compiled
 from vit.kernels import attention_kernels
 from vit.model import ViT, ViTConfig
 from vit.objective import Objective
-from vit.optimizers import build_optimizers, set_learning_rate, update_mean
+from vit.optimizers import build_optimizers, scale_learning_rates, update_mean
 from vit.recipes import TrainConfig, learning_rate
 from vit.start import start_from
 from vit.state import check_run, pack, unpack
@@ -116,7 +116,6 @@ class Trainer:
         self.model = model.to(self.device).train()
         self.ema = deepcopy(self.model) if config.ema_decay else None
         self.optimizers = build_optimizers(self.model, config)
-        self.peaks = [[float(group["lr"]) for group in o.param_groups] for o in self.optimizers]
         self.objective: nn.Module = Objective(self.model, config.label_smoothing)
         self.augment = augment
         self.updates = {plain: partial(self._update, plain=plain) for plain in (False, True)}
@@ -197,10 +196,11 @@ class Trainer:
         chosen = self._epoch_order(epoch)[position * self.batch_size :][: self.batch_size]
         # Seeding every step makes augmentation and dropout independent of the past.
         torch.manual_seed(self._step_seed)
-        self._set_learning_rates(learning_rate(self.step, self.total_steps, config))
+        factor = learning_rate(self.step, self.total_steps, config)
+        scale_learning_rates(self.optimizers, factor)
         loss = self.updates[epoch >= config.epochs - config.plain_epochs](chosen)
         if self.ema:
-            update_mean(self.ema, self.model, self.config.ema_decay, self.step)
+            update_mean(self.ema, self.model, config.ema_decay, self.step)
         self.epoch_loss += loss
         self.step += 1
         return loss
@@ -264,11 +264,6 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + 500_000 + epoch)
         order = torch.randperm(len(self.train_split.labels), generator=generator)
         return order.to(self.device)
-
-    def _set_learning_rates(self, factor: float) -> None:
-        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                set_learning_rate(group, peak * factor)
 
     def end_epoch(self, epoch: int) -> None:
         """Test if it is time and save: the weights that were tested, the state and the logs.

@@ -1,8 +1,10 @@
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
 
 from vit.model import ViT
-from vit.optimizers import build_optimizers, update_mean
+from vit.optimizers import build_optimizers, scale_learning_rates, update_mean
 from vit.recipes import TrainConfig
 
 
@@ -16,6 +18,24 @@ def test_every_weight_has_one_optimizer_and_only_matrices_decay(
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(p) for p in model.blocks.parameters() if p.ndim == 2}
+
+
+@pytest.mark.parametrize(
+    "lr",
+    [0.5, torch.tensor(0.5)],  # as a GPU has it: one tensor for all groups of an optimiser
+    ids=["number", "tensor"],
+)
+def test_scale_learning_rates(lr: float | Tensor) -> None:
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    groups: list[dict] = [{"params": [weights[0]]}, {"params": [weights[1]]}]
+    optimizers = [SGD(groups, lr=lr), SGD([weights[2]], lr=2.0)]
+    kept = optimizers[0].param_groups[0]["lr"]
+    for factor in (0.5, 0.25, 1.0):
+        scale_learning_rates(optimizers, factor)
+        rates = [float(g["lr"]) for o in optimizers for g in o.param_groups]
+        assert rates == [0.5 * factor, 0.5 * factor, 2 * factor]
+    if isinstance(lr, Tensor):
+        assert optimizers[0].param_groups[0]["lr"] is kept  # what a CUDA graph reads
 
 
 @pytest.mark.parametrize(
