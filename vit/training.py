@@ -11,21 +11,18 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from vit import report
-from vit.augment import augment
 from vit.checkpoint import (
     Checkpoint,
     Preprocessing,
@@ -34,18 +31,16 @@ from vit.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from vit.data import ImageSet, hold_out, normalize, statistics, take
+from vit.data import ImageSet, hold_out, take
 from vit.distributed import rank, total, world_size
 from vit.evaluation import accuracy, confusion_matrix
-from vit.graphed import Graphed, compiled
-from vit.kernels import attention_kernels
 from vit.model import ViT, ViTConfig
-from vit.objective import Objective
-from vit.optimizers import build_optimizers, scale_learning_rates, update_mean
+from vit.optimizers import update_mean
 from vit.recipes import TrainConfig, learning_rate
 from vit.start import start_from
 from vit.state import check_run, pack, unpack
 from vit.teacher import load_teacher
+from vit.update import Update
 
 
 @contextmanager
@@ -88,14 +83,7 @@ class Trainer:
         self.classes, self.data_name = data.classes, data.name
         self.train_split, self.test_split = data.train.to(device), data.test.to(device)
         self.batch_size = min(config.batch_size, len(data.train.labels))
-        self.parts = world_size() * config.accumulate
-        if self.parts > self.batch_size:
-            raise ValueError(
-                f"{world_size()} processes x accumulate {config.accumulate} cannot share "
-                f"{self.batch_size} images a step; each part needs one at least"
-            )
         self.preprocessing = Preprocessing()
-        self.statistics = statistics(self.preprocessing, device)
         self._build(model_config)
         self._epoch_order = lru_cache(maxsize=1)(self._epoch_order)  # the same for many steps
         self.step = 0
@@ -115,19 +103,13 @@ class Trainer:
             self.started_from["metrics"].pop("confusion", None)
         self.model = model.to(self.device).train()
         self.ema = deepcopy(self.model) if config.ema_decay else None
-        self.optimizers = build_optimizers(self.model, config)
-        self.objective: nn.Module = Objective(self.model, config.label_smoothing)
-        self.augment = augment
-        self.updates = {plain: partial(self._update, plain=plain) for plain in (False, True)}
-        if world_size() > 1:
-            self.objective = DistributedDataParallel(self.objective)
-        elif self.device.type == "cuda":
-            torch.compiler.reset()  # or it gives up after some trainers in one process
-            self.objective, self.augment = compiled(self.objective), compiled(augment)
-            self.updates = {plain: Graphed(update) for plain, update in self.updates.items()}
-        self.teach = (
-            load_teacher(config.teacher, self.classes, self.device) if config.teacher else None
-        )
+        teach = load_teacher(config.teacher, self.classes, self.device) if config.teacher else None
+        self.update = Update(self.model, config, self.train_split, self.preprocessing, teach)
+        if self.update.parts > self.batch_size:
+            raise ValueError(
+                f"{world_size()} processes x accumulate {config.accumulate} cannot share "
+                f"{self.batch_size} images a step; each part needs one at least"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -194,71 +176,17 @@ class Trainer:
         config = self.config
         epoch, position = divmod(self.step, self.steps_per_epoch)
         chosen = self._epoch_order(epoch)[position * self.batch_size :][: self.batch_size]
-        # Seeding every step makes augmentation and dropout independent of the past.
-        torch.manual_seed(self._step_seed)
-        factor = learning_rate(self.step, self.total_steps, config)
-        scale_learning_rates(self.optimizers, factor)
-        loss = self.updates[epoch >= config.epochs - config.plain_epochs](chosen)
+        loss = self.update(
+            chosen,
+            rate=learning_rate(self.step, self.total_steps, config),
+            seed=config.seed * 1_000_003 + self.step,
+            plain=epoch >= config.epochs - config.plain_epochs,
+        )
         if self.ema:
             update_mean(self.ema, self.model, config.ema_decay, self.step)
         self.epoch_loss += loss
         self.step += 1
         return loss
-
-    @property
-    def _step_seed(self) -> int:
-        return self.config.seed * 1_000_003 + self.step
-
-    def _update(self, chosen: Tensor, plain: bool) -> Tensor:
-        """Change the weights by the pictures `chosen`, int64 (B,); return their mean loss."""
-        config = self.config
-        self.model.patch_dropout.p = 0.0 if plain else config.patch_dropout
-        labels = self.train_split.labels[chosen]
-        images, targets = self.augment(
-            self.train_split.images[chosen],
-            F.one_hot(labels, len(self.classes)).float(),
-            config,
-            plain=plain,
-        )
-        if rank() > 0:
-            torch.manual_seed(self._step_seed + 500_000_000 * rank())  # its own dropout
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        loss = self._backward(images, targets)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        return loss
-
-    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Give the weights the gradient of the mean loss of the batch; return that loss."""
-        first, last = rank() * self.config.accumulate, (rank() + 1) * self.config.accumulate
-        mine = list(
-            zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
-        )[first:last]
-        loss = torch.zeros((), device=self.device)
-        for number, (part, part_targets) in enumerate(mine, 1):
-            with self._exchange(number == len(mine)):
-                with self._autocast(), self._attention_kernels():
-                    taught = self.teach(part) if self.teach else None
-                    inputs = normalize(part, *self.statistics)
-                    part_loss = self.objective(inputs, part_targets, taught) / len(images)
-                # Between processes gradients are averaged, and we want their sum.
-                (part_loss * world_size()).backward()
-            loss += part_loss.detach()
-        return total(loss)
-
-    def _exchange(self, now: bool) -> AbstractContextManager[None]:
-        if now or not isinstance(self.objective, DistributedDataParallel):
-            return nullcontext()
-        return self.objective.no_sync()
-
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
-
-    def _attention_kernels(self) -> AbstractContextManager[None]:
-        tokens = self.model.pos_embed.shape[1]
-        return attention_kernels(tokens) if self.device.type == "cuda" else nullcontext()
 
     def _epoch_order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + 500_000 + epoch)
@@ -341,7 +269,7 @@ class Trainer:
             "config": asdict(self.model.config),
         }
         metadata = {key: json.dumps(value) for key, value in facts.items()}
-        tensors = pack(self._modules, self.optimizers) | {"epoch_loss": self.epoch_loss}
+        tensors = pack(self._modules, self.update.optimizers) | {"epoch_loss": self.epoch_loss}
         save_tensors(self.folder / "state.safetensors", tensors, metadata)
 
     def resume(self) -> None:
@@ -360,7 +288,7 @@ class Trainer:
         self.lengthened = facts.get("lengthened", [])
         if self.config.epochs > planned:
             self.lengthened = [*self.lengthened, {"step": self.step, "epochs": planned}]
-        unpack(tensors, self._modules, self.optimizers)
+        unpack(tensors, self._modules, self.update.optimizers)
         self.epoch_loss.copy_(tensors["epoch_loss"])
 
     @property

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.vit.configs import ADAMW, EVERYTHING, MUON
-from vit import report, training
+from vit import report, update
 from vit.data import ImageSet
 from vit.graphed import WARM_UP, Graphed, compiled
 from vit.model import ViTConfig
@@ -32,7 +32,7 @@ def make(
     tmp_path: Path, tiny_config: ViTConfig, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> Make:
     monkeypatch.setattr(report, "_is_installed", lambda _: False)
-    monkeypatch.setattr(training, "compiled", lambda function: function)  # another dropout
+    monkeypatch.setattr(update, "compiled", lambda function: function)  # another dropout
 
     def trainer(config: TrainConfig, folder: str) -> Trainer:
         config = dataclasses.replace(
@@ -66,7 +66,7 @@ def test_a_replayed_step_is_a_step(
     make: Make, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphed = losses(make(config, "graphed"), 15)
-    monkeypatch.setattr(training, "Graphed", lambda function: function)
+    monkeypatch.setattr(update, "Graphed", lambda function: function)
     torch.testing.assert_close(graphed, losses(make(config, "eager"), 15), rtol=1e-3, atol=1e-4)
 
 
@@ -84,11 +84,11 @@ def test_resumed_goes_on(make: Make, config: TrainConfig) -> None:
 @needs_cuda
 @pytest.mark.filterwarnings("default")  # torch's compiler warns of its own parts
 def test_compiled_learns(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "compiled", compiled)
+    monkeypatch.setattr(update, "compiled", compiled)
     trainer = make(MUON, "run")
     trainer.run()
     assert trainer.history[-1]["test_accuracy"] == 1
-    assert trainer.updates[False].graph
+    assert trainer.update.steps[False].graph
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from vit.data import ImageSet
 from vit.evaluation import confusion_matrix
 from vit.model import ViT, ViTConfig
 from vit.recipes import TrainConfig, build_model_config, learning_rate
+from vit.teacher import load_teacher
 from vit.training import Trainer
+from vit.update import Update
 
 RECIPE_FIELDS = ("dropout", "drop_path", "pool", "stem", "distilled")
 
@@ -117,7 +119,7 @@ def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> Non
     longer = make(dataclasses.replace(MUON, epochs=4), "run")
     longer.resume()
     longer.train_step()
-    assert longer.optimizers[0].param_groups[0]["lr"] == pytest.approx(
+    assert longer.update.optimizers[0].param_groups[0]["lr"] == pytest.approx(
         MUON.muon_lr * learning_rate(6, 12, longer.config)
     )
     longer.run()
@@ -206,18 +208,6 @@ def test_the_running_mean_is_what_is_tested_and_kept(
     assert not torch.equal(kept.head.weight, weights[-1])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("accumulate", [2, 3, 4])  # 3 does not divide a batch of 4
-def test_accumulation_equals_the_whole_batch(make: Make, optimizer: str, accumulate: int) -> None:
-    config = dataclasses.replace(ADAMW, optimizer=optimizer, dropout=0.0, cutmix=0.5)
-    whole = make(config, "whole")
-    parts = make(dataclasses.replace(config, accumulate=accumulate), "parts")
-    for _ in range(4):
-        torch.testing.assert_close(parts.train_step(), whole.train_step())
-    for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
-
-
 def test_a_part_needs_an_image(make: Make) -> None:
     with pytest.raises(ValueError, match="accumulate 5 cannot share 4 images a step"):
         make(dataclasses.replace(ADAMW, accumulate=5), "run")
@@ -244,17 +234,29 @@ def test_training_on_a_part(make: Make, tiny_set: ImageSet) -> None:
     assert len(held) == 4 and not seen & held
 
 
-def test_the_last_epochs_are_plain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_every_step_has_its_seed_and_the_last_epochs_are_plain(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds, plains = [], []
 
-    def record(images: Tensor, targets: Tensor, _: TrainConfig, plain: bool) -> tuple:
-        asked.append((plain, trainer.model.patch_dropout.p))
-        return images, targets
+    def record(_: Update, chosen: Tensor, rate: float, seed: int, plain: bool) -> Tensor:
+        seeds.append(seed)
+        plains.append(plain)
+        return torch.tensor(0.0)
 
-    monkeypatch.setattr(training, "augment", record)
-    trainer = make(dataclasses.replace(ADAMW, plain_epochs=1, patch_dropout=0.5), "run")
-    trainer.run()
-    assert asked == [(False, 0.5)] * 6 + [(True, 0.0)] * 3
+    monkeypatch.setattr(Update, "__call__", record)
+    make(dataclasses.replace(ADAMW, plain_epochs=1), "run").run()
+    make(dataclasses.replace(ADAMW, seed=1), "other").run()
+    assert len(set(seeds)) == 18
+    assert plains == [False] * 6 + [True] * 3 + [False] * 9
+
+
+def test_the_teacher_of_the_recipe_teaches(
+    make: Make, tiny_set: ImageSet, tiny_checkpoint: Path
+) -> None:
+    student = make(dataclasses.replace(ADAMW, teacher=str(tiny_checkpoint)), "run")
+    same = load_teacher(str(tiny_checkpoint), tiny_set.classes, torch.device("cpu"))
+    assert torch.equal(student.update.teach(tiny_set.test.images), same(tiny_set.test.images))
 
 
 def test_logs_and_pictures(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,18 +285,6 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_steps(make: Make) -> None:
     trainer.train_step = lambda: losses.append(train_step()) or losses[-1]
     trainer.run()
     assert trainer.history[0]["loss"] == pytest.approx(float(sum(losses) / 3))
-
-
-def test_a_student_is_taught_what_it_sees(make: Make, tiny_checkpoint: Path) -> None:
-    """Its second head learns the teacher's answers to the augmented images."""
-    student = make(dataclasses.replace(ADAMW, teacher=str(tiny_checkpoint)), "student")
-    teach, asked = student.teach, []
-    student.teach = lambda images: asked.append(images) or teach(images)
-    before = student.model.distill_head.weight.detach().clone()
-    student.train_step()
-    assert asked[0].shape == (4, 3, 8, 8)
-    assert not any((asked[0][0] == image).all() for image in student.train_split.images)
-    assert not torch.equal(student.model.distill_head.weight, before)
 
 
 @pytest.mark.parametrize(
@@ -329,16 +319,6 @@ def test_a_loss_that_is_no_number_ends_the_run(make: Make, config: TrainConfig, 
     with pytest.raises(ValueError, match=re.escape(f"the loss of epoch 2 is nan with {rates}")):
         trainer.run()
     assert (trainer.folder / "state.safetensors").read_bytes() == before
-
-
-def test_learning_rate_reaches_the_optimizers(make: Make) -> None:
-    trainer = make(MUON, "run")
-    trainer.step = 5
-    trainer.train_step()
-    factor = learning_rate(5, 9, MUON)
-    muon, adamw = trainer.optimizers
-    assert {group["lr"] for group in muon.param_groups} == {0.02 * factor}
-    assert {group["lr"] for group in adamw.param_groups} == {3e-3 * factor}
 
 
 def test_a_run_begins_with_weights_and_says_so(make: Make, tiny_checkpoint: Path) -> None:

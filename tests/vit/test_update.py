@@ -1,0 +1,97 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.vit.configs import ADAMW, EVERYTHING, MUON
+from vit import update
+from vit.checkpoint import Preprocessing
+from vit.data import ImageSet
+from vit.model import ViT, ViTConfig
+from vit.recipes import TrainConfig
+from vit.teacher import load_teacher
+from vit.update import Update
+
+Make = Callable[..., Update]
+BATCH = torch.tensor([7, 0, 12, 3])
+
+
+@pytest.fixture
+def make(tiny_config: ViTConfig, tiny_set: ImageSet) -> Make:
+    """Return a function that makes the update of a new model, with the same weights each time."""
+
+    def build(config: TrainConfig, teach: Callable[[Tensor], Tensor] | None = None) -> Update:
+        torch.manual_seed(1)
+        sizes = {"dropout": config.dropout, "pool": config.pool, "distilled": bool(teach)}
+        model = ViT(dataclasses.replace(tiny_config, **sizes))
+        return Update(model.train(), config, tiny_set.train, Preprocessing(), teach)
+
+    return build
+
+
+def step(one: Update, seed: int = 0, rate: float = 1.0, plain: bool = False) -> Tensor:
+    return one(BATCH, rate=rate, seed=seed, plain=plain)
+
+
+@pytest.mark.parametrize("config", [ADAMW, EVERYTHING], ids=["adamw", "everything"])
+def test_the_seed_decides_a_step(make: Make, config: TrainConfig) -> None:
+    """What was drawn before does not matter; the rate is 0, so the weights stay as they are."""
+    one = make(config)
+    first = step(one, rate=0.0)
+    torch.rand(5)
+    assert torch.equal(step(one, rate=0.0), first)
+    one.model.head.weight.data.normal_()  # at first all answers are the same
+    assert not torch.equal(step(one, rate=0.0), step(one, seed=1, rate=0.0))
+
+
+def test_the_rate_is_of_the_peak(make: Make) -> None:
+    one = make(MUON)
+    for rate in (0.5, 0.25):
+        step(one, rate=rate)
+        muon, adamw = one.optimizers
+        assert {group["lr"] for group in muon.param_groups} == {0.02 * rate}
+        assert {group["lr"] for group in adamw.param_groups} == {3e-3 * rate}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("accumulate", [2, 3, 4])  # 3 does not divide a batch of 4
+def test_accumulation_equals_the_whole_batch(make: Make, optimizer: str, accumulate: int) -> None:
+    config = dataclasses.replace(ADAMW, optimizer=optimizer, dropout=0.0, cutmix=0.5)
+    whole, parts = make(config), make(dataclasses.replace(config, accumulate=accumulate))
+    for seed in range(4):
+        torch.testing.assert_close(step(parts, seed), step(whole, seed))
+    for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("plain", "share"), [(False, 0.5), (True, 0.0)])
+def test_a_plain_step(
+    make: Make, monkeypatch: pytest.MonkeyPatch, plain: bool, share: float
+) -> None:
+    asked = []
+
+    def record(images: Tensor, targets: Tensor, _: TrainConfig, plain: bool) -> tuple:
+        asked.append(plain)
+        return images, targets
+
+    monkeypatch.setattr(update, "augment", record)
+    one = make(dataclasses.replace(ADAMW, patch_dropout=0.5))
+    step(one, plain=plain)
+    assert asked == [plain]
+    assert one.model.patch_dropout.p == share
+
+
+def test_a_student_is_taught_what_it_sees(
+    make: Make, tiny_set: ImageSet, tiny_checkpoint: Path
+) -> None:
+    """Its second head learns the teacher's answers to the augmented images."""
+    teach, asked = load_teacher(str(tiny_checkpoint), tiny_set.classes, torch.device("cpu")), []
+    student = make(ADAMW, lambda images: asked.append(images) or teach(images))
+    before = student.model.distill_head.weight.detach().clone()
+    step(student)
+    assert asked[0].shape == (4, 3, 8, 8)
+    assert not any((asked[0][0] == image).all() for image in tiny_set.train.images)
+    assert not torch.equal(student.model.distill_head.weight, before)

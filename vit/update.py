@@ -1,0 +1,126 @@
+"""One optimiser step: augment a batch, compare the model's answers, change its weights."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vit.augment import augment
+from vit.checkpoint import Preprocessing
+from vit.data import Split, normalize, statistics
+from vit.distributed import rank, total, world_size
+from vit.graphed import Graphed, compiled
+from vit.kernels import attention_kernels
+from vit.model import ViT
+from vit.objective import Objective
+from vit.optimizers import build_optimizers, scale_learning_rates
+from vit.recipes import TrainConfig
+
+
+class Update:
+    """Change the weights of a ViT by a batch, as a recipe says.
+
+    Of several processes each takes its part of the batch. A process that has a GPU for itself
+    runs the whole step as a CUDA graph of compiled kernels (`vit/graphed.py`).
+    """
+
+    def __init__(
+        self,
+        model: ViT,
+        config: TrainConfig,
+        split: Split,
+        preprocessing: Preprocessing,
+        teach: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        """Build the optimisers and the loss.
+
+        Args:
+            model: In training mode.
+            config: The recipe.
+            split: The pictures, on the device of the model.
+            preprocessing: How pictures are normalised.
+            teach: Maps pictures to a teacher's logits.
+        """
+        self.model, self.config, self.split, self.teach = model, config, split, teach
+        self.device = split.images.device
+        self.statistics = statistics(preprocessing, self.device)
+        self.parts = world_size() * config.accumulate  # of a batch
+        self.optimizers = build_optimizers(model, config)
+        self.objective: nn.Module = Objective(model, config.label_smoothing)
+        self.augment = augment
+        self.steps = {plain: partial(self._step, plain=plain) for plain in (False, True)}
+        if world_size() > 1:
+            self.objective = DistributedDataParallel(self.objective)
+        elif self.device.type == "cuda":
+            torch.compiler.reset()  # or it gives up after some trainers in one process
+            self.objective, self.augment = compiled(self.objective), compiled(augment)
+            self.steps = {plain: Graphed(step) for plain, step in self.steps.items()}
+
+    def __call__(self, chosen: Tensor, rate: float, seed: int, plain: bool) -> Tensor:
+        """Take one step.
+
+        Args:
+            chosen: int64 (B,), which pictures of the split are the batch.
+            rate: Factor in [0, 1] on the peak learning rates.
+            seed: Of augmentation and dropout, which so do not depend on the steps before.
+            plain: Whether cutmix, mixup and patch dropout are left out.
+
+        Returns:
+            The mean loss of the batch, a scalar tensor.
+        """
+        torch.manual_seed(seed)
+        scale_learning_rates(self.optimizers, rate)
+        return self.steps[plain](chosen)
+
+    def _step(self, chosen: Tensor, plain: bool) -> Tensor:
+        self.model.patch_dropout.p = 0.0 if plain else self.config.patch_dropout
+        labels = self.split.labels[chosen]
+        images, targets = self.augment(
+            self.split.images[chosen],
+            F.one_hot(labels, self.model.config.num_classes).float(),
+            self.config,
+            plain=plain,
+        )
+        if rank() > 0:
+            torch.manual_seed(torch.initial_seed() + 500_000_000 * rank())  # its own dropout
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        loss = self._backward(images, targets)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss
+
+    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Give the weights the gradient of the mean loss of the batch; return that loss."""
+        first, last = rank() * self.config.accumulate, (rank() + 1) * self.config.accumulate
+        mine = list(
+            zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
+        )[first:last]
+        loss = torch.zeros((), device=self.device)
+        for number, (part, part_targets) in enumerate(mine, 1):
+            with self._exchange(number == len(mine)):
+                with self._autocast(), self._attention_kernels():
+                    taught = self.teach(part) if self.teach else None
+                    inputs = normalize(part, *self.statistics)
+                    part_loss = self.objective(inputs, part_targets, taught) / len(images)
+                # Between processes gradients are averaged, and we want their sum.
+                (part_loss * world_size()).backward()
+            loss += part_loss.detach()
+        return total(loss)
+
+    def _exchange(self, now: bool) -> AbstractContextManager[None]:
+        if now or not isinstance(self.objective, DistributedDataParallel):
+            return nullcontext()
+        return self.objective.no_sync()
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    def _attention_kernels(self) -> AbstractContextManager[None]:
+        tokens = self.model.pos_embed.shape[1]
+        return attention_kernels(tokens) if self.device.type == "cuda" else nullcontext()
