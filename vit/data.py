@@ -4,6 +4,7 @@ The whole set lives on the device as one tensor, so a batch is an index and augm
 tensor operations (`vit/augment.py`): no worker processes, no per-picture Python.
 """
 
+import hashlib
 import io
 import lzma
 import tarfile
@@ -42,6 +43,12 @@ class Split:
     def to(self, device: torch.device) -> "Split":
         """Return the same split on `device`."""
         return Split(self.images.to(device), self.labels.to(device))
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the pictures and their labels, in their order; on a CPU only."""
+        digest = hashlib.sha256(self.images.numpy())
+        digest.update(self.labels.numpy())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

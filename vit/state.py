@@ -41,17 +41,25 @@ def unpack(
         optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
 
 
-def check_run(path: Path, facts: Mapping[str, Any], config: TrainConfig, model: ViTConfig) -> int:
+def check_run(
+    path: Path,
+    facts: Mapping[str, Any],
+    config: TrainConfig,
+    model: ViTConfig,
+    sources: Mapping[str, str],
+) -> int:
     """Return the number of epochs that the run of a state was planned with.
 
     Args:
         path: The state's file, for the message.
-        facts: Its metadata, with the fields of both configs as "train_config" and "config".
+        facts: Its metadata, with the fields of both configs as "train_config" and "config", and
+            "sources" if it is not from before those were kept.
         config: The recipe that is to go on; it may have more epochs.
         model: Its architecture.
+        sources: What the run learns from, in words, with the fingerprint of each.
 
     Raises:
-        ValueError: If recipe or architecture differ, or fewer epochs are asked for.
+        ValueError: If recipe, architecture or sources differ, or fewer epochs are asked for.
     """
     # A run from before a field was added did what the default says now.
     ran = asdict(TrainConfig()) | asdict(ViTConfig()) | facts["train_config"] | facts["config"]
@@ -62,6 +70,12 @@ def check_run(path: Path, facts: Mapping[str, Any], config: TrainConfig, model: 
         raise ValueError(
             f"{path} is of a run of {ran['epochs']} epochs; to resume give as many or more, "
             f"not {config.epochs}"
+        )
+    before = facts.get("sources", sources)
+    if changed := [name for name in sources if before[name] != sources[name]]:
+        raise ValueError(
+            f"{path} was trained with other sources ({', '.join(changed)}); resume with the same, "
+            "or begin a new run with --start"
         )
     return ran["epochs"]
 

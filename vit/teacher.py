@@ -5,6 +5,7 @@ A teacher is `torchvision:<name>`, `transformers:<name or folder>`, `convnet:<pa
 data by name; it may know more.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,12 @@ LIBRARIES = {
     "transformers": _from_transformers,
     "convnet": _from_convnet,
 }
+
+
+def fingerprint(name: str) -> str:
+    """Return the SHA-256 of the teacher's file, or its name if that is not one of a file."""
+    path = Path(name.removeprefix("convnet:"))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else name
 
 
 def load_teacher(

@@ -39,7 +39,7 @@ from vit.optimizers import update_mean
 from vit.recipes import TrainConfig, learning_rate
 from vit.start import start_from
 from vit.state import check_run, pack, unpack
-from vit.teacher import load_teacher
+from vit.teacher import fingerprint, load_teacher
 from vit.update import Update
 
 
@@ -81,6 +81,10 @@ class Trainer:
         data = hold_out(data, config.holdout) if config.holdout else data
         data = take(data, config.train_images) if config.train_images else data
         self.classes, self.data_name = data.classes, data.name
+        self.sources = {
+            "training pictures": data.train.fingerprint(),
+            "teacher": fingerprint(config.teacher),
+        }
         self.train_split, self.test_split = data.train.to(device), data.test.to(device)
         self.batch_size = min(config.batch_size, len(data.train.labels))
         self.preprocessing = Preprocessing()
@@ -267,6 +271,7 @@ class Trainer:
             "lengthened": self.lengthened,
             "train_config": asdict(self.config),
             "config": asdict(self.model.config),
+            "sources": self.sources,
         }
         metadata = {key: json.dumps(value) for key, value in facts.items()}
         tensors = pack(self._modules, self.update.optimizers) | {"epoch_loss": self.epoch_loss}
@@ -279,11 +284,12 @@ class Trainer:
         schedule from this step on, and the checkpoint's recipe says so.
 
         Raises:
-            ValueError: If there is none, or it is of another recipe or architecture.
+            ValueError: If there is none, or it is of another recipe, architecture, teacher or
+                of other training pictures.
         """
         path = self.folder / "state.safetensors"
         tensors, facts = load_tensors(path)
-        planned = check_run(path, facts, self.config, self.model.config)
+        planned = check_run(path, facts, self.config, self.model.config, self.sources)
         self.step, self.history, self.seconds = facts["step"], facts["history"], facts["seconds"]
         self.lengthened = facts.get("lengthened", [])
         if self.config.epochs > planned:

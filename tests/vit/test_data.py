@@ -219,3 +219,16 @@ def test_normalize() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     got = normalize(images, torch.tensor([0.5, 0.2, 0.0]), torch.tensor([0.5, 1.0, 2.0]))
     torch.testing.assert_close(got.flatten(), torch.tensor([-1.0, 0.0, 0.5]))
+
+
+def test_the_fingerprint_is_of_pictures_labels_and_order() -> None:
+    images, labels = torch.arange(36, dtype=torch.uint8).view(3, 3, 2, 2), torch.tensor([0, 1, 1])
+    splits = [
+        Split(images, labels),
+        Split(images.flip(0), labels),  # another order of pictures
+        Split(images, labels.flip(0)),
+        Split(images[:2], labels[:2]),
+        Split(images + torch.eye(2, dtype=torch.uint8), labels),
+    ]
+    assert len({split.fingerprint() for split in splits}) == len(splits)
+    assert Split(images.clone(), labels.clone()).fingerprint() == splits[0].fingerprint()

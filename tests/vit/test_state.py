@@ -16,11 +16,16 @@ from vit.state import check_run, pack, unpack
 PATH = Path("run/state.safetensors")
 CONFIG = TrainConfig(epochs=3, lr=3e-3)
 MODEL = ViTConfig()
+SOURCES = {"training pictures": "1f", "teacher": ""}
 
 
 def facts(**without: str) -> dict[str, Any]:
     """Return the metadata of a run of CONFIG and MODEL, as from before the fields `without`."""
-    found = {"train_config": dataclasses.asdict(CONFIG), "config": dataclasses.asdict(MODEL)}
+    found = {
+        "train_config": dataclasses.asdict(CONFIG),
+        "config": dataclasses.asdict(MODEL),
+        "sources": SOURCES,
+    }
     for kind, field in without.items():
         del found[kind][field]
     return found
@@ -54,7 +59,7 @@ def test_unpacked_is_what_was_packed(make_model: Callable[..., ViT], optimizer: 
     ],
 )
 def test_the_same_run_goes_on(given: dict[str, Any], epochs: int) -> None:
-    assert check_run(PATH, given, dataclasses.replace(CONFIG, epochs=epochs), MODEL) == 3
+    assert check_run(PATH, given, dataclasses.replace(CONFIG, epochs=epochs), MODEL, SOURCES) == 3
 
 
 @pytest.mark.parametrize(
@@ -71,4 +76,18 @@ def test_another_run_is_refused(
 ) -> None:
     changed = dataclasses.replace(CONFIG, **config), dataclasses.replace(MODEL, **model)
     with pytest.raises(ValueError, match=re.escape(f"{PATH} ") + ".*" + re.escape(message)):
-        check_run(PATH, facts(), *changed)
+        check_run(PATH, facts(), *changed, SOURCES)
+
+
+@pytest.mark.parametrize("names", [["training pictures"], ["teacher"], list(SOURCES)])
+def test_other_sources_are_refused(names: list[str]) -> None:
+    changed = SOURCES | dict.fromkeys(names, "2f")
+    message = f"{PATH} was trained with other sources ({', '.join(names)}); resume with the same"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_run(PATH, facts(), CONFIG, MODEL, changed)
+
+
+def test_a_state_from_before_sources_were_kept_goes_on() -> None:
+    old = facts()
+    del old["sources"]
+    assert check_run(PATH, old, CONFIG, MODEL, SOURCES) == 3

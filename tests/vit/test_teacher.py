@@ -13,7 +13,7 @@ from vit import convnet
 from vit.checkpoint import Preprocessing
 from vit.data import ImageSet, normalize, statistics
 from vit.model import ViT
-from vit.teacher import load_teacher
+from vit.teacher import fingerprint, load_teacher
 
 CPU = torch.device("cpu")
 Labels = Callable[[Tensor], Tensor]
@@ -105,3 +105,15 @@ def test_unknown_teachers(name: str, message: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=re.escape(message)):
         load_teacher(name, ("dark",), CPU)
+
+
+def test_the_fingerprint_of_a_file_is_of_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    prints = {fingerprint(f"convnet:{path}")}  # there is none yet
+    for content in (b"one", b"other"):
+        path.write_bytes(content)
+        prints.add(fingerprint(str(path)))
+        assert fingerprint(f"convnet:{path}") == fingerprint(str(path))
+    assert len(prints) == 3
+    assert fingerprint("torchvision:resnet18") == "torchvision:resnet18"
+    assert fingerprint("") == ""  # Path("") is the working folder

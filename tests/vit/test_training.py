@@ -113,6 +113,18 @@ def test_resume_refuses_another_recipe(make: Make) -> None:
         other.resume()
 
 
+def test_resume_refuses_other_pictures_and_another_teacher(
+    make: Make, tiny_set: ImageSet, make_checkpoint: Callable[..., Path]
+) -> None:
+    config = dataclasses.replace(ADAMW, teacher=str(make_checkpoint()))
+    make(config, "run").save_state()
+    make(config, "run").resume()
+    make_checkpoint(depth=1)  # in the same place
+    tiny_set.train.images[0] += 1
+    with pytest.raises(ValueError, match=re.escape("(training pictures, teacher)")):
+        make(config, "run").resume()
+
+
 def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> None:
     """Six steps of two epochs are done; the next one is the seventh of four epochs."""
     make(dataclasses.replace(MUON, epochs=2), "run").run()
