@@ -233,3 +233,14 @@ def test_impossible_sizes(tiny_config: ViTConfig, changes: dict[str, Any], messa
 def test_wrong_input(tiny_model: ViT, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{shape}; expected (B, 3, 8, 8)")):
         tiny_model(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_tokens_are_short_under_autocast(make_model: Make, pool: str) -> None:
+    """The residual stream, that is; the answers stay what they are, within the rounding."""
+    model, images = make_model(pool=pool), torch.rand(3, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.embed(images).dtype == torch.bfloat16
+        short = model(images).float()
+    assert model.embed(images).dtype == torch.float32
+    torch.testing.assert_close(short, model(images), atol=0.05, rtol=0.05)
