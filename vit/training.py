@@ -81,14 +81,19 @@ class Trainer:
         data = hold_out(data, config.holdout) if config.holdout else data
         data = take(data, config.train_images) if config.train_images else data
         self.classes, self.data_name = data.classes, data.name
-        self.sources = {
+        self.train_split, self.test_split = data.train.to(device), data.test.to(device)
+        self.batch_size = min(config.batch_size, len(data.train.labels))
+        if world_size() * config.accumulate > self.batch_size:
+            raise ValueError(
+                f"{world_size()} processes x accumulate {config.accumulate} cannot share "
+                f"{self.batch_size} images a step; each part needs one at least"
+            )
+        self.preprocessing = Preprocessing()
+        self._build(model_config)
+        self.sources = {  # once the teacher's file is known to be readable
             "training pictures": data.train.fingerprint(),
             "teacher": fingerprint(config.teacher),
         }
-        self.train_split, self.test_split = data.train.to(device), data.test.to(device)
-        self.batch_size = min(config.batch_size, len(data.train.labels))
-        self.preprocessing = Preprocessing()
-        self._build(model_config)
         self._epoch_order = lru_cache(maxsize=1)(self._epoch_order)  # the same for many steps
         self.step = 0
         self.lengthened: list[dict[str, int]] = []  # runs that were resumed with more epochs
@@ -109,11 +114,6 @@ class Trainer:
         self.ema = deepcopy(self.model) if config.ema_decay else None
         teach = load_teacher(config.teacher, self.classes, self.device) if config.teacher else None
         self.update = Update(self.model, config, self.train_split, self.preprocessing, teach)
-        if self.update.parts > self.batch_size:
-            raise ValueError(
-                f"{world_size()} processes x accumulate {config.accumulate} cannot share "
-                f"{self.batch_size} images a step; each part needs one at least"
-            )
 
     @property
     def steps_per_epoch(self) -> int:

@@ -221,8 +221,15 @@ def test_the_running_mean_is_what_is_tested_and_kept(
 
 
 def test_a_part_needs_an_image(make: Make) -> None:
+    """Said before a teacher is loaded, which may take a download."""
     with pytest.raises(ValueError, match="accumulate 5 cannot share 4 images a step"):
-        make(dataclasses.replace(ADAMW, accumulate=5), "run")
+        make(dataclasses.replace(ADAMW, accumulate=5, teacher="nobody"), "run")
+
+
+@pytest.mark.parametrize("name", ["nobody", 300 * "x"])  # no file, and none that could be
+def test_a_teacher_that_is_not_there(make: Make, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is not a checkpoint"):
+        make(dataclasses.replace(ADAMW, teacher=name), "run")
 
 
 def test_holdout_never_looks_at_the_test_set(
@@ -246,12 +253,13 @@ def test_training_on_a_part(make: Make, tiny_set: ImageSet) -> None:
     assert len(held) == 4 and not seen & held
 
 
-def test_every_step_has_its_seed_and_the_last_epochs_are_plain(
+def test_every_step_has_its_rate_and_seed_and_the_last_are_plain(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeds, plains = [], []
+    rates, seeds, plains = [], [], []
 
     def record(_: Update, chosen: Tensor, rate: float, seed: int, plain: bool) -> Tensor:
+        rates.append(rate)
         seeds.append(seed)
         plains.append(plain)
         return torch.tensor(0.0)
@@ -259,6 +267,7 @@ def test_every_step_has_its_seed_and_the_last_epochs_are_plain(
     monkeypatch.setattr(Update, "__call__", record)
     make(dataclasses.replace(ADAMW, plain_epochs=1), "run").run()
     make(dataclasses.replace(ADAMW, seed=1), "other").run()
+    assert rates == 2 * [learning_rate(step, 9, ADAMW) for step in range(9)]
     assert len(set(seeds)) == 18
     assert plains == [False] * 6 + [True] * 3 + [False] * 9
 
