@@ -169,7 +169,7 @@ def compare_demo(scenes: int) -> None:
 @contextmanager
 def in_float32() -> Iterator[None]:
     """Let the processor have no units for bfloat16."""
-    with mock.patch("grounding.precision.has_units", return_value=False):
+    with mock.patch("precision.has_units", return_value=False):
         yield
 
 

@@ -38,7 +38,6 @@ PARTS: Studies = {
         {"seed": 0},
         {"augment": "crop_flip"},
         {"cutmix": 0.0},
-        {"label_smoothing": 0.0},
         {"pool": "cls"},
         {"optimizer": "adamw"},
         {"seed": 1},

@@ -3,8 +3,9 @@
 A training step of a small model is some hundred kernels of a few microseconds each, and a CPU
 cannot launch them as fast as a GPU is done with them. A graph of all of them is launched at once:
 https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/. The compiler makes fewer of them.
-A step of the reference recipe in bfloat16 takes 15.0 ms on an H100 without both, 3.5 ms as a graph
-and 2.4 ms as a compiled graph.
+A step of the reference recipe in bfloat16 takes 15.0 ms on an H100 without both, 3.5 ms as a graph,
+2.55 ms as a compiled graph, and 2.25 ms if the compiler also puts small kernels that do not depend
+on each other into one (`combo_kernels`).
 """
 
 import importlib.util
@@ -66,4 +67,4 @@ def compiled(function: T) -> T:
     if not (importlib.util.find_spec("triton") and any(map(shutil.which, compilers))):
         print("Not compiled, so slower: torch.compile needs Triton and a C compiler (gcc)")
         return function
-    return torch.compile(function, dynamic=False)
+    return torch.compile(function, dynamic=False, options={"combo_kernels": True})

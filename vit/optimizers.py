@@ -8,7 +8,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from vit.model import ViT
 from vit.muon import Muon
-from vit.recipes import TrainConfig
+from vit.recipes import TrainConfig, in_bfloat16
 
 
 def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
@@ -31,7 +31,7 @@ def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
             groups,
             lr=rate_on(device, config.muon_lr),
             weight_decay=config.weight_decay,
-            precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+            precision=torch.bfloat16 if in_bfloat16(config, device) else torch.float32,
         ),
         AdamW(
             others,

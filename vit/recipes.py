@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass, replace
 
+import torch
+
+from precision import has_units
 from vit.model import ViTConfig
 
 
@@ -39,7 +42,8 @@ class TrainConfig:
             With the class token a distillation token learns them, else the head.
         holdout: Training images that are kept apart and tested on instead of the test set.
         train_images: How many of the training images are used, always the same; 0 for all.
-        precision: "fp32", or "bf16" for the matrix products (weights and moments stay float32).
+        precision: "fp32", or "bf16" for the matrix products where the device has units for them
+            (weights and moments stay float32).
         test_every: Epochs between two test passes, after which the model is written; the last epoch
             is always tested.
         seed: Seed of everything random.
@@ -106,7 +110,6 @@ _MUON = TrainConfig(
     schedule="linear",
     dropout=0.0,
     pool="mean",
-    label_smoothing=0.1,
     cutmix=0.5,
     precision="bf16",
 )
@@ -116,7 +119,7 @@ RECIPES = {
     "best": replace(
         _MUON,
         lr=1e-3,
-        muon_lr=0.006,
+        muon_lr=0.003,
         warmup=0.05,
         augment="trivial",
         plain_epochs=10,
@@ -125,6 +128,7 @@ RECIPES = {
     # For two hours on a CPU, in two stages. First with --patch-size 8: a quarter of the tokens.
     "coarse": replace(
         _MUON,
+        label_smoothing=0.1,
         schedule="constant",
         warmup=0.02,
         batch_size=256,
@@ -133,7 +137,7 @@ RECIPES = {
         test_every=5,
     ),
     # Then with --start and the weights of the first.
-    "fine": replace(_MUON, warmup=0.02, epochs=12, plain_epochs=3),
+    "fine": replace(_MUON, label_smoothing=0.1, warmup=0.02, epochs=12, plain_epochs=3),
 }
 
 
@@ -152,6 +156,11 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     if config.schedule == "linear":
         return 1 - progress
     return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def in_bfloat16(config: TrainConfig, device: torch.device) -> bool:
+    """Return whether the matrix products of a recipe are in bfloat16 on a device."""
+    return config.precision == "bf16" and has_units(str(device))
 
 
 def build_model_config(config: TrainConfig, **sizes: int) -> ViTConfig:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vit import convnet
 from vit.checkpoint import Preprocessing, load_checkpoint
 from vit.data import normalize, statistics
+from vit.graphed import compiled
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def _from_checkpoint(path: str, device: torch.device) -> Teacher:
 def _from_convnet(path: str, device: torch.device) -> Teacher:
     trained = convnet.load(Path(path))
     model = trained.model.to(device)
+    if device.type == "cuda":
+        model = compiled(model)
     return Teacher(model, trained.classes, trained.image_size, Preprocessing())
 
 

@@ -18,7 +18,7 @@ from vit.kernels import attention_kernels
 from vit.model import ViT
 from vit.objective import Objective
 from vit.optimizers import build_optimizers, scale_learning_rates
-from vit.recipes import TrainConfig
+from vit.recipes import TrainConfig, in_bfloat16
 
 
 class Update:
@@ -118,8 +118,8 @@ class Update:
         return self.objective.no_sync()
 
     def _autocast(self) -> torch.autocast:
-        bf16 = self.config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+        enabled = in_bfloat16(self.config, self.device)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _attention_kernels(self) -> AbstractContextManager[None]:
         tokens = self.model.pos_embed.shape[1]

@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..precision import fast
+from precision import fast
 
 ROOT = Path(__file__).resolve().parents[2]
 WARMUP_STEPS = 150

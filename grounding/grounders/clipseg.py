@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from grounding.core import Regions, mask_box
-from grounding.precision import fast
 from grounding.recent import Recent
+from precision import fast
 
 
 class ClipSeg:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from grounding.core import Clicks, Masks, Regions, mask_box
 from grounding.loading import NoInit
-from grounding.precision import fast
 from grounding.recent import Recent, tensor_bytes
+from precision import fast
 
 BATCH = 8
 # A coarse mask becomes logits from -10 to 10, about the range of the decoder's own.

@@ -31,7 +31,7 @@ def test_a_checkpoint(tiny_checkpoint: Path, tiny_model: ViT, tiny_set: ImageSet
 
 
 def test_a_convnet(tmp_path: Path, tiny_set: ImageSet) -> None:
-    model, images = convnet.ConvNet(3).eval(), tiny_set.train.images.repeat(1, 1, 2, 2)
+    model, images = convnet.build(3).eval(), tiny_set.train.images.repeat(1, 1, 2, 2)
     trained = convnet.TrainedConvNet(model, tiny_set.classes, 16)
     convnet.save(tmp_path / "net.safetensors", trained)
     teach = load_teacher(f"convnet:{tmp_path / 'net.safetensors'}", tiny_set.classes[::-1], CPU)

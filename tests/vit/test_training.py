@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.vit.configs import ADAM, ADAMW, EVERYTHING, MUON
-from vit import report, training
+from vit import recipes, report, training
 from vit.checkpoint import load_checkpoint, load_tensors
 from vit.data import ImageSet
 from vit.evaluation import confusion_matrix
@@ -58,6 +58,36 @@ def interrupt_after(trainer: Trainer, steps: int) -> None:
 
 def without_time(trainer: Trainer) -> list[dict[str, float]]:
     return [row | {"train_minutes": 0} for row in trainer.history]
+
+
+@pytest.mark.parametrize(
+    ("asked", "units", "used"),
+    [
+        ("bf16", True, torch.bfloat16),
+        ("bf16", False, torch.float32),  # most laptops: there bfloat16 takes 28 times as long
+        ("fp32", True, torch.float32),
+    ],
+)
+def test_bfloat16_where_the_device_has_units(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: str,
+    units: bool,
+    used: torch.dtype,
+) -> None:
+    monkeypatch.setattr(recipes, "has_units", lambda _: units)
+    trainer, seen = make(dataclasses.replace(MUON, precision=asked, epochs=1), "run"), set()
+    trainer.model.head.register_forward_hook(
+        lambda model, _, logits: seen.add(logits.dtype) if model.training else None
+    )
+    trainer.run()
+    assert seen == {used}
+    assert trainer.update.optimizers[0].precision == used
+    kept = load_checkpoint(trainer.folder / "model.safetensors").recipe["precision"]
+    assert kept == ("bf16" if used == torch.bfloat16 else "fp32")
+    said = "Training in float32: device cpu has no units for bfloat16" in capsys.readouterr().out
+    assert said is (asked == "bf16" and not units)
 
 
 @pytest.mark.parametrize("config", [ADAMW, MUON, EVERYTHING], ids=["adamw", "muon", "everything"])

@@ -13,8 +13,8 @@ from grounding.grounders.glip.boxes import Detections, detect
 from grounding.grounders.glip.caption import clean, encode, join
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.pictures import prepare
-from grounding.precision import fast
 from grounding.recent import Recent
+from precision import fast
 
 MAX_REGIONS = 30
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from grounding.grounders.glip.fusion import CrossAttention
 from grounding.grounders.grounding_dino.deformable import DeformableAttention
-from grounding.precision import fast
 from grounding.recent import Recent
+from precision import fast
 
 # Positions at a time: few enough that the hidden layer, eight times as wide, stays in the cache.
 CHUNK = 512

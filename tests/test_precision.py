@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from grounding.precision import fast
+from precision import fast
 
 
 @pytest.mark.parametrize("units", [False, True])
