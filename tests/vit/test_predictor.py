@@ -1,4 +1,3 @@
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from vit import predictor
 from vit.checkpoint import Checkpoint, load_checkpoint
 from vit.crop import Crop
 from vit.predictor import Predictor
+from vit.samples import load_samples, mistakes
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -111,12 +111,8 @@ def test_threads_load_once_and_agree(
     assert len({tuple(p.values()) for p in together}) == 8
 
 
-def test_shipped_checkpoint_knows_the_samples() -> None:
-    shipped = Predictor(ASSETS / "vit-cifar10.safetensors")
-    folder = ASSETS / "samples" / "cifar10"
-    right = 0
-    for row in json.loads((folder / "samples.json").read_text(encoding="utf-8")):
-        with Image.open(folder / row["file"]) as image:
-            probabilities = shipped.predict(image).probabilities
-        right += max(probabilities, key=probabilities.__getitem__) == row["label"]
-    assert right >= 18
+def test_shipped_checkpoint_knows_most_of_the_samples() -> None:
+    shipped, samples = Predictor(ASSETS / "vit-cifar10.safetensors"), load_samples()
+    answers = shipped.answers([sample.picture for sample in samples])
+    # Some were picked because it is wrong about them: "mistakes only" has something to show.
+    assert 3 <= len(mistakes(samples, answers, shipped.checkpoint.classes)) <= 9
