@@ -153,3 +153,5 @@ if __name__ == "__main__":
         main()
     except ValueError as error:
         sys.exit(f"vit.convnet: {error}")
+    except KeyboardInterrupt:
+        sys.exit("vit.convnet: stopped")

@@ -87,9 +87,14 @@ LIBRARIES = {
 
 
 def fingerprint(name: str) -> str:
-    """Return the SHA-256 of the teacher's file, or its name if that is not one of a file."""
-    path = Path(name.removeprefix("convnet:"))
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else name
+    """Return the SHA-256 of the teacher's file or folder; of a teacher from a hub the name."""
+    path = Path(name.removeprefix("convnet:").removeprefix("transformers:"))
+    files = sorted(path.rglob("*")) if name.startswith("transformers:") else [path]
+    present = [file for file in files if file.is_file()]
+    digest = hashlib.sha256()
+    for file in present:
+        digest.update(file.read_bytes())
+    return digest.hexdigest() if present else name
 
 
 def load_teacher(

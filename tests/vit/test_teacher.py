@@ -117,3 +117,14 @@ def test_the_fingerprint_of_a_file_is_of_what_is_in_it(tmp_path: Path) -> None:
     assert len(prints) == 3
     assert fingerprint("torchvision:resnet18") == "torchvision:resnet18"
     assert fingerprint("") == ""  # Path("") is the working folder
+
+
+def test_the_fingerprint_of_a_folder_is_of_what_is_in_it(tmp_path: Path) -> None:
+    name, prints = f"transformers:{tmp_path}", set()
+    for file in ("config.json", "model.safetensors"):
+        for content in (b"one", b"other"):
+            (tmp_path / file).write_bytes(content)
+            prints.add(fingerprint(name))
+    assert len(prints) == 4
+    assert fingerprint(name) in prints
+    assert fingerprint("transformers:google/vit") == "transformers:google/vit"  # of the hub
