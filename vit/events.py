@@ -195,7 +195,8 @@ class Events:
             captions = {i: f"{c} → {found[i]}" for i, c in captions.items() if i in found}
         pictures = [(self.samples[i].picture, caption) for i, caption in captions.items()]
         heading = say_count(len(captions), len(self.samples))
-        return gr.Gallery(pictures, selected_index=None), list(captions), heading
+        gallery = gr.Gallery(pictures, selected_index=None, visible=bool(pictures))
+        return gallery, list(captions), heading
 
     def mistakes(self, name: str | None) -> dict[int, str]:
         """Return the wrong answers of a checkpoint by the index of their sample."""
@@ -223,7 +224,11 @@ def say_count(found: int, count: int) -> str:
 
     >>> say_count(3, 30)
     '**Pick a CIFAR-10 test picture** (3 of 30), shown with its true label:'
+    >>> say_count(0, 30)
+    '**No mistakes** among these pictures (0 of 30).'
     """
+    if not found:
+        return f"**No mistakes** among these pictures (0 of {count})."
     part = "" if found == count else f" ({found} of {count})"
     return f"**Pick a CIFAR-10 test picture**{part}, shown with its true label:"
 

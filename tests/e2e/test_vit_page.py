@@ -146,6 +146,12 @@ def test_the_samples_are_filtered(page: Page) -> None:
         expect(shown.first).to_contain_text(f"{samples[number].label} → {wrong[number]}")
         shown.first.click()
         expect(page.locator("#vit-note")).to_contain_text("✗ wrong")
+    confused = {samples[number].label for number in wrong}
+    choose(page, "#vit-filter", next(s.label for s in samples if s.label not in confused))
+    expect(page.locator("#vit-heading")).to_contain_text("No mistakes among these pictures")
+    expect(page.locator("#vit-samples")).to_be_hidden()
+    choose(page, "#vit-filter", "all classes")
+    expect(shown).to_have_count(len(wrong))
 
 
 def test_the_arrays_are_downloaded(page: Page) -> None:

@@ -260,10 +260,11 @@ def test_the_mistakes_of_the_model(make_checkpoint: Callable[..., Path]) -> None
     assert chosen == wrong
     captions = [f"{samples[i].label} → {answers[i]}" for i in wrong]
     assert [row["caption"] for row in gallery.value] == captions
+    assert gallery.visible
     assert f"({len(wrong)} of 30)" in heading
     gallery, chosen, heading = handler(page, "browse")("tiny", "ship", True)
-    assert (gallery.value, chosen) == ([], [])
-    assert "(0 of 30)" in heading
+    assert (gallery.value, gallery.visible, chosen) == ([], False, [])
+    assert heading == "**No mistakes** among these pictures (0 of 30)."
 
 
 def test_the_download_holds_both_maps(tmp_path: Path, page: gr.Blocks) -> None:
