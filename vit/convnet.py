@@ -25,6 +25,7 @@ from torch.optim import SGD, Optimizer
 from torchvision.models import resnet18
 from tqdm import tqdm
 
+from precision import fast
 from vit.augment import augment
 from vit.checkpoint import Preprocessing, load_tensors, save_tensors
 from vit.data import ImageSet, Split, hold_out, load_image_folder, normalize, statistics
@@ -35,7 +36,7 @@ from vit.recipes import TrainConfig, learning_rate
 
 # Pictures that are as hard as those about which a student will ask.
 RECIPE = TrainConfig(lr=0.2, weight_decay=5e-4, warmup=0.05, batch_size=256, augment="trivial",
-                     cutmix=0.5, precision="bf16", test_every=10)  # fmt: skip
+                     cutmix=0.5, test_every=10)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def _make_step(
         targets = F.one_hot(split.labels[chosen], classes).float()
         images, targets = change(split.images[chosen], targets, RECIPE, plain=False)
         optimizer.zero_grad()
-        # Most CPUs take far longer over convolutions in bfloat16.
-        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+        with fast(str(device)):
             logits = network(normalize(images, mean, std))
         loss = F.cross_entropy(logits.float(), targets)
         loss.backward()

@@ -36,7 +36,7 @@ from vit.distributed import rank, total, world_size
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViT, ViTConfig
 from vit.optimizers import update_mean
-from vit.recipes import TrainConfig, in_bfloat16, learning_rate
+from vit.recipes import TrainConfig, learning_rate
 from vit.start import start_from
 from vit.state import check_run, pack, unpack
 from vit.teacher import fingerprint, load_teacher
@@ -139,7 +139,7 @@ class Trainer:
         """Train to the last epoch, or until Ctrl-C or SIGTERM, and save."""
         if rank() == 0:
             report.announce_missing_packages()
-            if self.config.precision == "bf16" and not in_bfloat16(self.config, self.device):
+            if self.config.precision == "bf16" and not self.update.bf16:
                 print(f"Training in float32: device {self.device} has no units for bfloat16")
         with stop_on_signal() as stop, self._progress_bar() as bar:
             began = time.perf_counter()
@@ -249,7 +249,7 @@ class Trainer:
         """
         recipe = asdict(self.config) | {
             "train_images": len(self.train_split.labels),
-            "precision": "bf16" if in_bfloat16(self.config, self.device) else "fp32",
+            "precision": "bf16" if self.update.bf16 else "fp32",
             "lengthened": self.lengthened,
         }
         if self.started_from:

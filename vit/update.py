@@ -47,6 +47,7 @@ class Update:
         """
         self.model, self.config, self.split, self.teach = model, config, split, teach
         self.device = split.images.device
+        self.bf16 = in_bfloat16(config, self.device)
         self.statistics = statistics(preprocessing, self.device)
         self.parts = world_size() * config.accumulate  # of a batch
         self.optimizers = build_optimizers(model, config)
@@ -118,8 +119,7 @@ class Update:
         return self.objective.no_sync()
 
     def _autocast(self) -> torch.autocast:
-        enabled = in_bfloat16(self.config, self.device)
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _attention_kernels(self) -> AbstractContextManager[None]:
         tokens = self.model.pos_embed.shape[1]

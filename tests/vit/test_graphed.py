@@ -108,6 +108,6 @@ def test_compiled_where_there_is_a_compiler(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: triton or None)
     monkeypatch.setattr(shutil, "which", lambda name: compiler if name == compiler else None)
-    monkeypatch.setattr(torch, "compile", lambda function, **_: ("compiled", function))
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic, options: ("compiled", function))
     assert compiled(abs) == (("compiled", abs) if expected else abs)
     assert ("needs Triton and a C compiler" in capsys.readouterr().out) is not expected
