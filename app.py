@@ -64,8 +64,9 @@ CSS = """
 #seg-result img.mask:not(.inactive) { opacity: 1; }
 #seg-table, #seg-numbers, #seg-samples, #seg-photos { max-width: calc(100vw - 32px);
     overflow-x: auto; }
-#seg-table .add-row-container, #seg-table .add-row-button { display: none; }
-#seg-table .header-icons { display: none; }
+/* Rows are switched off by their box; nothing else of the table is to be edited. */
+#seg-table .add-row-container, #seg-table .add-row-button, #seg-table .header-icons,
+#seg-table .cell-menu, #seg-table .cell-menu-button { display: none; }
 #seg-point { align-items: end; }
 #seg-status p { margin: .2em 0; }
 #seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0; }

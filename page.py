@@ -11,6 +11,7 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 
 from used_up import disk_full, out_of_memory
 
+CHECK = "Please check"
 NO_UPLOAD = "A picture must be uploaded first; a path on the server is none."
 NO_MEMORY = (
     "This needs more memory than the server has left. "
@@ -33,7 +34,7 @@ def hand_over_file(component: gr.Image) -> None:
             return url if url and url.startswith("data:") else None
         # Gradio looks only at paths that come with its own mark (gradio 6.31).
         if not is_in_or_equal(payload.path, get_upload_folder()):
-            raise gr.Error(NO_UPLOAD, title="Please check", print_exception=False)
+            raise gr.Error(NO_UPLOAD, title=CHECK, print_exception=False)
         return payload.path
 
     component.preprocess = path
@@ -46,19 +47,27 @@ def hand_over_download(packed: Dependency, file: gr.DownloadButton) -> None:
     packed.success(None, js=f"() => {{ {press} }}")
 
 
+def explain(error: Exception) -> tuple[str, str] | None:
+    """Return the title and the words of the message for an error; None if it is a bug of ours.
+
+    Memory or a disk that is used up gets a message, too, though it is nobody's mistake.
+    """
+    if isinstance(error, ValueError):
+        return CHECK, str(error)
+    if out_of_memory(error):
+        return "Out of memory", NO_MEMORY
+    if disk_full(error):
+        return "Disk full", NO_ROOM
+    return None
+
+
 @contextmanager
 def page_errors() -> Iterator[None]:
-    """Turn a `ValueError` into a message on the page, as text and never as HTML.
-
-    Memory or a disk that is used up gets a message too, though it is nobody's mistake.
-    """
+    """Turn an error that `explain` knows into a message on the page, as text and never as HTML."""
     try:
         yield
-    except ValueError as error:
-        raise gr.Error(escape(str(error)), title="Please check", print_exception=False) from error
-    except (MemoryError, RuntimeError, OSError) as error:
-        if out_of_memory(error):
-            raise gr.Error(NO_MEMORY, title="Out of memory") from error
-        if disk_full(error):
-            raise gr.Error(NO_ROOM, title="Disk full") from error
-        raise
+    except Exception as error:
+        if (said := explain(error)) is None:
+            raise
+        title, text = said
+        raise gr.Error(escape(text), title=title, print_exception=title != CHECK) from error

@@ -1,7 +1,8 @@
 """Segments many pictures: `python -m grounding PICTURES... --prompt "a dog, a cat" --out DIR`.
 
 Every picture gets a folder in DIR with the files that `grounding/export.py` lists. The same command
-goes on where it stopped; a picture is done anew when it, the prompt or a setting has changed.
+goes on where it stopped; a picture is done anew when it, the prompt or a setting has changed, or
+when demo weights had made its answer and the public ones are there now.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from grounding.images import open_image
 from grounding.pipeline import Models, ModelStore, Result, choose_device, run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
-from grounding.weights import MODES, Weights
+from grounding.weights import BUNDLED, MODES, Weights
 
 # HEIC photos cannot be opened; they are taken up all the same, so that they are named as bad.
 SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)
@@ -82,25 +83,34 @@ def _share(text: str) -> float:
     return value
 
 
-def find_pictures(arguments: Iterable[str]) -> dict[str, Path]:
+def find_pictures(arguments: Iterable[str], out: Path) -> dict[str, Path]:
     """Return the pictures that files, folders and patterns stand for, each under its own name.
 
-    A folder stands for the pictures below it, in order of their paths, but not for hidden ones and
-    for those that are an answer of this program.
+    A folder stands for the pictures below it, in order of their paths, but not for hidden ones;
+    neither a folder nor a pattern stands for an answer of this program. A name in use in the folder
+    `out` stays with the picture that has it.
 
     Raises:
         ValueError: If an argument stands for nothing.
     """
     pictures: dict[Path, str] = {}
-    taken: set[str] = set()
+    named = _answered(out)
+    taken = {name.casefold() for name in named.values()}
     for argument in arguments:
         found = list(_expand(argument))
         if not found:
             raise ValueError(f"There is no picture at {argument!r}, as file, folder or pattern.")
         for path, relative in found:
             if (place := path.resolve()) not in pictures:
-                pictures[place] = free_name(relative, taken)
+                pictures[place] = named.get(place) or free_name(relative, taken)
     return {name: path for path, name in pictures.items()}
+
+
+def _answered(out: Path) -> dict[Path, str]:
+    """Return the name of each picture that has an answer in a folder."""
+    folders = sorted(out.glob("[!.]*"), reverse=True)
+    manifests = {folder.name: read_manifest(folder) for folder in folders}
+    return {Path(m["source"]["path"]): name for name, m in manifests.items() if m}
 
 
 def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
@@ -109,7 +119,7 @@ def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
     # be called [1].png.
     patterns = () if Path(argument).exists() else glob.glob(argument, recursive=True)  # noqa: PTH207
     for place in map(Path, sorted(patterns) or [argument]):
-        if place.is_file():
+        if place.is_file() and not (patterns and _is_answer(place)):
             yield place, Path(place.name)
         for path in sorted(place.rglob("*")) if place.is_dir() else ():
             if SUFFIX.fullmatch(path.suffix) and _is_input(path, path.relative_to(place)):
@@ -119,7 +129,11 @@ def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
 def _is_input(path: Path, relative: Path) -> bool:
     """Return whether a picture is neither hidden, like macOS's ._photo.jpg, nor an answer."""
     hidden = any(part.startswith(".") for part in relative.parts)
-    return not hidden and path.is_file() and not any(map(read_manifest, path.parents[:2]))
+    return not hidden and path.is_file() and not _is_answer(path)
+
+
+def _is_answer(path: Path) -> bool:
+    return any(map(read_manifest, path.parents[:2]))
 
 
 def asked_of(path: Path, args: argparse.Namespace) -> Asked:
@@ -147,13 +161,19 @@ def read_manifest(folder: Path) -> Asked:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    ours = isinstance(manifest, dict) and {"prompt", "source", "rows"} <= manifest.keys()
+    ours = isinstance(manifest, dict) and {"prompt", "source", "models", "rows"} <= manifest.keys()
     return manifest if ours else {}
 
 
 def is_done(folder: Path, asked: Asked) -> bool:
     """Return whether the folder holds the answer to what is asked."""
     return asked.items() <= read_manifest(folder).items()
+
+
+def demo_roles(folder: Path) -> set[str]:
+    """Return which of the models that made the answer in a folder had the bundled weights."""
+    models = read_manifest(folder)["models"]
+    return {role for role, model in models.items() if model["weights"] == BUNDLED}
 
 
 def replace_folder(folder: Path, files: Iterable[File]) -> None:
@@ -258,21 +278,33 @@ def now(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T
     return done
 
 
+def load_models(args: argparse.Namespace) -> Models:
+    """Load the models of the command line and print which weights they got."""
+    args.device = choose_device(args.device)
+    weights = Weights(args.weights, args.offline, args.weights_folder)
+    models = ModelStore(weights, args.device).get(args.grounder, args.segmenter)
+    names = dict.fromkeys((models.grounder_source.name, models.segmenter_source.name))
+    print(f"Weights in use: {' and '.join(names)}, on {args.device}.", flush=True)
+    return models
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status: 1 if a picture was bad."""
     args = parse_args(argv)
     parse_prompt(args.prompt)
-    pictures = find_pictures(args.pictures)
+    pictures = find_pictures(args.pictures, args.out)
     args.out.mkdir(parents=True, exist_ok=True)
-    left = {n: p for n, p in pictures.items() if not is_done(args.out / n, asked_of(p, args))}
-    print(f"Pictures: {len(pictures)}, of which {len(pictures) - len(left)} were done before.")
+    done = {n for n, path in pictures.items() if is_done(args.out / n, asked_of(path, args))}
+    print(f"Pictures: {len(pictures)}, of which {len(done)} were done before.")
+    demo = {n: demo_roles(args.out / n) for n in done if args.weights != "demo"}
     bad = {}
-    if left:
-        args.device = choose_device(args.device)
-        weights = Weights(args.weights, args.offline, args.weights_folder)
-        models = ModelStore(weights, args.device).get(args.grounder, args.segmenter)
-        names = dict.fromkeys((models.grounder_source.name, models.segmenter_source.name))
-        print(f"Weights in use: {' and '.join(names)}, on {args.device}.", flush=True)
+    if len(done) < len(pictures) or any(demo.values()):
+        models = load_models(args)
+        sources = {"grounder": models.grounder_source, "segmenter": models.segmenter_source}
+        public = {role for role, source in sources.items() if not source.demo}
+        if again := {name for name, roles in demo.items() if roles & public}:
+            print(f"Done again, because demo weights had made them: {len(again)}.", flush=True)
+        left = {n: path for n, path in pictures.items() if n in again or n not in done}
         bad = segment_files(left, models, args)
     for path, sentence in bad.items():
         print(f"{path}: {sentence}", file=sys.stderr)

@@ -10,6 +10,7 @@ from grounding.export import File, free_name
 from grounding.images import open_image
 from grounding.session import EVERYTHING, Session, look, pack
 from grounding.settings import Settings
+from page import explain
 
 LIMIT = 50
 
@@ -61,8 +62,10 @@ def segment_files(
     for i, path in enumerate(map(Path, paths)):
         try:
             session = answer(open_image(path), i / len(paths))
-        except ValueError as error:
-            report.failures[path.name] = str(error)
+        except Exception as error:
+            if (said := explain(error)) is None:
+                raise
+            report.failures[path.name] = said[1]
             continue
         view = look(session, settings, threshold)
         report.painted.append((view.stages[1], f"{path.name}: {view.found} found"))

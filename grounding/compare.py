@@ -10,6 +10,7 @@ from grounding.export import detections
 from grounding.grounders import GROUNDERS
 from grounding.overlay import annotations, paint, phrase_colours, shrink
 from grounding.select import Choice, Proposals, select, to_result
+from page import explain
 
 COMPARED = ("GroundingDINO tiny", "CLIPSeg", "GLIP-T")
 HEADERS = ["Grounder", "Found", "Best score", "Threshold", "Grounder, s", "SAM 2, s"]
@@ -45,9 +46,11 @@ def compare(image: Image.Image, propose: Propose) -> Iterator[Answer]:
         threshold = GROUNDERS[name].threshold
         try:
             yield _answer(name, threshold, image, propose(name, threshold))
-        except ValueError as error:
-            row = [name, str(error), None, threshold, None, None]
-            yield Answer(shrink(image), f"{name}: {error}", row, [])
+        except Exception as error:
+            if (said := explain(error)) is None:
+                raise
+            row = [name, said[1], None, threshold, None, None]
+            yield Answer(shrink(image), f"{name}: {said[1]}", row, [])
 
 
 def _answer(name: str, threshold: float, image: Image.Image, proposals: Proposals) -> Answer:

@@ -66,6 +66,7 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
         ),
         bits=np.array(bits, np.uint8),
         mask_scores=np.array(mask_scores, np.float32),
+        by_hand=frozenset(edit.number for edit in edits),
     )
 
 

@@ -97,7 +97,7 @@ class Events:
                 area away.
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
-            threshold: Lowest score of a region, from 0 to 1.
+            threshold: Lowest score of a region, from 0.05 to 0.95.
             progress: Shows on the page how far a download is.
 
         Returns:

@@ -26,9 +26,9 @@ PROMPT_HELP = (
 
 
 def load_samples(folder: Path) -> list[list[str]]:
-    """Return the path of each sample picture in a folder, and its prompt."""
+    """Return the path of each sample picture in a folder, its prompt, and an empty address."""
     rows = json.loads((folder / "samples.json").read_text())
-    return [[str(folder / row["file"]), row["prompt"]] for row in rows]
+    return [[str(folder / row["file"]), row["prompt"], ""] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -194,12 +194,15 @@ def build_inputs(urls: bool) -> Inputs:
         elem_id="seg-threshold",
     )
     more, several = _build_more(), _build_several()
-    gr.Examples(samples, [image, prompt], label="Samples", elem_id="seg-samples")
+    asked = [image, prompt, url]  # an old address must not win over a sample
+    shown = [0, 1]
+    gr.Examples(samples, asked, label="Samples", elem_id="seg-samples", visible_columns=shown)
     gr.Examples(
         load_samples(PHOTOS),
-        [image, prompt],
+        asked,
         label="Photos, for the real models",
         elem_id="seg-photos",
+        visible_columns=shown,
     )
     return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more, several)
 

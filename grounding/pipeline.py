@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -87,6 +88,7 @@ class ModelStore:
         self.weights, self.device, self.memory = weights, device, memory
         self._shelf = Shelf()
         self._lock = threading.Lock()
+        self._fetching = defaultdict[str, threading.Lock](threading.Lock)  # by repository
         self._warm = False
 
     def warm_up(self) -> None:
@@ -117,9 +119,12 @@ class ModelStore:
         if name not in menu:
             raise ValueError(f"There is no {role} {name!r}; choose one of {', '.join(menu)}.")
         entry = menu[name]
+        self._import_libraries()  # both locks' holders import from them
+        # A download holds up only those who want the same model.
+        with self._fetching[entry.repo]:
+            source = self.weights.locate(entry.repo, entry.files, entry.module, progress)
         # One lock for all: two people who want the same model must not load it twice.
         with self._lock:
-            source = self.weights.locate(entry.repo, entry.files, entry.module, progress)
             if (model := self._shelf.find(source)) is None:
                 progress(1.0, f"Loading {name}")
                 self._shelf.make_room(self.budget, file_bytes(source.folder))

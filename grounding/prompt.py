@@ -10,6 +10,11 @@ MAX_PHRASE_CHARACTERS = 80
 FOREIGN_ARTICLES = re.compile(
     r"(das|der|eine?[nmr]?|el|il|las?|les?|lo|los|os?|uma?|une?|uno|una)\b"
 )
+# Of a threshold; a blank or a separator follows, so that "a dog: 0,4 cats" is two phrases.
+DECIMAL_COMMA = re.compile(r"(:\s*-?\d*),(\d+)(?=\s*(?:[,;.\n]|\s-|$))")
+THRESHOLD = re.compile(r"(.*[^\W\d_])\s*:\s*(-?\d*\.?\d+)")
+# After a digit ("16:9") or a bracket it may be a time or a ratio, unless it looks like this.
+FRACTION = re.compile(r"(.*\S):\s+(-?\d*\.\d+)")
 EXAMPLE = "Type what to look for, for example: a dog, the blue car."
 
 
@@ -32,7 +37,7 @@ def parse_prompt(prompt: str) -> Query:
     """Split a prompt at commas, semicolons, line ends and full stops; keep each phrase once.
 
     A minus sign before a word makes it and the rest of its phrase a negative; a number after a
-    colon is the phrase's own threshold.
+    colon is the phrase's own threshold, with a decimal point or comma.
 
     Raises:
         ValueError: If no phrase is left, there are too many, one or all together are too long or
@@ -40,7 +45,7 @@ def parse_prompt(prompt: str) -> Query:
 
     >>> parse_prompt("A dog, the blue car").phrases
     ['a dog', 'the blue car']
-    >>> parse_prompt("a dog: 0.4 -collar . a cat .")
+    >>> parse_prompt("a dog: 0,4 -collar . a cat .")
     Query(phrases=['a dog', 'a cat'], negatives=['collar'], thresholds={'a dog': 0.4})
     """
     if len(prompt) > MAX_PROMPT_CHARACTERS:
@@ -74,8 +79,9 @@ def looks_foreign(phrase: str) -> bool:
 
 def _pieces(prompt: str) -> Iterator[tuple[str, bool]]:
     """Yield each piece that holds a letter or digit, tidied, and whether it is a negative."""
+    prompt = DECIMAL_COMMA.sub(r"\1.\2", prompt.replace("\0", " "))
     # A full stop inside a number or a name ("2.5 l bottle") separates nothing.
-    for piece in re.split(r"[,;\n]|\.(?=\s|$)", prompt.replace("\0", " ")):
+    for piece in re.split(r"[,;\n]|\.(?=\s|$)", prompt):
         # A minus inside a word ("t-shirt") is a hyphen, and one before a blank is a dash.
         for i, part in enumerate(re.split(r"(?:^|(?<=\s))-(?=[^\W\d_])", piece)):
             if any(map(str.isalnum, part)):
@@ -83,8 +89,7 @@ def _pieces(prompt: str) -> Iterator[tuple[str, bool]]:
 
 
 def _split_threshold(text: str) -> tuple[str, float | None]:
-    # A digit before the colon makes it a time or a ratio ("16:9").
-    match = re.fullmatch(r"(.*[^\W\d_])\s*:\s*(-?\d*\.?\d+)", text)
+    match = THRESHOLD.fullmatch(text) or FRACTION.fullmatch(text)
     if not match:
         return text, None
     phrase, value = match[1], float(match[2])

@@ -101,4 +101,7 @@ def undo(session: Session) -> Session:
         return replace(session, corner=None)
     if not session.edits:
         raise ValueError("There is nothing to undo.")
-    return replace(session, edits=session.edits[:-1])
+    before = replace(session, edits=session.edits[:-1])
+    # The next box that is drawn gets the number of the one that is gone, but was not switched off.
+    there = len(before.current.regions)
+    return replace(before, off=frozenset(number for number in before.off if number < there))

@@ -1,6 +1,6 @@
 """From everything the models proposed to the detections that are shown. No model is needed here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,8 @@ MAX_SHOWN = 30
 DUPLICATE_IOU = 0.7
 # Grounders that find nothing tend to answer with a box around everything.
 WHOLE_PICTURE = 0.97
+# When less than this share of a mask is left by the negatives, it is only their ragged edge.
+LEFT = 0.05
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Proposals:
         floor: Lowest threshold that the regions can be asked with.
         best: Each phrase's best score, where it has any.
         seconds: Of each stage.
+        by_hand: Numbers of the regions that somebody has drawn or changed.
     """
 
     query: Query
@@ -46,6 +49,7 @@ class Proposals:
     floor: float
     best: dict[str, float]
     seconds: dict[str, float]
+    by_hand: frozenset[int] = frozenset()
 
     def masks(self, numbers: list[int]) -> Masks:
         """Unpack the masks of some regions."""
@@ -107,21 +111,23 @@ class Selection:
     notes: list[str]
 
     def shown(self) -> list[int]:
-        """Return the rows to paint: switched on, asked for, and with a pixel left."""
+        """Return the rows to paint: switched on and asked for."""
         wanted = [label in self.query.phrases for label in self.regions.labels]
-        painted = self.masks.masks.any((1, 2))
-        return np.flatnonzero(np.array([wanted, self.on, painted], bool).all(0)).tolist()
+        return np.flatnonzero(np.array([wanted, self.on], bool).all(0)).tolist()
 
 
 def select(proposals: Proposals, choice: Choice) -> Selection:
     """Choose among the proposals, and take the negatives' area out of the rest."""
-    numbers, notes = choose(proposals, choice)
-    regions, masks = proposals.regions[numbers], proposals.masks(numbers)
+    notes: list[str] = []
+    found, labels = _find(proposals, choice, notes), proposals.regions.labels
+    negative = [i for i in found if labels[i] in proposals.query.negatives]
+    wanted = [i for i in found if i not in negative]
+    rest = _take_away(proposals, [i for i in negative if i not in choice.off], wanted)
+    # What is small or one too many is asked of what is left; what is taken away may be small.
+    kept = {*negative, *_limit(wanted, _areas(proposals), rest, choice, notes)}
+    numbers = [i for i in found if i in kept]
     on = [number not in choice.off for number in numbers]
-    negative = [label in proposals.query.negatives for label in regions.labels]
-    away = masks.masks[[n and o for n, o in zip(negative, on, strict=True)]].any(0)
-    if away.any():
-        masks.masks[[not n for n in negative]] &= ~away
+    regions, masks = proposals.regions[numbers], rest.masks(numbers)
     return Selection(proposals.query, numbers, regions, masks, on, notes)
 
 
@@ -131,9 +137,8 @@ def to_result(selection: Selection, seconds: dict[str, float]) -> Result:
     return Result(selection.query.phrases, selection.regions[rows], selection.masks[rows], seconds)
 
 
-def choose(proposals: Proposals, choice: Choice) -> tuple[list[int], list[str]]:
-    """Return the numbers of the chosen proposals, and sentences about what was left out."""
-    notes = []
+def _find(proposals: Proposals, choice: Choice, notes: list[str]) -> list[int]:
+    """Return the numbers of what scores enough and is found once, best first."""
     regions, areas = proposals.regions, _areas(proposals)
     numbers = [
         i
@@ -142,21 +147,43 @@ def choose(proposals: Proposals, choice: Choice) -> tuple[list[int], list[str]]:
         if areas[i]
         and regions.scores[i] >= proposals.query.thresholds.get(regions.labels[i], choice.threshold)
     ]
-    if not choice.whole and (whole := [i for i in numbers if _is_whole(proposals, i)]):
-        numbers = [i for i in numbers if i not in whole]
-        notes.append(f"Left out: {_count(whole, 'box', 'boxes')} around the whole picture.")
-    if small := [i for i in numbers if 100 * areas[i] < choice.min_area]:
-        numbers = [i for i in numbers if i not in small]
-        notes.append(f"Left out: {_count(small, 'area', 'areas')} under {choice.min_area:g} %.")
-    numbers = [numbers[k] for k in distinct(regions[numbers].labels, proposals.bits[numbers])]
+    if not choice.whole:
+        whole = [i for i in numbers if _is_whole(proposals, i)]
+        words = f"{_count(whole, 'box', 'boxes')} around the whole picture"
+        numbers = _leave_out(numbers, whole, words, notes)
+    return [numbers[k] for k in distinct(regions[numbers].labels, proposals.bits[numbers])]
+
+
+def _take_away(proposals: Proposals, negative: list[int], wanted: list[int]) -> Proposals:
+    """Return the proposals with the masks of some taken out of those of others."""
+    bits = proposals.bits.copy()
+    bits[wanted] &= ~np.bitwise_or.reduce(bits[negative], axis=0)
+    return replace(proposals, bits=bits)
+
+
+def _limit(
+    numbers: list[int], before: np.ndarray, rest: Proposals, choice: Choice, notes: list[str]
+) -> list[int]:
+    """Return the numbers of what there is enough left of, the best few."""
+    areas, labels = _areas(rest), rest.regions.labels
+    gone = [i for i in numbers if areas[i] < LEFT * before[i]]
+    words = f"{_count(gone, 'area', 'areas')} covered by what is taken away"
+    numbers = _leave_out(numbers, gone, words, notes)
+    small = [i for i in numbers if 100 * areas[i] < choice.min_area]
+    words = f"{_count(small, 'area', 'areas')} under {choice.min_area:g} %"
+    numbers = _leave_out(numbers, small, words, notes)
     if choice.best_only:
-        firsts = {regions.labels[i]: i for i in reversed(numbers)}
-        numbers = sorted(firsts.values())
-    wanted = [i for i in numbers if regions.labels[i] not in proposals.query.negatives]
-    if len(wanted) > choice.count:
-        notes.append(f"Shown: the best {choice.count} of {len(wanted)}.")
-        numbers = [i for i in numbers if i not in wanted[choice.count :]]
-    return numbers, notes
+        best = {labels[i]: i for i in reversed(numbers)}
+        numbers = [i for i in numbers if best[labels[i]] == i]
+    if len(numbers) > choice.count:
+        notes.append(f"Shown: the best {choice.count} of {len(numbers)}.")
+    return numbers[: choice.count]
+
+
+def _leave_out(numbers: list[int], out: list[int], words: str, notes: list[str]) -> list[int]:
+    if out:
+        notes.append(f"Left out: {words}.")
+    return [i for i in numbers if i not in out]
 
 
 def _count(things: list[int], one: str, many: str) -> str:
@@ -170,8 +197,9 @@ def _areas(proposals: Proposals) -> np.ndarray:
 
 
 def _is_whole(proposals: Proposals, number: int) -> bool:
-    # Where the grounder gives a map, its shape counts, not the box around it.
-    if proposals.regions.heatmap is not None:
+    # Where the grounder gives a map, its shape counts, not the box around it; and a person who
+    # draws such a box means it.
+    if proposals.regions.heatmap is not None or number in proposals.by_hand:
         return False
     x1, y1, x2, y2 = proposals.regions.boxes[number]
     height, width = proposals.size

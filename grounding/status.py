@@ -41,8 +41,10 @@ def _found(selection: Selection) -> str:
 
 def _missing(proposals: Proposals, selection: Selection, threshold: float) -> list[str]:
     """Say of each phrase without a detection how far it was from one."""
-    lines = []
-    for phrase in (*proposals.query.phrases, *proposals.query.negatives):
+    lines, phrases = [], [*proposals.query.phrases, *proposals.query.negatives]
+    # A box has the phrase that fits it best; the others' scores there are not known.
+    rivals = ", or another phrase fits better there" if len(phrases) > 1 else ""
+    for phrase in phrases:
         limit = proposals.query.thresholds.get(phrase, threshold)
         best = proposals.best.get(phrase, 0.0)
         if phrase in selection.regions.labels:
@@ -54,7 +56,7 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
             shows = math.floor(100 * best) / 100
             text += f" Its best score is {best:.2f}; a threshold of {shows:.2f} would show it."
         else:
-            text += f" No part of the picture scores {FLOOR:.2f} or more; try other words."
+            text += f" No part of the picture scores {FLOOR:.2f} or more{rivals}; try other words."
         if looks_foreign(phrase):
             text += " The models know English words best."
         lines.append(text)

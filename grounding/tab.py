@@ -25,13 +25,9 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode":
 
 def _wire_inputs(inputs: Inputs) -> None:
     hand_over_file(inputs.image)
-    # Both or neither: an old address must not win over a new upload.
-    gr.on(
-        [inputs.image.upload, inputs.image.input],
-        lambda: "",
-        None,
-        inputs.url,
-        api_visibility="private",
+    # An old address must not win over a new upload; a picture that goes leaves it alone.
+    inputs.image.change(
+        lambda path: "" if path else gr.skip(), inputs.image, inputs.url, api_visibility="private"
     )
     # Only a person's choice: a link to settings brings its own threshold.
     inputs.grounder.input(

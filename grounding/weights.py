@@ -9,6 +9,7 @@ from typing import Any
 
 DEMO_ROOT = Path(__file__).parent.parent / "assets" / "demo"
 MODES = ("auto", "full", "demo")
+BUNDLED = "bundled demo weights"  # what they are called on the page and in manifests
 RETRY_SECONDS = 60.0
 ANSWER_SECONDS = 5.0  # in which the hub has to say something
 
@@ -96,7 +97,7 @@ class Weights:
         )
 
     def _bundled(self, demo: str) -> Source:
-        return Source("bundled demo weights", DEMO_ROOT / demo, demo=True)
+        return Source(BUNDLED, DEMO_ROOT / demo, demo=True)
 
     def _local(self, repo: str, files: tuple[str, ...]) -> Path | None:
         return _if_whole(self.folder / repo, files) if self.folder else None

@@ -1,4 +1,5 @@
 import errno
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -42,7 +43,7 @@ def test_files_come_as_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_what_is_used_up_is_said(error: Exception, message: str) -> None:
     with pytest.raises(gr.Error) as caught, page_errors():
         raise error
-    assert caught.value.message == message
+    assert caught.value.message == escape(message)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(errno.EACCES, "no")])

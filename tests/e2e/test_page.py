@@ -204,6 +204,47 @@ def test_both_stages_lie_on_each_other_and_can_be_taken_home(page: Page) -> None
     assert download.value.suggested_filename == "coco.json" and coco["annotations"]
 
 
+def test_the_table_offers_nothing_that_would_spoil_it(page: Page) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    cell = page.locator("#seg-table [role=gridcell]:visible").first
+    cell.click(button="right")
+    menu = page.locator("#seg-table .cell-menu")
+    expect(menu).to_have_count(1)  # Gradio makes it, and it stays hidden
+    for words in ("Delete row", "Add column to the left"):
+        expect(page.get_by_text(words)).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("act", "stays"),
+    [
+        (lambda page: None, True),  # a link to an address
+        (lambda page: page.locator("#seg-image [aria-label='Remove Image']").click(), True),
+        (lambda page: page.locator("#seg-samples tbody tr").nth(1).click(), False),
+        (lambda page: page.locator("#seg-photos tbody tr").first.click(), False),
+        (
+            lambda page: page.locator("#seg-image input[type=file]").first.set_input_files(
+                ASSETS / "segmentation" / f"{SAMPLE.file}.png"
+            ),
+            False,
+        ),
+    ],
+)
+def test_an_old_address_does_not_win_over_a_new_picture(
+    page: Page, app: Any, act: Callable[[Page], None], stays: bool
+) -> None:
+    address = "http://example.org/a.png"
+    page.goto(f"{app.url}/?{urlencode({'url': address})}")
+    box = page.locator("#seg-url").get_by_role("textbox")
+    expect(box).to_have_value(address)
+    page.locator("#seg-image img").first.wait_for()
+    act(page)
+    if stays:
+        page.wait_for_timeout(1000)
+    expect(box).to_have_value(address if stays else "")
+
+
 def wait_for_layers(page: Page, count: int) -> None:
     expect(page.locator("#seg-result img.mask")).to_have_count(count)
 

@@ -58,6 +58,20 @@ def test_every_picture_has_its_folder_and_a_bad_one_stops_nothing(tmp_path: Path
     assert report.describe().startswith("2 of 3 pictures done.\nbad.png: ")
 
 
+def test_memory_that_is_used_up_at_one_picture(tmp_path: Path) -> None:
+    def answer(picture: Image.Image, done: float) -> Session:
+        if picture.width == 21:
+            raise MemoryError
+        return _answer(picture, done)
+
+    paths = [str(tmp_path / f"{width}.png") for width in (20, 21, 22)]
+    for path in paths:
+        Image.new("RGB", (int(Path(path).stem), 10), "red").save(path)
+    report = Report()
+    assert dict(segment_files(paths, answer, Settings(), 0.3, report))
+    assert len(report.painted) == 2 and "more memory than" in report.failures["21.png"]
+
+
 @pytest.mark.parametrize("count", [0, LIMIT + 1])  # none, one too many
 def test_how_many(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} pictures were given; choose 1 to {LIMIT}"):

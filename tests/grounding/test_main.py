@@ -16,7 +16,7 @@ from grounding import export
 from grounding.__main__ import find_pictures, main, parse_args, read_manifest
 from grounding.core import Masks, Regions
 from grounding.pipeline import Models
-from grounding.weights import Source, Weights
+from grounding.weights import BUNDLED, Source, Weights
 
 T = TypeVar("T")
 DEMO = ["--weights", "demo", "--device", "cpu"]
@@ -29,12 +29,13 @@ class Fake:
     def __init__(self) -> None:
         self.seen: list[int] = []
         self.error: BaseException | None = None
+        self.demo = True
 
     def __call__(self, weights: Weights, device: str) -> "Fake":
         return self
 
     def get(self, grounder: str, segmenter: str) -> Models:
-        source = Source("fake", Path(), demo=True)
+        source = Source(BUNDLED if self.demo else "fake", Path(), self.demo)
         return Models(self, self, source, source)
 
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
@@ -103,14 +104,14 @@ def test_find_pictures(
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     (tmp_path / "notes.txt").touch()
-    assert sorted(find_pictures(arguments)) == names
+    assert sorted(find_pictures(arguments, tmp_path / "out")) == names
 
 
 @pytest.mark.parametrize("argument", ["nowhere.png", "*.gif", "."])  # file, pattern, empty folder
 def test_nothing_found(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="There is no picture at"):
-        find_pictures([argument])
+        find_pictures([argument], tmp_path / "out")
 
 
 def _parse(*more: str) -> argparse.Namespace:
@@ -205,6 +206,59 @@ def test_a_changed_picture_is_done_again(tmp_path: Path, fake: Fake) -> None:
     _run(tmp_path)
     assert len(fake.seen) == 2
     assert read_manifest(tmp_path / "out/a")["source"]["mtime_ns"] == 1
+
+
+def test_pictures_of_the_same_name_keep_their_answers(tmp_path: Path, fake: Fake) -> None:
+    """Also when they come in different calls."""
+    _save(tmp_path, "a/x.png", "b/x.png", "c/X.png")
+    for _ in range(2):
+        for folder in "abc":
+            more = ["--out", str(tmp_path / "out"), *PROMPT, *DEMO]
+            assert main([str(tmp_path / folder), *more]) == 0
+    assert fake.seen == [6, 7, 8]
+    assert _folders(tmp_path / "out") == ["X-3", "x", "x-2"]
+    shutil.rmtree(tmp_path / "out/x")
+    (tmp_path / "out/x-2").rename(tmp_path / "out/.x-2.old")  # from a run that was killed
+    assert main([str(tmp_path / "b"), *more]) == 0
+    assert _folders(tmp_path / "out")[1:] == ["X-3", "x"], "and it is not taken for an answer"
+
+
+@pytest.mark.parametrize(
+    ("weights", "public", "done_again"),
+    [
+        ("auto", False, False),  # still none
+        ("auto", True, True),  # there now
+        ("demo", True, False),  # demo weights were asked for
+    ],
+)
+def test_answers_of_demo_weights_are_done_again_once_there_are_others(
+    weights: str,
+    public: bool,
+    done_again: bool,
+    tmp_path: Path,
+    fake: Fake,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _save(tmp_path, "a/a.png")
+    pictures, out = [str(tmp_path / folder) for folder in "ab"], str(tmp_path / "out")
+    more = ["--out", out, *PROMPT, "--weights", weights, "--device", "cpu"]
+    assert main([pictures[0], *more]) == 0
+    fake.demo = not public
+    _save(tmp_path, "b/b.png")
+    for _ in range(2):  # once only
+        assert main([*pictures, *more]) == 0
+    assert len(fake.seen) == 2 + done_again
+    assert ("demo weights had made them: 1" in capsys.readouterr().out) == done_again
+
+
+def test_a_pattern_does_not_take_up_answers(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path, "a.png", "b/c.png")
+    more = ["--out", str(tmp_path / "b/out"), *PROMPT, *DEMO]
+    for _ in range(2):
+        assert main([str(tmp_path / "**/*.png"), *more]) == 0
+    assert fake.seen == [6, 7]
+    answer = tmp_path / "b/out/a/masks/01-a-dog.png"
+    assert main([str(answer), *more]) == 0 and len(fake.seen) == 3, "named, it is a picture"
 
 
 def test_interrupted_while_a_model_runs(tmp_path: Path, fake: Fake) -> None:

@@ -5,6 +5,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,39 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="damaged or incomplete"):
         ModelStore(Weights("demo"), "cpu").get("CLIPSeg", "SAM 2.1 tiny")
+
+
+class SlowWeights(Weights):
+    """Demo weights; those of one repository arrive when they are let."""
+
+    def __init__(self, slow: str) -> None:
+        super().__init__("demo")
+        self.slow, self.asked, self.arrived = slow, threading.Event(), threading.Event()
+
+    def locate(self, repo: str, *rest: Any) -> Source:
+        if repo == self.slow:
+            self.asked.set()
+            assert self.arrived.wait(60)
+        return super().locate(repo, *rest)
+
+
+def test_a_download_holds_up_only_those_who_want_it() -> None:
+    slow, segmenter = "GroundingDINO base", "SAM 2.1 tiny"
+    weights = SlowWeights(GROUNDERS[slow].repo)
+    store, results = ModelStore(weights, "cpu"), []
+    waiting = [
+        threading.Thread(target=lambda: results.append(store.get(slow, segmenter)))
+        for _ in range(2)
+    ]
+    for thread in waiting:
+        thread.start()
+    assert weights.asked.wait(60)
+    store.get("CLIPSeg", segmenter)
+    assert not results, "it has not arrived"
+    weights.arrived.set()
+    for thread in waiting:
+        thread.join(60)
+    assert results[0].grounder is results[1].grounder, "it is loaded once"
 
 
 TRANSFORMERS = ["CLIPSeg", "GroundingDINO tiny"]

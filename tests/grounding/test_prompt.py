@@ -19,6 +19,7 @@ from grounding.prompt import MAX_PHRASES, parse_prompt
         ("<b>dog</b>", ["<b>dog</b>"]),  # markup is text like any other
         ("a t-shirt, a dog - cat", ["a t-shirt", "a dog - cat"]),  # a hyphen, a dash
         ("a clock at 10:30, a 16:9 screen", ["a clock at 10:30", "a 16:9 screen"]),  # time, ratio
+        ("boeing 747:8, a dog: 3 puppies", ["boeing 747:8", "a dog: 3 puppies"]),  # names
     ],
 )
 def test_phrases(prompt: str, phrases: list[str]) -> None:
@@ -36,6 +37,16 @@ def test_phrases(prompt: str, phrases: list[str]) -> None:
         ("-dog, dog", ["dog"], [], {}),  # in either order
         ("a dog: 0.4, a cat:.25", ["a dog", "a cat"], [], {"a dog": 0.4, "a cat": 0.25}),
         ("a dog:1 -collar: 0.2", ["a dog"], ["collar"], {"a dog": 1.0, "collar": 0.2}),
+        ("a dog: 0,4", ["a dog"], [], {"a dog": 0.4}),  # decimal commas
+        (
+            "a dog: 0,4, a cat: ,5 -tag: 0,1.",
+            ["a dog", "a cat"],
+            ["tag"],
+            {"a dog": 0.4, "a cat": 0.5, "tag": 0.1},
+        ),
+        ("a dog: 0,4 cats", ["a dog", "4 cats"], [], {"a dog": 0.0}),  # a comma, after all
+        ("boeing 747: 0.3", ["boeing 747"], [], {"boeing 747": 0.3}),  # after a digit
+        ("a cup (red): 0.4", ["a cup (red)"], [], {"a cup (red)": 0.4}),  # after a bracket
     ],
 )
 def test_negatives_and_thresholds(

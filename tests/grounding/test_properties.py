@@ -27,7 +27,7 @@ from grounding.images import MAX_SIDE, decode_image
 from grounding.overlay import shrink
 from grounding.pipeline import cut
 from grounding.prompt import MAX_PHRASE_CHARACTERS, MAX_PHRASES, Query, parse_prompt
-from grounding.select import Choice, Proposals, Result, choose, pack_masks, select
+from grounding.select import Choice, Proposals, Result, pack_masks, select
 
 # pycocotools 2.0.11 has not caught up with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -127,13 +127,14 @@ def test_a_choice_keeps_to_what_was_asked(
 ) -> None:
     proposals = proposals_of(masks, np.linspace(1, 0, len(masks)))
     choice = Choice(threshold, count, min_area, best_only, whole=True)
-    numbers, _ = choose(proposals, choice)
+    selection = select(proposals, choice)
+    numbers = selection.numbers
     assert numbers == sorted(set(numbers)), "best first, once each"
     assert len(numbers) <= (1 if best_only else count)
     for number in numbers:
         assert proposals.regions.scores[number] >= threshold
         assert masks[number].mean() * 100 >= min_area - 1e-9
-    assert np.array_equal(select(proposals, choice).masks.masks, masks[numbers])
+    assert np.array_equal(selection.masks.masks, masks[numbers])
 
 
 @given(

@@ -106,6 +106,22 @@ def test_what_was_drawn_replaces_what_was_found_there(session: Session) -> None:
     assert areas(twice)["a dog"] == 32 * 32 and len(areas(twice)) == 2
 
 
+def test_a_box_drawn_around_everything_is_shown(session: Session) -> None:
+    for corner in ((0, 0), (99, 79)):
+        session = click(session, Settings(), 0.1, BOX, "a cat", corner, Recorder())
+    assert select(session.current, Choice(0.99)).masks.masks.sum() == 99 * 79
+
+
+def test_a_new_box_is_on_though_one_taken_back_was_off(session: Session) -> None:
+    def draw(session: Session) -> Session:
+        for corner in ((5, 50), (30, 70)):
+            session = click(session, Settings(), 0.1, BOX, "a dog", corner, Recorder())
+        return session
+
+    off = replace(draw(session), off=frozenset({1, 2}))
+    assert draw(undo(off)).off == {1}, "the cat stays off"
+
+
 def _without_masks(session: Session) -> Session:
     return replace(session, off=frozenset({0, 1}))
 

@@ -5,7 +5,7 @@ import pytest
 
 from grounding.core import Regions
 from grounding.prompt import Query
-from grounding.select import Choice, Proposals, choose, distinct, pack_masks, select, to_result
+from grounding.select import Choice, Proposals, distinct, pack_masks, select, to_result
 
 SIDE = 20
 # label, score, box; the mask fills the box.
@@ -15,7 +15,13 @@ SAME_DOG: Thing = ("dog", 0.8, (0, 0, 10, 9))
 PUPPY: Thing = ("dog", 0.6, (12, 0, 16, 4))
 CAT: Thing = ("cat", 0.5, (0, 0, 10, 10))
 COLLAR: Thing = ("collar", 0.4, (4, 0, 6, 10))
+BELT: Thing = ("collar", 0.35, (0, 5, 10, 6))
+COAT: Thing = ("collar", 0.4, (0, 0, 10, 10))
+TALL: Thing = ("dog", 0.9, (0, 0, 10, 20))
+LONG_COAT: Thing = ("collar", 0.4, (0, 0, 10, 19))
+HEM: Thing = ("collar", 0.35, (0, 19, 8, 20))
 ALL: Thing = ("dog", 0.7, (0, 0, 20, 20))
+ALL_CATS: Thing = ("cat", 0.7, (0, 0, 20, 20))
 EMPTY: Thing = ("dog", 0.7, (5, 5, 5, 5))
 
 
@@ -51,12 +57,19 @@ def proposals(*things: Thing, heat: bool = False, **thresholds: float) -> Propos
         ((DOG, PUPPY, CAT), Choice(0.3, best_only=True), [0, 2], ""),  # and the best cat
         ((DOG, PUPPY, CAT), Choice(0.3, 2), [0, 1], "the best 2 of 3"),  # at most two
         ((DOG, PUPPY, COLLAR), Choice(0.3, 2), [0, 1, 2], ""),  # negatives are not counted
+        ((DOG, COLLAR), Choice(0.3, min_area=6), [0, 1], ""),  # nor measured
+        ((PUPPY, COLLAR, BELT), Choice(0.3, best_only=True), [0, 1, 2], ""),  # nor only the best
+        ((DOG, COAT), Choice(0.3), [1], "1 area covered by what is taken away"),  # all of it
+        ((TALL, LONG_COAT, HEM), Choice(0.3), [1, 2], "1 area covered"),  # 1 % of it is left
+        ((DOG, PUPPY, COAT), Choice(0.3, 1), [1, 2], "1 area covered"),  # it takes no place
+        ((DOG, COAT), Choice(0.3, off=frozenset({1})), [0, 1], ""),  # a coat switched off
+        ((DOG, COLLAR), Choice(0.3, min_area=21), [1], "1 area under 21 %"),  # 20 % are left
     ],
 )
-def test_choose(things: tuple[Thing, ...], choice: Choice, numbers: list[int], note: str) -> None:
-    found, notes = choose(proposals(*things), choice)
-    assert found == numbers
-    assert (note in " ".join(notes)) if note else not notes
+def test_select(things: tuple[Thing, ...], choice: Choice, numbers: list[int], note: str) -> None:
+    selection = select(proposals(*things), choice)
+    assert selection.numbers == numbers
+    assert (note in " ".join(selection.notes)) if note else not selection.notes
 
 
 @pytest.mark.parametrize(
@@ -68,11 +81,22 @@ def test_choose(things: tuple[Thing, ...], choice: Choice, numbers: list[int], n
     ],
 )
 def test_a_phrase_may_have_its_own_threshold(own: dict[str, float], numbers: list[int]) -> None:
-    assert choose(proposals(DOG, PUPPY, CAT, **own), Choice(0.3))[0] == numbers
+    assert select(proposals(DOG, PUPPY, CAT, **own), Choice(0.3)).numbers == numbers
 
 
 def test_a_map_is_not_judged_by_the_box_around_it() -> None:
-    assert choose(proposals(ALL, heat=True), Choice(0.3))[0] == [0]
+    assert select(proposals(ALL, heat=True), Choice(0.3)).numbers == [0]
+
+
+def test_what_a_person_drew_around_the_whole_picture_is_meant() -> None:
+    drawn = replace(proposals(ALL, ALL_CATS), by_hand=frozenset({1}))
+    assert select(drawn, Choice(0.3)).numbers == [1]
+
+
+def test_the_best_of_a_phrase_may_be_the_last() -> None:
+    """As what is drawn by hand is."""
+    selection = select(proposals(CAT, PUPPY, DOG), Choice(0.3, best_only=True))
+    assert selection.numbers == [2, 0]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def _text(
         (("a dog",), "a dog, a cat", ["Found 1", "Nothing found for “a cat”"]),  # one of two
         ((), "a dog: 0.4", ["at least 0.40"]),  # its own threshold
         (("a dog",), "a dog -collar", ["Nothing found for “collar”"]),  # the negative
+        (("a dog",), "a dog, dog", ["or more, or another phrase fits better there"]),  # rivals
         ((), "<b>", ["&#60;b&#62;"]),  # markup stays text
     ],
 )

@@ -79,6 +79,10 @@ def test_rows_are_switched_off_and_stay_so(session: Session) -> None:
     assert kept.off == {1}
     rows[1][0] = True
     assert switch(kept, Settings(), 0.3, rows).off == frozenset()
+    rows[1][0] = False
+    odd = [[], [False], [False, ""], [False, None, "dog"], [False, 9]]  # no row of ours
+    assert switch(session, Settings(), 0.3, odd).off == frozenset()
+    assert switch(session, Settings(), 0.3, [*odd, rows[1]]).off == {1}
 
 
 def test_what_is_shown_can_be_taken_home(session: Session) -> None:
@@ -135,6 +139,7 @@ def test_refused_pictures(path: str | None, url: str, message: str) -> None:
 @pytest.mark.parametrize(("folder", "least"), [(SAMPLES, 6), (PHOTOS, 3)])
 def test_samples_are_there(folder: Path, least: int) -> None:
     samples = load_samples(folder)
-    assert len(samples) >= least and all(prompt for _, prompt in samples)
-    for path, _ in samples:
+    assert len(samples) >= least and all(prompt for _, prompt, _ in samples)
+    for path, _, address in samples:
+        assert address == "", "an old one must not win over a sample"
         assert Image.open(path).convert("RGB").width >= 300

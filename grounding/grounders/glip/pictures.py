@@ -19,12 +19,12 @@ def scaled_size(size: tuple[int, int], short: int, long: int | None) -> tuple[in
         short: What the short side becomes,
         long: unless the long side became longer than this; None for no limit.
 
-    >>> scaled_size((640, 480), 800, 1333), scaled_size((2000, 500), 800, 1333)
-    ((1066, 800), (1332, 333))
+    >>> [scaled_size(size, 800, 1333) for size in ((640, 480), (2000, 500), (2, 5000))]
+    [(1066, 800), (1332, 333), (1, 2500)]
     """
     low, high = min(size), max(size)
     if long is not None and high / low * short > long:
-        short = round(long * low / high)
+        short = max(1, round(long * low / high))
     if low == short:
         return size
     other = int(short * high / low)
