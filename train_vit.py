@@ -1,15 +1,16 @@
-"""Train the Vision Transformer of `vit/model.py` on CIFAR-10 or on your own class folders.
+r"""Train the Vision Transformer of `vit/model.py` on CIFAR-10 or on your own class folders.
 
     python train_vit.py                                   # downloads CIFAR-10, reference recipe
     python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best
     python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best --resume
     python train_vit.py --recipe coarse --patch-size 8 --data cifar10.tar.xz --out runs/coarse
-    python train_vit.py --recipe fine --start runs/coarse/model.safetensors --data cifar10.tar.xz
-    torchrun --nproc_per_node 2 train_vit.py --recipe best --data cifar10.tar.xz
+    python train_vit.py --recipe fine --start runs/coarse/model.safetensors --data cifar10.tar.xz \
+        --out runs/fine
+    torchrun --nproc_per_node 2 train_vit.py --recipe best --data cifar10.tar.xz --out runs/two
     python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz
     python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz --save
     python train_vit.py --export onnx --checkpoint runs/best/model.safetensors --out best.onnx
-    python train_vit.py --ablate --epochs 5 --data cifar10.tar.xz
+    python train_vit.py --ablate --epochs 5 --data cifar10.tar.xz --out runs/ablation
 
 A flag given beside --recipe replaces that value of the recipe. Ctrl-C saves; --resume goes on.
 """
@@ -25,7 +26,7 @@ import torch
 from vit.ablation import PARTS, STUDIES, ablate
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
-from vit.distributed import first_alone, process_group, rank
+from vit.distributed import find_device, first_alone, process_group, rank
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
@@ -83,18 +84,34 @@ def load_data(path: Path | None, image_size: int) -> ImageSet:
     return data
 
 
+def prepare_folder(folder: Path, resume: bool) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        ValueError: If it cannot be made, or holds a run that is not to go on.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out is {folder}, which cannot be a folder ({error})") from error
+    if not resume and (folder / "state.safetensors").exists():
+        raise ValueError(f"{folder} holds a run; go on with --resume, or choose another --out")
+
+
 def train(args: argparse.Namespace, device: torch.device) -> None:
     """Train as the command line says."""
     config = dataclasses.replace(RECIPES[args.recipe], **_given(args, RECIPE_FLAGS))
     sizes = _given(args, MODEL_FLAGS)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
+    out = args.out or Path("assets/ablation" if args.ablate else "runs/vit")
+    prepare_folder(out, args.resume)
     data = load_data(args.data, model_config.image_size)
     if args.ablate:
         studies = PARTS if args.recipe == "best" else STUDIES
-        ablate(studies, config, sizes, data, args.out or Path("assets/ablation"), device)
+        ablate(studies, config, sizes, data, out, device)
         return
     model_config = dataclasses.replace(model_config, num_classes=len(data.classes))
-    trainer = Trainer(config, model_config, data, args.out or Path("runs/vit"), device)
+    trainer = Trainer(config, model_config, data, out, device)
     if args.resume:
         trainer.resume()
     trainer.run()
@@ -143,9 +160,9 @@ def main(argv: list[str] | None = None) -> None:
         export_onnx(args.checkpoint, out)
         print(f"wrote {out}")
     elif args.evaluate:
-        evaluate(args.evaluate, args.data, torch.device(args.device), args.save)
+        evaluate(args.evaluate, args.data, find_device(args.device), args.save)
     else:
-        with process_group(torch.device(args.device)) as device:
+        with process_group(find_device(args.device)) as device:
             train(args, device)
 
 

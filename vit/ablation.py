@@ -1,7 +1,8 @@
 """Short runs that ask what a part of a recipe is worth: `train_vit.py --ablate`.
 
 Every run differs from the recipe of the command line in what a study says and in nothing else. A
-finished run is a row of `ablation.csv` and is not repeated; an unfinished one goes on.
+finished run is a row of `ablation.csv` and is not repeated; an unfinished one goes on. Rows of
+another recipe, or of other pictures, are never among them.
 """
 
 import csv
@@ -64,12 +65,17 @@ def ablate(
         device: Where to train.
 
     Raises:
-        ValueError: If the rows in the folder vary another recipe, or under torchrun.
+        ValueError: If the rows in the folder vary another recipe or are of other pictures, or
+            under torchrun.
     """
     if world_size() > 1:
         raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
-    recipe = _describe(config, sizes)
-    rows = _read_rows(folder / "ablation.csv", recipe)
+    same = {
+        "recipe": _describe(config, sizes),
+        "data": f"{data.name}, SHA-256 {data.train.fingerprint()[:16]}",
+    }
+    rows = _read_rows(folder / "ablation.csv", same)
+    print(f"{len(rows)} of {sum(map(len, studies.values()))} runs are in {folder} already")
     for study, variants in studies.items():
         for changes in variants:
             value = ", ".join(f"{name} {setting}" for name, setting in changes.items())
@@ -79,7 +85,7 @@ def ablate(
             numbers = _train(config, sizes, changes, data, folder / "runs", device)
             if numbers is None:
                 return
-            rows.append({"study": study, "value": value} | numbers | {"recipe": recipe})
+            rows.append({"study": study, "value": value} | numbers | same)
             report.write_csv(folder / "ablation.csv", rows)
     _write_markdown(folder / "ablation.md", rows)
     for study in studies:
@@ -99,16 +105,17 @@ def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
     return [f"{name}={after[name]}" for name in before if after[name] != before[name]]
 
 
-def _read_rows(path: Path, recipe: str) -> list[dict[str, object]]:
+def _read_rows(path: Path, same: dict[str, str]) -> list[dict[str, object]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
         rows: list[dict[str, object]] = list(csv.DictReader(file))
-    if others := {row.get("recipe") for row in rows} - {recipe}:
-        raise ValueError(
-            f"{path} has runs of the reference recipe with {others.pop()!r}, and {recipe!r} "
-            "was asked for; give the same flags or choose another --out"
-        )
+    for key, wanted in same.items():
+        if others := {row.get(key) for row in rows} - {wanted}:
+            raise ValueError(
+                f"the runs in {path} have the {key} {others.pop()!r}, and {wanted!r} was asked "
+                "for; give the same or choose another --out"
+            )
     return rows
 
 
@@ -145,7 +152,8 @@ def _train(
 
 def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:
     lines = [
-        f"The reference recipe with {rows[0]['recipe'] or 'nothing changed'}, and of this:",
+        f"The reference recipe with {rows[0]['recipe'] or 'nothing changed'}, trained on "
+        f"{rows[0]['data']}, and of this:",
         "",
         "| study | setting | parameters | train accuracy | test accuracy | minutes |",
         "|---|---|---|---|---|---|",

@@ -40,9 +40,9 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     Raises:
         ValueError: If it cannot be written; the old file is still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
         with partial.open("r+b") as file:
             os.fsync(file.fileno())  # before the old file goes, in case the power does
@@ -50,7 +50,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be written ({error}); is the disk full?") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():  # not where even the folder is none
+            partial.unlink()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vit.heatmap import colour
+from vit.heatmap import colour, enlarge
 from vit.strips import FONT, SIZE, sheet, text_width
 
+MANY = 30  # classes; with more there is no room for names and numbers
+SIDE = 900  # about that of the picture of so many, in pixels
 HEIGHT = 26  # of a cell, in pixels
 LAST = "right"  # name of the last column
 
@@ -20,16 +22,35 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
         classes: The K names.
 
     Returns:
-        RGBA picture on nothing, the brighter a cell the larger its share of the row.
+        RGBA picture on nothing, the brighter a cell the larger its share of the row. With more than
+        30 classes it is RGB, without names, numbers and the last column.
     """
     counts = np.asarray(confusion)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    if len(classes) > MANY:
+        matrix = Image.fromarray(colour(shares.astype(np.float32)))
+        return enlarge(matrix, len(classes) * max(1, SIDE // len(classes)))
     width = text_width([*classes, LAST]) + 2
     rows = []
     for number, (row, share) in enumerate(zip(counts, shares, strict=True)):
         tiles = [_cell(f"{n:,}", s, width) for n, s in zip(row, share, strict=True)]
         rows.append([*tiles, _cell(f"{share[number]:.0%}", share[number], width)])
     return sheet(rows, classes, [*classes, LAST])
+
+
+def most_confused(
+    confusion: Sequence[Sequence[int]], classes: Sequence[str], count: int
+) -> list[tuple[str, str, int]]:
+    """Return the most frequent mistakes: true class, answer, number of pictures.
+
+    >>> most_confused([[5, 2], [3, 5]], ("cat", "dog"), count=10)
+    [('dog', 'cat', 3), ('cat', 'dog', 2)]
+    """
+    wrong = np.array(confusion)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(classes[y], classes[x], int(wrong[y, x])) for y, x in places if wrong[y, x]]
 
 
 def _cell(text: str, share: float, width: int) -> Image.Image:

@@ -29,6 +29,7 @@ from precision import fast
 from vit.augment import augment
 from vit.checkpoint import Preprocessing, load_tensors, save_tensors
 from vit.data import ImageSet, Split, hold_out, load_image_folder, normalize, statistics
+from vit.distributed import find_device
 from vit.evaluation import predict
 from vit.graphed import Graphed, compiled
 from vit.optimizers import rate_on, scale_learning_rates
@@ -141,10 +142,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "instead, the same as those of train_vit.py")  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
+    device = find_device(args.device)
+    if args.out.exists():
+        raise ValueError(f"{args.out} is there already; choose another --out")
     torch.manual_seed(0)
     data = load_image_folder(args.data, args.image_size)
     data = hold_out(data, args.holdout) if args.holdout else data
-    train(data, args.epochs, torch.device(args.device), args.out)
+    train(data, args.epochs, device, args.out)
     print(f"wrote {args.out}")
 
 

@@ -5,7 +5,6 @@ tensor operations (`vit/augment.py`): no worker processes, no per-picture Python
 """
 
 import hashlib
-import io
 import lzma
 import tarfile
 import zipfile
@@ -17,13 +16,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from grounding.images import decode_image
 from vit.checkpoint import Preprocessing
 
 SPLITS = ("train", "test")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 HOLD_OUT_EVERY = 5
 Labelled = list[tuple[str, np.ndarray]]  # class names and pictures (S, S, 3)
 
@@ -95,10 +95,14 @@ def _tar_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 
 def _zip_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        for name in map(PurePosixPath, archive.namelist()):
-            if _is_picture(name):
-                yield name, archive.read(str(name))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if _is_picture(name := PurePosixPath(member.filename)):
+                    yield name, archive.read(member)
+    # RuntimeError: it has a password; NotImplementedError: it is compressed in a rare way.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or cannot be unpacked ({error})") from error
 
 
 def _files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -115,9 +119,9 @@ def _files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 def _decode(name: PurePosixPath, data: bytes, image_size: int) -> np.ndarray:
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    except OSError as error:  # also what Pillow raises on damaged files
-        raise ValueError(f"{name} cannot be read as a picture ({error})") from error
+        image = decode_image(data)  # as on the page: 16 bits, transparency, damaged files
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     # The middle square, as the page shows pictures to the model (vit/predictor.py).
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -188,7 +192,11 @@ def _to_split(pictures: Labelled, classes: list[str]) -> Split:
 
 
 def download_cifar10(root: Path) -> ImageSet:
-    """Download CIFAR-10 through torchvision into `root` (170 MB, once) and return it."""
+    """Download CIFAR-10 through torchvision into `root` (170 MB, once) and return it.
+
+    Raises:
+        ValueError: If it cannot be had.
+    """
     from torchvision.datasets import CIFAR10
 
     def split(train: bool) -> tuple[Split, list[str]]:
@@ -196,7 +204,10 @@ def download_cifar10(root: Path) -> ImageSet:
         images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
         return Split(images, torch.tensor(data.targets)), data.classes
 
-    (train, classes), (test, _) = split(True), split(False)
+    try:
+        (train, classes), (test, _) = split(True), split(False)
+    except (OSError, RuntimeError) as error:  # no internet, a full disk; half a file
+        raise ValueError(f"CIFAR-10 cannot be downloaded ({error}); give --data PATH") from error
     return ImageSet(train, test, tuple(classes), "CIFAR-10")
 
 

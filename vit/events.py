@@ -88,6 +88,8 @@ class Events:
         Raises:
             ValueError: If there is none of that name.
         """
+        if name not in self.checkpoints:
+            self.checkpoints = self.find()  # it may have been trained since
         if not self.checkpoints:
             raise ValueError("There is no checkpoint yet: train_vit.py makes one.")
         if name not in self.checkpoints:

@@ -39,7 +39,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
         out: File to write; its folder is made.
 
     Raises:
-        ValueError: If the checkpoint cannot be read or a package is missing.
+        ValueError: If the checkpoint cannot be read, the file cannot be written or a package is
+            missing.
     """
     try:
         import onnxscript  # noqa: F401
@@ -65,5 +66,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     statistics = loaded.preprocessing
     facts = {"classes": loaded.classes, "mean": statistics.mean, "std": statistics.std}
     program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    program.save(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        program.save(out)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error})") from error

@@ -57,7 +57,8 @@ def scale_learning_rates(optimizers: Sequence[Optimizer], factor: float) -> None
     """Set every learning rate to its first value times `factor`."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     for group in groups:  # all before any is changed: groups may share a tensor
-        group.setdefault("initial_lr", float(group["lr"]))
+        if "initial_lr" not in group:  # or each step would wait for a GPU to say what it is
+            group["initial_lr"] = float(group["lr"])
     for group in groups:
         lr = group["initial_lr"] * factor
         if isinstance(group["lr"], Tensor):

@@ -6,6 +6,7 @@ it returns as a `Drawing`.
 
 import math
 from collections.abc import Callable, Sequence
+from html import escape
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from page import page_errors
-from vit.confusion import draw_confusion
+from vit.confusion import MANY, draw_confusion, most_confused
 from vit.describe import describe_details
 from vit.heatmap import enlarge, outline, overlay
 from vit.strips import heat_tiles, numbered, sheet
@@ -37,9 +38,10 @@ others; a small map per patch, at its place in the picture, yellow where they ar
 patches should be alike: nobody told the model which patches are neighbours."""
 FILTER_HELP = """**Patch filters.** The main patterns of colour and brightness by which a patch is
 described, the most important first."""
-CONFUSION_HELP = """**Who is taken for whom.** True classes down, answers across; counts of test
-pictures. The brighter a cell, the more of its row; the last column is the share of each class that
-is right."""
+CONFUSION_HELP = """**Who is taken for whom.** True classes down, answers across; the brighter a
+cell, the more of its row."""
+CELLS_HELP = "Counts of test pictures; the last column is the share of each class that is right."
+MISTAKES = 8  # that are listed
 LINES = {"this map": "#2F80ED", "random": "#888888", "reversed": "#D55E00"}  # on light and dark
 # Pictures make the page longer when they arrive, and may push the panel out of sight again.
 SHOW_PATCH = """() => {
@@ -188,7 +190,14 @@ def draw_model(facts: dict[str, Any]) -> tuple[str, Image.Image | None]:
     text, confusion = describe_details(facts), facts["metrics"].get("confusion")
     if confusion is None:
         return f"{text}\n\n{NO_CONFUSION}", None
-    return f"{text}\n\n{CONFUSION_HELP}", draw_confusion(confusion, facts["classes"])
+    classes = facts["classes"]
+    wrong = most_confused(confusion, classes, MISTAKES)
+    listed = (
+        ", ".join(f"{escape(true)} → {escape(said)} ({n})" for true, said, n in wrong) or "none"
+    )
+    help_text = f"{CONFUSION_HELP} {CELLS_HELP}" if len(classes) <= MANY else CONFUSION_HELP
+    text += f"\n\n{help_text}\n\nMost frequent mistakes (true → answer): {listed}."
+    return text, draw_confusion(confusion, classes)
 
 
 def build_patch(
@@ -294,6 +303,8 @@ def build_model(names: Sequence[str], facts: Callable[[str | None], dict[str, An
 
     with gr.Accordion("The model: choose one, and see what it mixes up", open=False) as panel:
         menu = gr.Dropdown(list(names), label="Checkpoint", elem_id="vit-checkpoint")
+        # Gradio would refuse programs what was trained since the start; `facts` refuses the rest.
+        menu.preprocess = lambda name: None if name is None else str(name)
         text = gr.Markdown(elem_id="vit-details")
         confusion = _sheet("Confusion matrix", "vit-confusion")
     quiet = {"api_visibility": "private", "show_progress": "hidden"}

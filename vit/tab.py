@@ -42,7 +42,8 @@ CSS = """
     white-space: normal; }
 #vit-image img { width: 100%; height: 100%; object-fit: contain; }
 #vit-note { padding: 4px 8px; }
-.vit-sheet .image-container { overflow-x: auto; }
+/* Room for the buttons, which would lie over the last tile. */
+.vit-sheet .image-container { overflow-x: auto; padding-top: 34px; }
 .vit-sheet .image-frame { min-width: 600px; }
 /* The names on a sheet are dark, also where the page is. */
 .vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
@@ -355,19 +356,20 @@ def _wire_answer(page: Page, events: Events) -> None:
     seen = [page.session, answer.label, answer.note, source.part, *page.drawn]
     opened = [Context.root_block.load, source.image.change]
     given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
-    # A picture that comes while another is being looked at must not be lost.
-    new = gr.on(opened, events.begin, given, shown, **QUIET, trigger_mode="always_last")
+    # What comes while something else is looked at must not be lost, nor a step after a step.
+    latest = QUIET | {"trigger_mode": "always_last"}
+    new = gr.on(opened, events.begin, given, shown, **latest)
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)
     asked = [source.image, page.menu, *source.crop, *settings]
-    aimed, chosen = [step.success(events.look, asked, seen, **QUIET) for step in (aimed, chosen)]
+    aimed, chosen = [step.success(events.look, asked, seen, **latest) for step in (aimed, chosen)]
     moves = [source.button.click, *[slider.input for slider in source.crop]]
-    moved = gr.on(moves, events.look, asked, seen, **QUIET, trigger_mode="always_last")
+    moved = gr.on(moves, events.look, asked, seen, **latest)
     panels = together(page.drawings)
     for look in (new, aimed, chosen, moved):
-        look.success(*panels, **QUIET)
-    chosen.success(*page.learned, **QUIET)  # which only another checkpoint changes
+        look.success(*panels, **latest)
+    chosen.success(*page.learned, **latest)  # which only another checkpoint changes
 
 
 def _wire_maps(page: Page, events: Events) -> None:

@@ -6,7 +6,6 @@ running mean), never an epoch that the test pictures chose.
 """
 
 import json
-import math
 import signal
 import threading
 import time
@@ -203,14 +202,10 @@ class Trainer:
         """Test if it is time and save: the weights that were tested, the state and the logs.
 
         Raises:
-            ValueError: If the loss is not a finite number; nothing is written then.
+            ValueError: If the loss or a weight is not a finite number; nothing is written then.
         """
+        self._check_finite(epoch)
         row = {"epoch": epoch, "loss": float(self.epoch_loss) / self.steps_per_epoch}
-        if not math.isfinite(row["loss"]):
-            rates = f"lr {self.config.lr}"
-            if self.config.optimizer == "muon":
-                rates += f" and muon_lr {self.config.muon_lr}"
-            raise ValueError(f"the loss of epoch {epoch} is {row['loss']} with {rates}; lower them")
         self.epoch_loss.zero_()
         if rank() > 0:
             return
@@ -227,8 +222,25 @@ class Trainer:
         report.write_csv(self.folder / "log.csv", self.history)
         report.write_tensorboard(self.folder / "tensorboard", self.history[-1])
 
+    def _check_finite(self, epoch: int) -> None:
+        weights = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])
+        if self.epoch_loss.isfinite() and weights.all():
+            return
+        rates = f"lr {self.config.lr}"
+        if self.config.optimizer == "muon":
+            rates += f" and muon_lr {self.config.muon_lr}"
+        raise ValueError(
+            f"training diverged in epoch {epoch}: its loss or a weight is no finite number with "
+            f"{rates}; lower them"
+        )
+
     def finish(self) -> None:
-        """Save the state; draw the pictures if the run is at its end, else say how to go on."""
+        """Save the state; draw the pictures if the run is at its end, else say how to go on.
+
+        Raises:
+            ValueError: As `end_epoch`.
+        """
+        self._check_finite(self.step // self.steps_per_epoch + 1)
         self.save_state()
         if self.step < self.total_steps:
             print(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,16 @@ def test_segment_returns_data(web: httpx.Client, grounder: str) -> None:
     for row in found:
         assert GROUNDERS[grounder].threshold <= row["grounder_score"] <= 1
         assert len(row["box"]) == 4 and row["area"] == coco_mask.area(row["rle"])
+
+
+def test_a_program_can_use_a_checkpoint_that_was_trained_meanwhile(
+    web: httpx.Client, app: Any
+) -> None:
+    new = app.checkpoints / "meanwhile.safetensors"
+    shutil.copy(ROOT / "assets" / "vit-cifar10.safetensors", new)
+    note = call(web, "classify", "mean", 0, "checkpoints/meanwhile", 0.5, 0.5, 1)[3]
+    assert "Model: **checkpoints/meanwhile**" in note
+    new.unlink()
 
 
 def test_compare_returns_what_each_grounder_found(web: httpx.Client) -> None:

@@ -94,33 +94,55 @@ def test_a_checkpoint_trained_meanwhile_and_a_click_before_it_has_answered(
     path.unlink()
 
 
-def test_the_part_that_is_seen_moves(page: Page, tmp_path: Path) -> None:
-    colours = [(220, 40, 40), (40, 220, 40), (40, 40, 220)]
+FLAG = [(220, 40, 40), (40, 220, 40), (40, 40, 220)]
+
+
+def give_flag(page: Page, folder: Path) -> None:
+    """Give the page a picture of three squares side by side."""
     picture_file = Image.new("RGB", (300, 100))
-    for number, colour in enumerate(colours):
+    for number, colour in enumerate(FLAG):
         picture_file.paste(colour, (100 * number, 0, 100 * number + 100, 100))
-    picture_file.save(tmp_path / "flag.png")
-    expect(page.locator("#vit-part")).to_be_hidden()  # of a sample the model sees all
+    picture_file.save(folder / "flag.png")
     page.locator("#vit-image").get_by_role("button", name="Remove Image").click()
-    page.locator("#vit-image input[type=file]").first.set_input_files(tmp_path / "flag.png")
+    page.locator("#vit-image input[type=file]").first.set_input_files(folder / "flag.png")
+    wait_until(page, lambda: is_seen(page, 1))
 
-    def is_seen(number: int) -> bool:
-        shown = picture(page, "#vit-seen")
-        return bool(np.abs(shown - colours[number]).mean() < 3)
 
-    wait_until(page, lambda: is_seen(1))
+def is_seen(page: Page, number: int) -> bool:
+    shown = picture(page, "#vit-seen")
+    return bool(np.abs(shown - FLAG[number]).mean() < 3)
+
+
+def click_whole(page: Page, across: float) -> None:
+    image = page.locator("#vit-whole img").first
+    box = image.bounding_box()
+    assert box
+    image.click(position={"x": box["width"] * across, "y": box["height"] / 2})
+
+
+def test_a_click_while_the_last_one_is_looked_at(page: Page, tmp_path: Path) -> None:
+    """What is seen is in the end what the sliders say."""
+    give_flag(page, tmp_path)
+    for across in (0.1, 0.9, 0.1, 0.9):
+        click_whole(page, across)
+        page.wait_for_timeout(250)
+    page.wait_for_timeout(1500)
+    slider = page.locator("#vit-across input[type=range]")
+    wait_until(page, lambda: is_seen(page, round(2 * float(slider.input_value()))))
+
+
+def test_the_part_that_is_seen_moves(page: Page, tmp_path: Path) -> None:
+    expect(page.locator("#vit-part")).to_be_hidden()  # of a sample the model sees all
+    give_flag(page, tmp_path)
     whole = picture(page, "#vit-whole")
     assert whole.shape == (213, 640, 3)
     colourful = np.ptp(whole, axis=-1).max(axis=0) > 20
     assert np.flatnonzero(colourful).tolist() == list(range(213, 426))  # the map, and no more
-    image = page.locator("#vit-whole img").first
-    box = image.bounding_box()
-    assert box
-    image.click(position={"x": box["width"] * 0.9, "y": box["height"] / 2})
-    wait_until(page, lambda: is_seen(2))
+    click_whole(page, 0.9)
+    wait_until(page, lambda: is_seen(page, 2))
     expect(page.locator("#vit-note")).to_contain_text("The model saw 100 × 100 of the 300 × 100")
     page.locator("#vit-across input[type=range]").fill("0")
-    wait_until(page, lambda: is_seen(0))
+    wait_until(page, lambda: is_seen(page, 0))
     page.locator("#vit-samples .thumbnail-item").first.click()
     expect(page.locator("#vit-part")).to_be_hidden()
     expect(page.locator("#vit-note")).to_contain_text("True label")

@@ -89,6 +89,17 @@ def test_a_stopped_run_goes_on(
     assert steps[0] == 1
 
 
+def test_rows_of_other_pictures_are_refused(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str]
+) -> None:
+    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    before = (tmp_path / "ablation.csv").read_text()
+    other = replace(tiny_set, train=replace(tiny_set.train, images=255 - tiny_set.train.images))
+    with pytest.raises(ValueError, match=r"have the data .*; give the same or choose another"):
+        ablate(STUDIES, CONFIG, SIZES, other, tmp_path, CPU)
+    assert (tmp_path / "ablation.csv").read_text() == before
+
+
 @pytest.mark.parametrize(
     ("config", "sizes"),
     [({"epochs": 5}, {}), ({"train_images": 5}, {}), ({}, {"patch_size": 2}), ({}, {"depth": 2})],
@@ -97,7 +108,7 @@ def test_rows_of_another_recipe_are_refused(
     tmp_path: Path, tiny_set: ImageSet, trained: list[str], config: dict, sizes: dict
 ) -> None:
     ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
-    wanted = "with 'batch_size=4 epochs=1 crop_padding=1 image_size=8 .*' was asked for; give the"
+    wanted = "recipe 'batch_size=4 epochs=1 crop_padding=1 image_size=8 .*' was asked for; give the"
     with pytest.raises(ValueError, match=wanted):
         ablate(STUDIES, replace(CONFIG, **config), SIZES | sizes, tiny_set, tmp_path, CPU)
 

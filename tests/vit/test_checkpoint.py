@@ -45,6 +45,12 @@ def test_a_crash_while_saving_leaves_the_old_file(
     assert torch.equal(load_tensors(path)[0]["x"], torch.ones(2))
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/a\.safetensors cannot be written"):
+        save_tensors(tmp_path / "file" / "a.safetensors", {}, {})
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.safetensors is not a checkpoint of train_vit\.py"):
         load_checkpoint(tmp_path / "a.safetensors")

@@ -1,6 +1,7 @@
 import numpy as np
 
-from vit.confusion import HEIGHT, draw_confusion
+from vit.confusion import HEIGHT, MANY, SIDE, draw_confusion
+from vit.heatmap import colour
 from vit.strips import GAP, LINE, text_width
 
 
@@ -21,3 +22,15 @@ def test_a_cell_is_bright_as_its_share_of_the_row() -> None:
     assert all(np.ptp(found[shares == share]) == 0 for share in (0, 0.25, 0.5))
     assert np.all(np.diff([found[shares == s].mean() for s in (0, 0.25, 0.5, 0.75)]) > 10)
     assert (picture[LINE:, text_width(classes) + 2 * GAP :, 3].max(0) > 0).any()
+
+
+def test_many_classes_are_one_small_picture() -> None:
+    for count in (MANY + 1, 1000):
+        confusion = np.eye(count, dtype=int)
+        confusion[0] = [2] * 2 + [0] * (count - 2)
+        picture = draw_confusion(confusion.tolist(), [f"class {i}" for i in range(count)])
+        scale = picture.width // count
+        assert picture.size == (count * scale,) * 2 and SIDE / 2 < picture.width <= max(SIDE, count)
+        cells = np.asarray(picture)[scale // 2 :: scale, scale // 2 :: scale]
+        shares = np.array([[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+        assert np.array_equal(cells[:3, :3], colour(shares))

@@ -93,6 +93,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     run(make_folder(tmp_path / "data"), out)
     assert convnet.load(out).classes == ("bright", "dark")
     assert f"wrote {out}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="is there already; choose another --out"):
+        run(tmp_path / "data", out)
 
 
 def test_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,24 @@ import re
 import tarfile
 import zipfile
 from pathlib import Path
+from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from vit.data import ImageSet, Split, hold_out, load_image_folder, normalize, random_split, take
+from grounding.images import decode_image
+from vit.data import (
+    ImageSet,
+    Split,
+    download_cifar10,
+    hold_out,
+    load_image_folder,
+    normalize,
+    random_split,
+    take,
+)
 
 COLOURS = {"cat": (200, 10, 20), "dog": (10, 200, 20)}
 
@@ -185,7 +197,10 @@ def test_other_sizes_are_scaled(tmp_path: Path) -> None:
             "has one picture only of ['cat']; at least 2 a class are needed",
         ),
         # a picture that is none
-        (files() | {"set/test/cat/9.png": b"hello"}, "test/cat/9.png cannot be read as a picture"),
+        (
+            files() | {"set/test/cat/9.png": b"hello"},
+            "test/cat/9.png: This file cannot be opened as a picture",
+        ),
     ],
 )
 def test_bad_content(tmp_path: Path, content: dict[str, bytes], message: str) -> None:
@@ -213,6 +228,67 @@ def test_cut_off_archive(tmp_path: Path, kind: str) -> None:
     path.write_bytes(path.read_bytes()[:150_000])
     with pytest.raises(ValueError, match=r"data\.tar\..z is damaged or cut off"):
         load_image_folder(path, 8)
+
+
+@pytest.mark.parametrize(
+    ("member", "word"),
+    [
+        (b"PK", "damaged"),  # bytes of a picture that are others now
+        (b"password", "password"),
+    ],
+)
+def test_a_zip_that_cannot_be_unpacked(tmp_path: Path, member: bytes, word: str) -> None:
+    path = write_zip(tmp_path, files())
+    data = bytearray(path.read_bytes())
+    if member == b"password":
+        for start in (b"PK\x03\x04", b"PK\x01\x02"):  # the flag is 6 and 8 bytes behind
+            data[data.find(start) + (6 if start.endswith(b"\x04") else 8)] |= 1
+    else:
+        data[data.find(b"IHDR") + 20] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(
+        ValueError, match=rf"data\.zip is damaged or cannot be unpacked.*{word}|CRC"
+    ):
+        load_image_folder(path, 8)
+
+
+def test_names_in_a_zip_may_start_with_a_dot(tmp_path: Path) -> None:
+    """As Python's and other tools write them: ./train/cat/0.png."""
+    data = load_image_folder(write_zip(tmp_path, {f"./{n}": f for n, f in files().items()}), 8)
+    assert len(data.train.labels) == 4
+
+
+def special(mode: str) -> bytes:
+    """A picture that Pillow's own conversion to RGB spoils."""
+    if mode == "I;16":
+        picture = Image.fromarray(np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16))
+    else:
+        picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))  # transparent black is white
+        picture.paste((200, 10, 20, 255), (2, 2, 6, 6))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA"])
+def test_training_sees_what_the_page_sees(tmp_path: Path, mode: str) -> None:
+    data = load_image_folder(
+        write_folder(tmp_path, files() | {"set/test/cat/0.png": special(mode)}), 8
+    )
+    shown = np.asarray(decode_image(special(mode)))
+    assert np.array_equal(data.test.images[0].permute(1, 2, 0).numpy(), shown)
+    assert len(np.unique(shown)) > 3 if mode == "I;16" else shown[0, 0].tolist() == [255] * 3
+
+
+def test_a_download_that_fails_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise URLError("no internet")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", fail)
+    with pytest.raises(ValueError, match=r"cannot be downloaded .*no internet.*; give --data PATH"):
+        download_cifar10(tmp_path)
 
 
 def test_normalize() -> None:

@@ -26,6 +26,8 @@ def test_onnxruntime_agrees(
         expected = load_checkpoint(checkpoint).model.forward_with_attention(x)
         for ours, torchs in zip(got, expected, strict=True):
             torch.testing.assert_close(torch.from_numpy(ours), torchs, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="new folder cannot be written"):
+        export_onnx(checkpoint, out.parent)
     facts = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
     assert facts["classes"] == ["red", "green", "blue"]
     assert facts["mean"] == list(Preprocessing().mean)

@@ -6,6 +6,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vit import report
+from vit.confusion import MANY
 
 HISTORY = [
     {"epoch": 1, "loss": 2.0},
@@ -61,6 +62,17 @@ def test_plot_confusion(
     seen = colours(tmp_path / "new" / "confusion.png")
     assert darkest in seen
     assert (247, 251, 255) in seen  # no share at all
+
+
+def test_plot_confusion_of_many_classes_has_no_text(tmp_path: Path) -> None:
+    count = MANY + 1
+    confusion = torch.full((count, count), 7)
+    report.plot_confusion(
+        tmp_path / "confusion.png", confusion, [f"class {i}" for i in range(count)]
+    )
+    with Image.open(tmp_path / "confusion.png") as image:
+        middle = image.convert("RGB").crop((300, 250, 500, 350))
+    assert len(middle.getcolors()) == 1, "no numbers in the cells"
 
 
 def test_plot_bars(tmp_path: Path) -> None:

@@ -236,6 +236,9 @@ def test_a_page_that_opens_offers_what_was_trained_meanwhile(
     menu = events.refresh()
     assert (menu.choices, menu.value) == ([("tiny", "tiny")], "tiny")
     assert events.load("tiny").checkpoint.classes == ("red", "green", "blue")
+    make_checkpoint().rename(tmp_path / "new.safetensors")
+    assert events.path("new") == tmp_path / "new.safetensors", "also for a program, without a page"
+    make_checkpoint()
     os.utime(make_checkpoint(("cat", "dog")), ns=(1, 1))  # the run went on
     assert events.load("tiny").checkpoint.classes == ("cat", "dog")
 

@@ -58,6 +58,10 @@ def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
     assert checkpoint.model.config.num_classes == 2
     assert (checkpoint.recipe["epochs"], checkpoint.recipe["batch_size"]) == (1, 4)
     train_vit.main([*arguments, "--resume"])  # nothing is left to do
+    before = (tmp_path / "run" / "state.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="run holds a run; go on with --resume, or choose another"):
+        train_vit.main(arguments)
+    assert (tmp_path / "run" / "state.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -193,6 +197,14 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "train_vit.py: a is not a check",
         ),
         (["--data", "{folder}", "--start", "nowhere"], "train_vit.py: nowhere is not a checkpoint"),
+        (["--device", "gpu"], "train_vit.py: --device is 'gpu', which is not on this machine"),
+        (["--device", "cuda:99"], "train_vit.py: --device is 'cuda:99', which is not on this"),
+        (["--evaluate", "--device", "mps:9"], "train_vit.py: --device is 'mps:9', which is not"),
+        (
+            ["--out", "{checkpoint}"],
+            "train_vit.py: --out is {checkpoint}, which cannot be a folder",
+        ),
+        (["--out", "{checkpoint}/run"], "train_vit.py: --out is {checkpoint}/run, which cannot be"),
         (["--evaluate", "nowhere"], "train_vit.py: nowhere is not a checkpoint of train_vit.py"),
         (
             ["--evaluate", "{checkpoint}", "--data", "{folder}"],

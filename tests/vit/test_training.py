@@ -364,12 +364,38 @@ def test_a_loss_that_is_no_number_ends_the_run(make: Make, config: TrainConfig, 
     trainer = make(config, "run")
     interrupt_after(trainer, 4)
     trainer.run()
-    before = (trainer.folder / "state.safetensors").read_bytes()
+    before = files_of(trainer)
     with torch.no_grad():
         trainer.model.head.bias.fill_(torch.nan)
-    with pytest.raises(ValueError, match=re.escape(f"the loss of epoch 2 is nan with {rates}")):
+    words = f"diverged in epoch 2: its loss or a weight is no finite number with {rates}"
+    with pytest.raises(ValueError, match=re.escape(words)):
         trainer.run()
-    assert (trainer.folder / "state.safetensors").read_bytes() == before
+    assert files_of(trainer) == before
+
+
+@pytest.mark.parametrize("steps", [5, 6], ids=["Ctrl-C in an epoch", "the last step of an epoch"])
+def test_weights_that_are_no_numbers_are_never_written(make: Make, steps: int) -> None:
+    trainer = make(ADAMW, "run")
+    interrupt_after(trainer, 4)
+    trainer.run()
+    before, step = files_of(trainer), trainer.train_step
+
+    def diverge() -> torch.Tensor:
+        loss = step()  # itself still a number
+        if trainer.step == steps:
+            with torch.no_grad():
+                trainer.model.head.bias.fill_(torch.nan)
+        return loss
+
+    trainer.train_step = diverge
+    interrupt_after(trainer, steps - 4)
+    with pytest.raises(ValueError, match="diverged in epoch 2"):
+        trainer.run()
+    assert files_of(trainer) == before
+
+
+def files_of(trainer: Trainer) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in trainer.folder.glob("*.safetensors")}
 
 
 def test_a_run_begins_with_weights_and_says_so(make: Make, tiny_checkpoint: Path) -> None:

@@ -127,7 +127,8 @@ def test_the_model_panel(tiny_checkpoint: Path) -> None:
     assert (panels.NO_CONFUSION in text, picture) == (True, None)
     facts["metrics"]["confusion"] = [[9, 0, 0], [1, 8, 0], [0, 0, 5]]
     text, picture = panels.draw_model(facts)
-    assert panels.CONFUSION_HELP in text
+    assert panels.CONFUSION_HELP in text and panels.CELLS_HELP in text
+    assert "Most frequent mistakes (true → answer): green → red (1)." in text
     assert picture
     expected = draw_confusion(facts["metrics"]["confusion"], ["red", "green", "blue"])
     assert picture.tobytes() == expected.tobytes()
