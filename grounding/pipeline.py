@@ -3,8 +3,8 @@
 import math
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from used_up import disk_full, out_of_memory
 
 # Lowest score of what is kept, so that the threshold can be moved without another run.
 FLOOR = 0.05
-MAX_PARTS = 30
+MAX_REGIONS = 30
 MIN_PART = 0.002
 # What the models stand on, all of which takes seconds to import.
 LIBRARIES = (
@@ -190,7 +190,7 @@ def propose(
     best: dict[str, float] = {}
     for label, score in zip(found.labels, found.scores, strict=True):
         best[label] = max(best.get(label, 0.0), float(score))
-    regions = cut(found, cuts)
+    regions = keep_best(found, cuts, query.thresholds)
     masks, times = _outline(models.segmenter, image, regions)
     return Proposals(
         query,
@@ -214,34 +214,79 @@ def _outline(
     return masks, {"segmenter": seconds}
 
 
-def cut(regions: Regions, cuts: dict[str, float]) -> Regions:
-    """Cut coarse masks into their connected parts above each phrase's threshold.
+def keep_best(regions: Regions, cuts: dict[str, float], thresholds: dict[str, float]) -> Regions:
+    """Return what is worth outlining: at most `MAX_REGIONS`, best first.
 
-    Parts under 0.2 % of the picture are dropped. Regions without coarse masks stay as they are.
+    Args:
+        regions: What a grounder found. Coarse masks are cut into parts; see `cut`.
+        cuts: Where each phrase's coarse mask is cut.
+        thresholds: Those that phrases have of their own; boxes below them are never shown.
     """
-    if regions.masks is None:
-        return regions
-    parts = [
-        (float(part.max()), label, part)
-        for mask, label in zip(regions.masks, regions.labels, strict=True)
-        for part in _parts(mask, cuts[label])
-    ]
-    parts = sorted(parts, key=lambda row: -row[0])[:MAX_PARTS]
+    if regions.masks is not None:
+        return cut(regions, cuts)
+    scored = list(zip(regions.scores.tolist(), regions.labels, strict=True))
+    enough = [i for i, (score, label) in enumerate(scored) if score >= thresholds.get(label, 0)]
+    return regions[[enough[k] for k in share_out([scored[i] for i in enough])]]
+
+
+def share_out(scored: Sequence[tuple[float, str]]) -> list[int]:
+    """Return the numbers of the best `MAX_REGIONS` of some scores and labels, best first.
+
+    Every label has its share of the places, so that a crowd of one does not take all; what is not
+    needed goes to the best of the others.
+
+    >>> share_out([(0.5, "a dog"), (0.9, "a cat")])
+    [1, 0]
+    """
+    order = sorted(range(len(scored)), key=lambda i: -scored[i][0])
+    share = MAX_REGIONS // max(1, len({label for _, label in scored}))
+    taken = Counter[str]()
+    first, rest = [], []
+    for i in order:
+        label = scored[i][1]
+        (first if taken[label] < share else rest).append(i)
+        taken[label] += 1
+    kept = {*first, *rest[: MAX_REGIONS - len(first)]}
+    return [i for i in order if i in kept]
+
+
+def cut(regions: Regions, cuts: dict[str, float]) -> Regions:
+    """Cut coarse masks into their connected parts above each phrase's threshold; keep the best.
+
+    Parts under 0.2 % of the picture are dropped.
+    """
+    masks = [(mask, cuts[label]) for mask, label in zip(regions.masks, regions.labels, strict=True)]
+    found = [(i, part, peak) for i, mask in enumerate(masks) for part, peak in _parts(*mask)]
+    chosen = [found[k] for k in share_out([(peak, regions.labels[i]) for i, _, peak in found])]
+    # Only now pictures of their own: of hundreds of parts they would fill the memory.
+    parts = np.zeros((len(chosen), *regions.masks.shape[1:]), np.float32)
+    for i in {i for i, *_ in chosen}:
+        _, numbers, _ = _connected(*masks[i])
+        for row, (mine, part, _) in zip(parts, chosen, strict=True):
+            if mine == i:
+                np.copyto(row, regions.masks[i], where=numbers == part)
     return Regions(
-        np.array([mask_box(part > 0) for *_, part in parts], np.float32).reshape(-1, 4),
-        np.array([score for score, *_ in parts], np.float32),
-        tuple(label for _, label, _ in parts),
-        np.array([part for *_, part in parts], np.float32).reshape(-1, *regions.masks.shape[1:]),
+        np.array([mask_box(part > 0) for part in parts], np.float32).reshape(-1, 4),
+        np.array([peak for *_, peak in chosen], np.float32),
+        tuple(regions.labels[i] for i, *_ in chosen),
+        parts,
         regions.heatmap,
     )
 
 
-def _parts(mask: np.ndarray, threshold: float) -> list[np.ndarray]:
+def _parts(mask: np.ndarray, threshold: float) -> list[tuple[int, float]]:
+    """Return the number and the highest score of each part that is large enough."""
+    count, numbers, facts = _connected(mask, threshold)
+    large = [i for i in range(1, count) if facts[i, cv2.CC_STAT_AREA] >= MIN_PART * mask.size]
+    boxes = [(slice(y, y + height), slice(x, x + width)) for x, y, width, height, _ in facts]
+    return [(i, float(mask[boxes[i]][numbers[boxes[i]] == i].max())) for i in large]
+
+
+def _connected(mask: np.ndarray, threshold: float) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return how many parts there are, the outside included, a map of them, and facts of each."""
     # Zero is outside, also when the threshold is zero.
-    count, labels = cv2.connectedComponents((mask >= max(threshold, 1e-6)).astype(np.uint8))
-    sizes = np.bincount(labels.ravel(), minlength=count)
-    large = [i for i in range(1, count) if sizes[i] >= MIN_PART * mask.size]
-    return [np.where(labels == i, mask, np.float32(0)) for i in large]
+    inside = (mask >= max(threshold, 1e-6)).astype(np.uint8)
+    return cv2.connectedComponentsWithStats(inside)[:3]
 
 
 def run(models: Models, image: Image.Image, prompt: str, threshold: float) -> Result:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..core import Grounder, Regions, Segmenter
 from ..grounders import GROUNDERS
-from ..pipeline import cut
+from ..pipeline import keep_best
 from ..segmenters.sam2 import load as load_sam2
 from .scenes import Query, Scene, make_scene, queries, twin_queries
 
@@ -119,7 +119,7 @@ def right_colour(regions: Regions, scene: Scene, query: Query) -> bool:
 def ask(name: str, grounder: Grounder, image: Image.Image, phrase: str) -> Regions:
     """Return what the page would show of a phrase: the regions from its grounder's threshold on."""
     threshold = ENTRIES[name].threshold
-    return cut(grounder.ground(image, [phrase], threshold), {phrase: threshold})
+    return keep_best(grounder.ground(image, [phrase], threshold), {phrase: threshold}, {})
 
 
 def measure(
@@ -130,7 +130,7 @@ def measure(
     for query in queries(scene, PHRASES, ABSENT, np.random.default_rng(seed)):
         regions = ask(name, grounder, image, query.phrase)
         if name in DETECTORS:
-            every = grounder.ground(image, [query.phrase], LOW)
+            every = keep_best(grounder.ground(image, [query.phrase], LOW), {}, {})
             tally.found += judge(every.boxes, every.scores, scene.boxes[query.members])
             tally.objects += int(query.members.sum())
         if not query.members.any():

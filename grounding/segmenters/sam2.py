@@ -100,9 +100,10 @@ def _read(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     """Return the configuration file and the weights that lie in `folder`."""
     from safetensors.torch import load_file
 
-    if (folder / "model.safetensors").exists():
+    # First, for beside it the hub has a model.safetensors that is transformers' and not ours.
+    checkpoint = next(folder.glob("sam2.1_*.pt"), None)
+    if checkpoint is None:
         return folder / "config.yaml", load_file(folder / "model.safetensors")
-    checkpoint = next(folder.glob("sam2.1_*.pt"))
     # sam2.1_hiera_base_plus.pt -> sam2.1_hiera_b+.yaml
     size = checkpoint.stem.removeprefix("sam2.1_hiera_").replace("base_plus", "b+")
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["model"]

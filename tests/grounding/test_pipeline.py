@@ -3,6 +3,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from grounding.core import Masks, Regions
 from grounding.grounders import GROUNDERS
 from grounding.pipeline import (
     FLOOR,
-    MAX_PARTS,
+    MAX_REGIONS,
     Models,
     ModelStore,
     choose_device,
     cut,
+    keep_best,
     propose,
     run,
 )
@@ -137,7 +140,7 @@ def test_a_map_is_cut_at_the_threshold(threshold: float, boxes: list[list[int]])
         ([(0, 0, 0.9)], [0.9]),  # one
         ([(0, 0, 0.6), (40, 40, 0.9)], [0.9, 0.6]),  # two apart, the better one first
         ([(0, 0, 0.9), (8, 0, 0.6)], [0.9]),  # two that touch are one
-        ([(12 * (i % 8), 12 * (i // 8), 0.9) for i in range(64)], [0.9] * MAX_PARTS),  # many
+        ([(12 * (i % 8), 12 * (i // 8), 0.9) for i in range(64)], [0.9] * MAX_REGIONS),  # many
     ],
 )
 def test_parts_of_a_map(squares: list[tuple[int, int, float]], scores: list[float]) -> None:
@@ -147,6 +150,59 @@ def test_parts_of_a_map(squares: list[tuple[int, int, float]], scores: list[floa
     box = np.zeros((1, 4), np.float32)
     regions = Regions(box, np.ones(1, np.float32), ("a dog",), heat, heat[0])
     assert cut(regions, {"a dog": 0.4}).scores.tolist() == pytest.approx(scores)
+
+
+def test_cutting_makes_pictures_only_of_the_parts_it_keeps() -> None:
+    """A sheet of many things would fill the memory."""
+    heat = np.zeros((4, 500, 500), np.float32)
+    for y in range(0, 480, 40):
+        for x in range(0, 480, 40):
+            heat[:, y : y + 30, x : x + 30] = 0.9
+    names = tuple("abcd")
+    regions = Regions(np.zeros((4, 4), np.float32), np.ones(4, np.float32), names, heat, heat[0])
+    tracemalloc.start()
+    parts = cut(regions, dict.fromkeys(names, 0.4))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(parts) == MAX_REGIONS and peak < 1.5 * parts.masks.nbytes
+    assert all((part > 0).sum() == 900 for part in parts.masks)
+
+
+def boxes_of(*found: tuple[str, float, int]) -> Regions:
+    """Return so many regions of each phrase and score."""
+    labels = [label for label, _, count in found for _ in range(count)]
+    scores = np.array([score for _, score, count in found for _ in range(count)], np.float32)
+    return Regions(np.zeros((len(labels), 4), np.float32), scores, tuple(labels))
+
+
+@pytest.mark.parametrize(
+    ("found", "own", "kept"),
+    [
+        ((), {}, {}),  # nothing
+        ((("dog", 0.6, 40),), {}, {"dog": 30}),  # one phrase takes all
+        ((("dog", 0.6, 40), ("cat", 0.5, 1)), {}, {"dog": 29, "cat": 1}),  # a crowd and one
+        ((("dog", 0.6, 40), ("cat", 0.5, 40)), {}, {"dog": 15, "cat": 15}),  # two crowds
+        ((("dog", 0.6, 40), ("cat", 0.5, 4)), {"dog": 0.7}, {"cat": 4}),  # never to be shown
+        ((("dog", 0.6, 5), ("cat", 0.5, 5)), {"dog": 0.6}, {"dog": 5, "cat": 5}),  # few
+    ],
+)
+def test_every_phrase_has_its_share_of_the_places(
+    found: tuple[tuple[str, float, int], ...], own: dict[str, float], kept: dict[str, int]
+) -> None:
+    regions = keep_best(boxes_of(*found), {}, own)
+    assert Counter(regions.labels) == kept
+    assert (np.diff(regions.scores) <= 0).all(), "best first"
+
+
+def test_parts_of_a_map_are_shared_out_as_well() -> None:
+    heat = np.zeros((2, 100, 100), np.float32)
+    for i in range(64):
+        heat[0, 12 * (i // 8) :, 12 * (i % 8) :][:8, :8] = 0.9
+    heat[1, 40:60, 40:60] = 0.6
+    regions = Regions(np.zeros((2, 4), np.float32), np.float32([0.9, 0.6]), ("dog", "cat"), heat)
+    parts = cut(regions, {"dog": 0.4, "cat": 0.4})
+    assert Counter(parts.labels) == {"dog": 29, "cat": 1}
+    assert parts.boxes[-1].tolist() == [40, 40, 60, 60]
 
 
 def test_a_speck_is_no_part_and_threshold_zero_leaves_zeros_out() -> None:

@@ -1,6 +1,5 @@
 """From phrases to a caption, its tokens, and which tokens belong to which phrase."""
 
-import re
 from typing import Any
 
 import torch
@@ -8,15 +7,6 @@ from torch import Tensor
 
 SEPARATOR = ". "
 Span = tuple[int, int]
-
-
-def clean(phrase: str) -> str:
-    """Write a phrase as the official evaluation does: no parentheses, no underscores.
-
-    >>> clean("stop_sign"), clean("cup (mug)")
-    ('stop sign', 'cup ')
-    """
-    return re.sub(r"\(.*\)", "", phrase).replace("_", " ").replace("  ", " ")
 
 
 def join(phrases: list[str], separator: str = SEPARATOR, end: str = "") -> tuple[str, list[Span]]:

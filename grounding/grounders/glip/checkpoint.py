@@ -17,6 +17,7 @@ from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.release import read_converted
 from grounding.loading import NoInit
 
+RELEASED = "glip_tiny_model_o365_goldg_cc_sbu.pth"
 # What other versions of the official code save besides the weights of this network.
 IGNORED = re.compile(
     r"relative_position_index$|position_ids$|rpn\.anchor_generator\.|rpn\.head\.cls_logits\."
@@ -143,10 +144,12 @@ def find_weights(path: Path) -> Path:
     """Return the file of the weights in a folder; a file is its own.
 
     Raises:
-        ValueError: If there is none, or several.
+        ValueError: If there is none, or several and none is GLIP-T as released.
     """
     if path.is_file():
         return path
+    if (path / RELEASED).is_file():  # whatever else of the repository lies beside it
+        return path / RELEASED
     files = sorted([*path.glob("*.safetensors"), *path.glob("*.pth")])
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"

@@ -10,13 +10,11 @@ from torch import Tensor
 from grounding.captions import pack
 from grounding.core import Regions
 from grounding.grounders.glip.boxes import Detections, detect
-from grounding.grounders.glip.caption import clean, encode, join
+from grounding.grounders.glip.caption import encode, join
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.pictures import prepare
 from grounding.recent import Recent
 from precision import fast
-
-MAX_REGIONS = 30
 
 
 class GlipGrounder:
@@ -32,11 +30,10 @@ class GlipGrounder:
         """Return boxes of an RGB picture, each with the phrase it was found by."""
         config = self.model.config
         pixels, (size,) = prepare([image], config.short_side, config.long_side)
-        captions = [clean(phrase) for phrase in phrases]
-        lengths = [len(self.tokenizer.tokenize(caption)) for caption in captions]
+        lengths = [len(self.tokenizer.tokenize(phrase)) for phrase in phrases]
         maps = self._seen.get(np.array(image), lambda: look(self.model, pixels.to(self.device)))
         found = [
-            self._read(maps, [captions[n] for n in numbers], size, numbers)
+            self._read(maps, [phrases[n] for n in numbers], size, numbers)
             for numbers in pack(lengths, config.max_tokens - 2)
         ]
         boxes, scores, labels = (
@@ -47,7 +44,7 @@ class GlipGrounder:
         boxes = boxes * ratio
         visible = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= 1
         kept = torch.nonzero((scores >= threshold) & visible).flatten()
-        kept = kept[scores[kept].argsort(descending=True, stable=True)][:MAX_REGIONS]
+        kept = kept[scores[kept].argsort(descending=True, stable=True)]
         return Regions(
             boxes[kept].cpu().numpy().astype(np.float32),
             scores[kept].cpu().numpy().astype(np.float32),

@@ -15,8 +15,9 @@ from torchvision.ops import batched_nms, box_convert
 from grounding.captions import pack
 from grounding.core import Regions
 
-MAX_REGIONS = 30
 NMS_IOU = 0.5
+LONGEST = 32  # times its short side: of a longer picture the pyramid has fewer places than queries
+GREY = (124, 116, 104)  # nothing to see, after normalisation
 
 
 class GroundingDino:
@@ -32,18 +33,18 @@ class GroundingDino:
     @torch.inference_mode()
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
         """Return boxes of an RGB picture, each labelled with the phrase that scored best in it."""
-        inputs = self.processor.image_processor(images=image, return_tensors="pt").to(self.device)
+        whole = _widen(image)
+        inputs = self.processor.image_processor(images=whole, return_tensors="pt").to(self.device)
         room = self.model.config.max_text_len - 2
         tokens = [self._tokens(phrase)[: room - 1] for phrase in phrases]
         lengths = [len(ids) for ids in tokens]
         found = [self._detect(inputs, tokens, numbers) for numbers in pack(lengths, room)]
         boxes, scores, numbers = (torch.cat(parts) for parts in zip(*found, strict=True))
-        width, height = image.size
-        size = boxes.new_tensor([width, height, width, height])
-        boxes = (box_convert(boxes, "cxcywh", "xyxy") * size).minimum(size).clamp(min=0)
+        size, whole_size = boxes.new_tensor(image.size * 2), boxes.new_tensor(whole.size * 2)
+        boxes = (box_convert(boxes, "cxcywh", "xyxy") * whole_size).minimum(size).clamp(min=0)
         visible = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= 1
         kept = torch.nonzero((scores >= threshold) & visible).flatten()
-        kept = kept[batched_nms(boxes[kept], scores[kept], numbers[kept], NMS_IOU)][:MAX_REGIONS]
+        kept = kept[batched_nms(boxes[kept], scores[kept], numbers[kept], NMS_IOU)]
         return Regions(
             boxes[kept].cpu().numpy().astype(np.float32),
             scores[kept].cpu().numpy().astype(np.float32),
@@ -76,3 +77,13 @@ class GroundingDino:
         )
         scores, best = by_phrase.max(1)
         return output.pred_boxes[0].float(), scores, best.new_tensor(numbers)[best]
+
+
+def _widen(image: Image.Image) -> Image.Image:
+    """Return the picture, or if it is too long the same at the top left of a grey one."""
+    least = -(-max(image.size) // LONGEST)
+    if min(image.size) >= least:
+        return image
+    wide = Image.new("RGB", (max(image.width, least), max(image.height, least)), GREY)
+    wide.paste(image)
+    return wide

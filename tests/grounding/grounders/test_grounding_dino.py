@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grounding.grounders.grounding_dino.grounder import MAX_REGIONS, GroundingDino
+from grounding.grounders.grounding_dino.grounder import LONGEST, GroundingDino
 
 VOCABULARY = {"[CLS]": 1, "[SEP]": 2, ".": 3, "a": 4, "red": 5, "dog": 6, "cat": 7}
 
@@ -23,7 +23,11 @@ class FakeTokenizer:
 
 
 class FakeImageProcessor:
+    def __init__(self) -> None:
+        self.seen: list[Image.Image] = []
+
     def __call__(self, images: Image.Image, return_tensors: str) -> Any:
+        self.seen.append(images)
         return SimpleNamespace(to=lambda device: {"pixel_values": torch.zeros(1)})
 
 
@@ -68,7 +72,7 @@ def test_box_has_exactly_the_phrase_it_was_found_by() -> None:
         ([("dog", 0.2, [0.5, 0.5, 0.5, 0.5])], 0),  # below the threshold
         ([("dog", 0.9, [0.5, 0.5, 0.0, 0.5])], 0),  # no width
         ([("dog", 0.9, [0.5, 0.5, 0.5, 0.5])] * 3, 1),  # the same box three times
-        ([("dog", 0.9, [i / 40, 0.5, 0.02, 0.5]) for i in range(1, 40)], MAX_REGIONS),  # too many
+        ([("dog", 0.9, [i / 40, 0.5, 0.02, 0.5]) for i in range(1, 40)], 39),  # many
     ],
 )
 def test_count(found: list[tuple[str, float, list[float]]], count: int) -> None:
@@ -89,3 +93,31 @@ def test_many_phrases_take_several_captions_and_none_is_lost() -> None:
 
 def test_phrase_without_a_known_word_finds_nothing() -> None:
     assert len(_ground(FakeModel([("dog", 0.9, [0.5, 0.5, 0.5, 0.5])]), ["xylophone"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((200, 100), (200, 100)),  # as it is
+        ((320, 10), (320, 10)),  # just short enough
+        ((321, 10), (321, 11)),  # too wide
+        ((1, 2048), (64, 2048)),  # too tall
+    ],
+)
+def test_a_very_long_picture_is_widened(size: tuple[int, int], seen: tuple[int, int]) -> None:
+    """transformers takes as many places of the picture as the model has queries, or fails."""
+    model = FakeModel([("dog", 0.9, [0.5, 0.5, 1.0, 1.0])])
+    processor = SimpleNamespace(tokenizer=FakeTokenizer(), image_processor=FakeImageProcessor())
+    picture = Image.new("RGB", size, "red")
+    regions = GroundingDino(model, processor, "cpu").ground(picture, ["dog"], 0.3)
+    [given] = processor.image_processor.seen
+    assert given.size == seen and max(seen) <= LONGEST * min(seen)
+    assert given.crop((0, 0, *size)).tobytes() == picture.tobytes()
+    assert regions.boxes.tolist() == [[0, 0, *size]], "the box ends where the picture does"
+
+
+def test_a_very_long_picture_runs_at_real_size() -> None:
+    """The pyramid of the smallest picture still has a place for each of 900 queries."""
+    long, short = 1333, 1333 // LONGEST
+    places = sum(-(-long // stride) * -(-short // stride) for stride in (8, 16, 32, 64))
+    assert places >= 900

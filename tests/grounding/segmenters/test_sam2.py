@@ -114,5 +114,6 @@ def test_each_size_has_its_configuration(tmp_path: Path, file: str, config: str)
     from grounding.segmenters.sam2 import _read
 
     torch.save({"model": {}}, tmp_path / file)
+    (tmp_path / "model.safetensors").write_bytes(b"transformers' own layout of the same")
     path, weights = _read(tmp_path)
     assert path.name == config and path.exists() and weights == {}

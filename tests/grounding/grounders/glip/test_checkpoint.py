@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from grounding.grounders import GROUNDERS
 from grounding.grounders.glip.checkpoint import (
     IGNORED,
+    RELEASED,
     find_weights,
     load_weights,
     official_weights,
@@ -136,6 +138,14 @@ def test_folder_without_weights(tmp_path: Path, files: list[str], found: str) ->
         (tmp_path / name).write_text("{}")
     with pytest.raises(ValueError, match=f"it has: {found}"):
         find_weights(tmp_path)
+
+
+def test_the_release_is_found_among_other_files(tmp_path: Path) -> None:
+    """As in a copy of the whole repository."""
+    for name in (RELEASED, "glip_large_model.pth", "model.safetensors"):
+        (tmp_path / name).touch()
+    assert find_weights(tmp_path) == tmp_path / RELEASED
+    assert GROUNDERS["GLIP-T"].files == (RELEASED,)
 
 
 @pytest.mark.parametrize(

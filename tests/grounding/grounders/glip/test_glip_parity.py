@@ -3,6 +3,7 @@
 GLIP_PARITY_DIR names another fixture of the same layout.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from grounding.grounders.glip.boxes import anchors, detect
-from grounding.grounders.glip.caption import Span, clean, encode, join
+from grounding.grounders.glip.caption import Span, encode, join
 from grounding.grounders.glip.config import ANCHOR_SIZES, STRIDES
 from grounding.grounders.glip.model import Glip, RawDetections
 from grounding.grounders.glip.pictures import prepare
@@ -44,6 +45,11 @@ def official(folder: Path, run: Facts) -> Arrays:
 def pictures(folder: Path, run: Facts) -> list[Image.Image]:
     numbers = run.get("images", [run.get("image")])
     return [Image.open(folder / f"image_{number}.png").convert("RGB") for number in numbers]
+
+
+def clean(phrase: str) -> str:
+    """Write a name as the official evaluation does (its demo, and we, leave it as it is)."""
+    return re.sub(r"\(.*\)", "", phrase).replace("_", " ").replace("  ", " ")
 
 
 def caption(facts: Facts, run: Facts) -> tuple[str, list[Span]]:
