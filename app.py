@@ -41,8 +41,15 @@ INTRO = """# ViT attention & text-prompted segmentation
 Classify small pictures with a Vision Transformer and see where it looks, or outline anything you
 can name in a picture."""
 CSS = """
-.gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
-.gradio-container > .main { width: 100%; }
+.gradio-container { width: 100% !important; max-width: min(1280px, 100vw) !important;
+    margin: 0 auto !important; }
+/* Not in the rules for phones below: Gradio writes them so that they reach only what is inside. */
+.gradio-container > .main { width: 100%; padding: 12px clamp(16px, 4vw, 32px) !important; }
+.gradio-container h1 { font-size: clamp(22px, 4vw, 26px) !important; }
+.gradio-container input:is([type="range"], [type="radio"], [type="checkbox"]):focus-visible {
+    outline: 2px solid var(--primary-500); outline-offset: 2px; }
+.dark .gradio-container input:is([type="range"], [type="radio"], [type="checkbox"]):focus-visible {
+    outline-color: var(--primary-300); }
 /* Gradio's small print is too pale to read, and so is white on its primary button. */
 .gradio-container { --block-info-text-color: var(--neutral-600);
     --body-text-color-subdued: var(--neutral-600); --input-placeholder-color: var(--neutral-500);
@@ -76,8 +83,6 @@ CSS = """
 #seg-gallery .thumbnail-item { padding-bottom: 24px; }
 /* On a phone the answer comes before the samples. */
 @media (max-width: 700px) {
-    .gradio-container > .main { padding: 12px 16px !important; }
-    .gradio-container h1 { font-size: 22px !important; }
     #seg-row { flex-direction: column; flex-wrap: nowrap; }
     #seg-left { display: contents; }
     #seg-right { order: 1; }

@@ -53,9 +53,11 @@ def segment_files(
     Raises:
         ValueError: If there is no picture or there are too many.
     """
-    if not 1 <= len(paths) <= LIMIT:
+    if not paths:
+        raise ValueError("Choose pictures first, in the field above.")
+    if len(paths) > LIMIT:
         raise ValueError(
-            f"{len(paths)} pictures were given; choose 1 to {LIMIT}. For more there is the "
+            f"{len(paths)} pictures were given; choose at most {LIMIT}. For more there is the "
             "command python -m grounding."
         )
     taken: set[str] = set()

@@ -118,15 +118,12 @@ class Events:
         grounder: str,
         segmenter: str,
         threshold: float,
-        settings: Settings,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
-    ) -> tuple[Any, ...]:
-        """Answer the page: keep the session, show it with its details instead of a comparison."""
+    ) -> tuple[Session, dict[str, Any]]:
+        """Answer the page: return what it keeps, and the phrases that a drawn box may hold."""
         session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
         phrases = session.proposals.query.phrases
-        choice = gr.Dropdown(choices=phrases, value=phrases[0])
-        columns = gr.Column(visible=True), gr.Column(visible=False)
-        return session, *show(session, settings, threshold), choice, *columns
+        return session, gr.Dropdown(choices=phrases, value=phrases[0])
 
     def compare(
         self,
@@ -214,8 +211,10 @@ class Events:
             return self.draw(asked.asked["grounder"], asked.asked["segmenter"], asked.image, what)
 
         with page_errors():
-            if session is None or x is None or y is None:
+            if session is None:
                 raise ValueError("Press Run first, then say where the picture is to be corrected.")
+            if x is None or y is None:
+                raise ValueError("Say where: x and y in pixels of the picture.")
             session = click(session, settings, threshold, tool, phrase, (x, y), outline)
         return session, *show(session, settings, threshold)
 
@@ -338,6 +337,12 @@ def show(session: Session | None, settings: Settings, threshold: float) -> tuple
     view = look(session, settings, threshold)
     result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
     return result, view.regions, view.rows, view.status, view.stages, view.canvas
+
+
+def reveal(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
+    """Show a new answer, with its details and without a comparison of the picture before it."""
+    columns = gr.Column(visible=True), gr.Column(visible=False)
+    return *show(session, settings, threshold), *columns
 
 
 def _report(progress: gr.Progress) -> Callable[[float, str], None]:

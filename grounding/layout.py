@@ -129,7 +129,7 @@ def _build_more() -> list[gr.Slider | gr.Checkbox]:
     usual = Settings().values()
 
     def slider(name: str, step: float, label: str) -> gr.Slider:
-        return gr.Slider(*RANGES[name], usual[name], step=step, label=label)
+        return gr.Slider(*RANGES[name], usual[name], step=step, label=label, buttons=[])
 
     with gr.Accordion("More settings", open=False, elem_id="seg-more"):
         return [
@@ -191,6 +191,7 @@ def build_inputs(urls: bool) -> Inputs:
         step=0.01,
         label="Threshold",
         info="Moving it after a run needs no new run.",
+        buttons=[],  # "reset" tells nobody, and goes back to the first grounder's
         elem_id="seg-threshold",
     )
     more, several = _build_more(), _build_several()

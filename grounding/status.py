@@ -41,26 +41,40 @@ def _found(selection: Selection) -> str:
 
 def _missing(proposals: Proposals, selection: Selection, threshold: float) -> list[str]:
     """Say of each phrase without a detection how far it was from one."""
-    lines, phrases = [], [*proposals.query.phrases, *proposals.query.negatives]
-    # A box has the phrase that fits it best; the others' scores there are not known.
-    rivals = ", or another phrase fits better there" if len(phrases) > 1 else ""
-    for phrase in phrases:
-        limit = proposals.query.thresholds.get(phrase, threshold)
-        best = proposals.best.get(phrase, 0.0)
-        if phrase in selection.regions.labels:
-            continue
-        text = f"**Nothing found for “{plain(phrase)}”** with a score of at least {limit:.2f}."
-        if best >= limit:
-            text = f"“{plain(phrase)}” was found but left out."
-        elif best:
-            shows = math.floor(100 * best) / 100
-            text += f" Its best score is {best:.2f}; a threshold of {shows:.2f} would show it."
-        else:
-            text += f" No part of the picture scores {FLOOR:.2f} or more{rivals}; try other words."
-        if looks_foreign(phrase):
-            text += " The models know English words best."
-        lines.append(text)
+    query, best = proposals.query, proposals.best
+    asked = [*query.phrases, *query.negatives]
+    missing = [phrase for phrase in asked if phrase not in selection.regions.labels]
+    lines = []
+    if absent := [phrase for phrase in missing if not best.get(phrase)]:
+        # A box has the phrase that fits it best; the others' scores there are not known.
+        rivals = ", or another phrase fits better there" if len(asked) > 1 else ""
+        text = f"**Nothing found for {_listed(absent)}**: no part of the picture scores "
+        lines.append(text + f"{FLOOR:.2f} or more{rivals}; try other words.{_hint(absent)}")
+    for phrase in missing:
+        limit = query.thresholds.get(phrase, threshold)
+        if best.get(phrase, 0.0) >= limit:
+            lines.append(f"{_listed([phrase])} was found but left out.")
+        elif phrase not in absent:
+            shows = math.floor(100 * best[phrase]) / 100
+            lines.append(
+                f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
+                f"Its best score is {best[phrase]:.2f}; a threshold of {shows:.2f} would show it."
+                + _hint([phrase])
+            )
     return lines
+
+
+def _listed(phrases: list[str]) -> str:
+    """Return phrases in quotes, as one enumeration.
+
+    >>> _listed(["a dog", "a cat"])
+    '“a dog”, “a cat”'
+    """
+    return ", ".join(f"“{plain(phrase)}”" for phrase in phrases)
+
+
+def _hint(phrases: list[str]) -> str:
+    return " The models know English words best." if any(map(looks_foreign, phrases)) else ""
 
 
 def _limits(proposals: Proposals, threshold: float) -> list[str]:

@@ -1,6 +1,8 @@
 """The segmentation tab: which components an event takes and changes."""
 
 from collections.abc import Callable
+from filecmp import cmp
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -8,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from grounding.core import Clicks, Masks, Regions
-from grounding.events import Events, Fetch, show
+from grounding.events import Events, Fetch, reveal, show
 from grounding.grounders import GROUNDERS
 from grounding.images import fetch_image
-from grounding.layout import Inputs, Outputs, build_inputs, build_outputs
+from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import ModelStore, propose
 from grounding.select import Proposals
 from page import hand_over_download, hand_over_file
@@ -26,36 +28,30 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode":
 def _wire_inputs(inputs: Inputs) -> None:
     hand_over_file(inputs.image)
     # An old address must not win over a new upload; a picture that goes leaves it alone.
-    inputs.image.change(
-        lambda path: "" if path else gr.skip(), inputs.image, inputs.url, api_visibility="private"
-    )
-    # Only a person's choice: a link to settings brings its own threshold.
-    inputs.grounder.input(
-        lambda name: GROUNDERS[name].threshold,
-        inputs.grounder,
-        inputs.threshold,
-        api_visibility="private",
-    )
+    first = Path(SAMPLES, load_samples(SAMPLES)[0][0])
+
+    def forget(path: str | None) -> Any:
+        # The page also says so of the picture it opens with, beside the address of a link.
+        return gr.skip() if not path or cmp(path, first, shallow=False) else ""
+
+    inputs.image.change(forget, inputs.image, inputs.url, api_visibility="private")
 
 
 def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     asked = [inputs.image, inputs.url, inputs.prompt, inputs.grounder, inputs.segmenter]
     models = {"concurrency_id": "models", "concurrency_limit": SLOTS}
-    gr.on(
+    ran = gr.on(
         [inputs.run.click, inputs.prompt.submit, inputs.url.submit],
         events.run,
-        [*asked, inputs.threshold, outputs.settings],
-        [
-            outputs.session,
-            *_shown(outputs),
-            outputs.correction.phrase,
-            outputs.details,
-            outputs.comparison,
-        ],
+        [*asked, inputs.threshold],
+        [outputs.session, outputs.correction.phrase],
         api_visibility="private",
         show_progress_on=[outputs.result],
         **models,
     )
+    # A step of its own: the threshold and the settings may have been moved meanwhile.
+    columns = [outputs.details, outputs.comparison]
+    ran.success(reveal, _state(inputs, outputs), [*_shown(outputs), *columns], **QUIET)
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -65,6 +61,10 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         api_name="segment",
         **models,
     )
+
+
+def _hide() -> dict[str, Any]:
+    return gr.Column(visible=False)
 
 
 def _state(inputs: Inputs, outputs: Outputs) -> list[gr.components.Component]:
@@ -93,8 +93,12 @@ def _wire_correction(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         "trigger_mode": "once",
     }
     tools.canvas.select(events.click, corrected, [outputs.session, *shown], **models)
-    tools.apply.click(
-        events.correct, [*corrected, tools.x, tools.y], [outputs.session, *shown], **models
+    gr.on(
+        [tools.apply.click, tools.x.submit, tools.y.submit],
+        events.correct,
+        [*corrected, tools.x, tools.y],
+        [outputs.session, *shown],
+        **models,
     )
     tools.undo.click(events.undo, state, [outputs.session, *shown], **QUIET)
 
@@ -119,13 +123,18 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         concurrency_id="models",
         concurrency_limit=SLOTS,
         show_progress_on=[several.text],
-    )
+    ).failure(_hide, None, several.results, **QUIET)
 
 
 def _wire_look(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     """Let the page answer from what is already computed."""
     state, shown, quiet = _state(inputs, outputs), _shown(outputs), QUIET
-    inputs.threshold.input(show, state, shown, **quiet)
+    # Only a person's choice: a link to settings brings its own threshold.
+    chosen = inputs.grounder.input(
+        lambda name: GROUNDERS[name].threshold, inputs.grounder, inputs.threshold, **quiet
+    )
+    for moved in (inputs.threshold.input, chosen.success):
+        moved(show, state, shown, **quiet)
     gr.on(
         [component.input for component in inputs.more],
         events.configure,
@@ -152,7 +161,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         concurrency_id="models",
         concurrency_limit=SLOTS,
         show_progress_on=[outputs.gallery],
-    )
+    ).failure(_hide, None, outputs.comparison, **QUIET)
 
 
 def build_tab(

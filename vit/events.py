@@ -192,11 +192,13 @@ class Events:
     def browse(self, name: str | None, label: str, wrong: bool) -> tuple[Any, list[int], str]:
         """Return the samples of one class or all, or those the model gets wrong."""
         captions = {i: s.label for i, s in enumerate(self.samples) if label in (ALL, s.label)}
+        count = len(self.samples)
         if wrong:
-            found = self.mistakes(name)
+            found, classes = self.mistakes(name), self.facts(name)["classes"]
+            count = sum(label in classes for label in captions.values())
             captions = {i: f"{c} → {found[i]}" for i, c in captions.items() if i in found}
         pictures = [(self.samples[i].picture, caption) for i, caption in captions.items()]
-        heading = say_count(len(captions), len(self.samples))
+        heading = say_count(len(captions), count)
         gallery = gr.Gallery(pictures, selected_index=None, visible=bool(pictures))
         return gallery, list(captions), heading
 
@@ -228,7 +230,11 @@ def say_count(found: int, count: int) -> str:
     '**Pick a CIFAR-10 test picture** (3 of 30), shown with its true label:'
     >>> say_count(0, 30)
     '**No mistakes** among these pictures (0 of 30).'
+    >>> say_count(0, 0)
+    '**None of these pictures** is of a class that this model knows.'
     """
+    if not count:
+        return "**None of these pictures** is of a class that this model knows."
     if not found:
         return f"**No mistakes** among these pictures (0 of {count})."
     part = "" if found == count else f" ({found} of {count})"

@@ -22,9 +22,9 @@ from vit.strips import heat_tiles, numbered, sheet
 from vit.view import CLASS_METHODS, SIDE, Look, Settings, class_name, heat_map
 
 TILE = 72  # side of a small map in pixels
-PATCH_HELP = """Click a patch on any of the large pictures, here or above. Left: where it looks in
-the chosen layer. Right: which patches look at it. Below: the same in every layer (mean of the
-heads)."""
+PATCH_HELP = """Click a patch on any of the large pictures, here or above, or name it. Left: where
+it looks in the chosen layer. Right: which patches look at it. Below: the same in every layer (mean
+of the heads)."""
 HEADS_HELP = """Where every head of every layer looks, seen from what the answer is read from; each
 small map has its own range from dark to yellow. Under it: how far the head looks on average, in
 pixels of the small picture, and how spread out its attention is, from 0 bits (a single place) to
@@ -76,8 +76,14 @@ def together(drawings: Sequence[Drawing]) -> Drawing:
 
 
 def _picture(name: str, **options: Any) -> gr.Image:
-    buttons = ["fullscreen", "download"]
-    return gr.Image(label=name, format="png", interactive=False, buttons=buttons, **options)
+    return gr.Image(
+        label=name,
+        alt_text=name,
+        format="png",
+        interactive=False,
+        buttons=["fullscreen", "download"],
+        **options,
+    )
 
 
 def _sheet(name: str, elem_id: str) -> gr.Image:
@@ -110,6 +116,20 @@ def draw_patch(
     tiles = heat_tiles(np.stack([m.numpy() for m in both]), TILE)
     names = numbered("layer", len(attentions))
     return *large, sheet(tiles, ("looks at", "seen by"), names)
+
+
+def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[float, float]:
+    """Return x and y in [0, 1) of the middle of a patch, counted from 1."""
+    with page_errors():
+        if look is None:
+            raise ValueError("Choose a picture first: there are no patches yet.")
+        grid = look.prediction.config.grid_size
+        if not (column and row and 1 <= column <= grid and 1 <= row <= grid):
+            raise ValueError(
+                f"Column and row are {column or 'empty'} and {row or 'empty'}; both must be "
+                f"from 1 to {grid}."
+            )
+    return (column - 0.5) / grid, (row - 0.5) / grid
 
 
 def draw_heads(look: Look | None) -> tuple[str, Image.Image | None]:
@@ -203,7 +223,10 @@ def draw_model(facts: dict[str, Any]) -> tuple[str, Image.Image | None]:
 def build_patch(
     session: gr.State, pictures: Sequence[gr.Image], depth: int
 ) -> tuple[gr.Slider, Drawing]:
-    """Build the panel that opens with a click on one of `pictures`; its slider is for the layer."""
+    """Build the panel that opens with a click on one of `pictures`; its slider is for the layer.
+
+    The patch can be named by its numbers, too.
+    """
     place = gr.State()
     title = "One patch: where it looks, and who looks at it"
     with gr.Accordion(title, open=False, elem_id="vit-patch") as panel:
@@ -211,6 +234,13 @@ def build_patch(
         layer = gr.Slider(
             1, depth, depth, step=1, label="Layer", buttons=[], elem_id="vit-patch-layer"
         )
+        with gr.Row(equal_height=True, elem_id="vit-patch-at"):
+            # For those who cannot use a mouse.
+            column, row = (
+                gr.Number(label=f"{name}, from 1", precision=0, min_width=90, elem_id=f"vit-{name}")
+                for name in ("Column", "Row")
+            )
+            show = gr.Button("Show that patch", min_width=130, elem_id="vit-patch-show")
         with gr.Row():
             looks = _picture("Where it looks", elem_id="vit-patch-looks")
             seen_by = _picture("Who looks at it", elem_id="vit-patch-seen-by")
@@ -225,6 +255,10 @@ def build_patch(
     picked = gr.on(triggers, pick, None, [place, panel], **quiet)
     picked.success(*drawing, **quiet)
     picked.success(None, js=SHOW_PATCH)
+    named = gr.on(
+        [show.click, column.submit, row.submit], place_of, [session, column, row], place, **quiet
+    )
+    named.success(*drawing, **quiet)
     layer.input(*drawing, **quiet, trigger_mode="always_last")
     return layer, drawing
 

@@ -43,7 +43,9 @@ CSS = """
 #vit-image img { width: 100%; height: 100%; object-fit: contain; }
 #vit-note { padding: 4px 8px; }
 /* Room for the buttons, which would lie over the last tile. */
-.vit-sheet .image-container { overflow-x: auto; padding-top: 34px; }
+.vit-sheet .image-container { overflow-x: auto; }
+.vit-sheet .image-container, #vit-positions .image-container, #vit-filters .image-container {
+    padding-top: 34px; }
 .vit-sheet .image-frame { min-width: 600px; }
 /* The names on a sheet are dark, also where the page is. */
 .vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
@@ -145,6 +147,7 @@ def _build_browser(samples: Sequence[Sample]) -> Browser:
     with gr.Row(equal_height=True):
         label = gr.Dropdown(
             [ALL, *dict.fromkeys(sample.label for sample in samples)],
+            label="Class",
             show_label=False,
             container=False,
             min_width=130,
@@ -176,6 +179,7 @@ def _build_source(first: Sample) -> Source:
         type="filepath",
         format="png",
         label="Or your own picture",
+        alt_text="The picture to look at",
         sources=["upload", "clipboard", "webcam"],
         height=220,
         elem_id="vit-image",
@@ -185,6 +189,7 @@ def _build_source(first: Sample) -> Source:
     with gr.Column(visible=False, elem_id="vit-part") as part:
         whole = gr.Image(
             label="The part it sees: click to move",
+            alt_text="The whole picture, with the part that the model sees",
             format="png",
             interactive=False,
             buttons=["fullscreen", "download"],
@@ -207,6 +212,7 @@ def _build_answer() -> Answer:
         return gr.Image(
             label=name,
             format="png",
+            alt_text=name,
             interactive=False,
             min_width=210,
             buttons=["fullscreen", "download"],
@@ -347,6 +353,9 @@ def _wire_browser(page: Page, events: Events) -> None:
     gr.on([part.change for part in filters], events.browse, filters, found, **QUIET)
     browser.gallery.select(
         events.pick_sample, browser.chosen, page.source.image, api_visibility="private"
+    )
+    page.source.image.upload(
+        lambda: gr.Gallery(selected_index=None), None, browser.gallery, **QUIET
     )
 
 

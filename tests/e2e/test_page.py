@@ -225,7 +225,7 @@ def test_the_table_offers_nothing_that_would_spoil_it(page: Page) -> None:
         (lambda page: page.locator("#seg-photos tbody tr").first.click(), False),
         (
             lambda page: page.locator("#seg-image input[type=file]").first.set_input_files(
-                ASSETS / "segmentation" / f"{SAMPLE.file}.png"
+                ASSETS / "photos" / "cat.jpg"
             ),
             False,
         ),
@@ -243,6 +243,51 @@ def test_an_old_address_does_not_win_over_a_new_picture(
     if stays:
         page.wait_for_timeout(1000)
     expect(box).to_have_value(address if stays else "")
+
+
+def test_what_is_shown_is_what_is_taken_home(page: Page) -> None:
+    """Also when the next grounder has been chosen, which brings a threshold of its own."""
+    open_tab(page, "segment")
+    expect(page.get_by_role("tabpanel").last.get_by_label("Reset to default")).to_have_count(0)
+    pick_segmentation_sample(page)
+    threshold = page.locator("#seg-threshold input[type=number]")
+    threshold.fill("0.05")
+    threshold.press("Tab")
+    press_run(page)
+    page.locator("#seg-result img.mask").first.wait_for()
+    choose(page, "#seg-grounder", "GLIP-T")
+    link = page.locator("#seg-status a")
+    expect(link).to_have_attribute("href", re.compile(r"threshold=0\.50"))
+    with page.expect_download() as download:
+        page.locator("#seg-pack").click()
+    with ZipFile(download.value.path()) as archive:
+        masks = [name for name in archive.namelist() if name.startswith("masks/")]
+    wait_for_layers(page, len(masks))
+
+
+def test_the_threshold_moved_during_a_run_counts(page: Page, expected: Result) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    page.route("**/queue/data*", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+    press_run(page)
+    threshold = page.locator("#seg-threshold input[type=number]")
+    threshold.fill("0.93")
+    threshold.press("Tab")
+    link = page.locator("#seg-status a")
+    expect(link).to_have_attribute("href", re.compile(r"threshold=0\.93"))
+    wait_for_layers(page, int((expected.regions.scores >= 0.93).sum()))
+
+
+@pytest.mark.parametrize(
+    ("press", "block"), [("#seg-compare", "#seg-comparison"), ("#seg-run-all", "#seg-all-text")]
+)
+def test_what_is_refused_leaves_no_empty_block(page: Page, press: str, block: str) -> None:
+    open_tab(page, "segment")
+    open_accordion(page, "Several pictures at once")
+    page.locator("#seg-prompt").get_by_role("textbox").fill("")
+    page.locator(press).click()
+    expect(page.get_by_test_id("toast-body").first).to_be_visible()
+    expect(page.locator(block)).to_be_hidden()
 
 
 def wait_for_layers(page: Page, count: int) -> None:

@@ -77,6 +77,34 @@ def test_a_click_shows_the_patch(page: Page) -> None:
     assert framed(picture(page, "#vit-patch-seen-by")) == [112, 280, 167, 335]
 
 
+def test_a_patch_is_named_without_a_mouse(page: Page) -> None:
+    page.locator("#vit-seen img").first.wait_for()
+    open_accordion(page, "One patch")
+    page.locator("#vit-Column input").fill("3")
+    row = page.locator("#vit-Row input")
+    row.fill("9")
+    row.press("Enter")
+    message = page.get_by_test_id("toast-body").first
+    expect(message).to_contain_text("Column and row are 3 and 9; both must be from 1 to 8.")
+    row.fill("6")
+    row.press("Enter")
+    wait_until(page, lambda: framed(picture(page, "#vit-patch-looks")) == [112, 280, 167, 335])
+
+
+def test_the_width_of_the_page_stays(page: Page) -> None:
+    """Whatever is on it, so that nothing jumps."""
+    widths = set()
+    for act in (
+        lambda: page.locator("#vit-seen img").first.wait_for(),
+        lambda: page.locator("#vit-image").get_by_role("button", name="Remove Image").click(),
+        lambda: page.get_by_role("tab", name="Segmentation").click(),
+    ):
+        act()
+        page.wait_for_timeout(500)
+        widths.add(page.locator(".gradio-container").first.bounding_box()["width"])
+    assert len(widths) == 1
+
+
 def test_a_checkpoint_trained_meanwhile_and_a_click_before_it_has_answered(
     page: Page, app: Any
 ) -> None:

@@ -45,10 +45,10 @@ def _text(
         (
             (),
             "a dog",
-            ["Nothing found for “a dog”", "at least 0.30", "scores 0.05 or more"],
+            ["Nothing found for “a dog”**: no part of the picture scores 0.05 or more; try"],
         ),  # none
+        ((), "a dog, a cat", ["Nothing found for “a dog”, “a cat”**: no part"]),  # none of two
         (("a dog",), "a dog, a cat", ["Found 1", "Nothing found for “a cat”"]),  # one of two
-        ((), "a dog: 0.4", ["at least 0.40"]),  # its own threshold
         (("a dog",), "a dog -collar", ["Nothing found for “collar”"]),  # the negative
         (("a dog",), "a dog, dog", ["or more, or another phrase fits better there"]),  # rivals
         ((), "<b>", ["&#60;b&#62;"]),  # markup stays text
@@ -65,11 +65,16 @@ def test_describe(labels: tuple[str, ...], prompt: str, words: list[str]) -> Non
     ("best", "words"),
     [
         (0.219, "Its best score is 0.22; a threshold of 0.21 would show it"),  # just below
+        (0.219, "with a score of at least 0.30"),  # the page's threshold
         (0.6, "was found but left out"),  # above, and cleaned away
     ],
 )
 def test_what_was_not_found_says_how_far_it_was(best: float, words: str) -> None:
     assert words in _text((), "a dog", best)
+
+
+def test_a_threshold_of_its_own_is_said() -> None:
+    assert "with a score of at least 0.40" in _text((), "a dog: 0.4", 0.219)
 
 
 @pytest.mark.parametrize(
