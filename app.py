@@ -26,13 +26,14 @@ with no_stubs():
     import gradio as gr
 from starlette.middleware import Middleware
 
-from doors import Doors, close_url_inputs
+from doors import Doors, close_url_inputs, delete_files_of_tools
 from grounding.events import Fetch, follow_link
 from grounding.fetch import PORTS
 from grounding.images import MAX_BYTES, fetch_image, open_image
 from grounding.pipeline import ModelStore, choose_device
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
+from page import page_errors
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 
@@ -154,7 +155,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def gpu(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a function for ZeroGPU; elsewhere return it as it is."""
-    return spaces.GPU(function) if spaces else function
+    return spaces.GPU(page_errors()(function)) if spaces else function
 
 
 def build_page(
@@ -199,6 +200,7 @@ def main(argv: list[str] | None = None) -> None:
 def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
     """Serve the page within the limits that a server for strangers needs."""
     close_url_inputs()
+    delete_files_of_tools(page)
     # Closed to requests that pass by the queue, and with it by the limit of models at work.
     page.queue(max_size=32, api_open=False).launch(
         server_name=args.host,

@@ -27,7 +27,9 @@ CLOSED = re.compile(
     re.IGNORECASE,
 )
 # What a page or a program listens to; each takes a connection and a task while it is open.
-STREAM = re.compile(r"/gradio_api/(queue/data|heartbeat/|call/([^/]+/)+)")
+STREAM = re.compile(r"/gradio_api/(queue/data|heartbeat/|call/([^/]+/)+|mcp(/|$)|upload_progress)")
+# What brings a request for the models, or for an answer without the queue.
+ASKING = re.compile(r"/gradio_api/(queue/join|call/|mcp(/|$))")
 MEGABYTE = 2**20
 MAX_UPLOAD = 200 * MEGABYTE  # several files at once; Gradio itself limits each of them
 MAX_BODY = MEGABYTE  # of anything else, all of which is short JSON
@@ -46,6 +48,21 @@ def close_url_inputs() -> None:
     Gradio would take any size, any port and any amount of time (gradio 6.31).
     """
     processing_utils.async_ssrf_protected_get = _refuse_address
+
+
+def delete_files_of_tools(page: gr.Blocks) -> None:
+    """Have the files deleted, like uploads, that pictures in calls of MCP tools become.
+
+    Gradio would keep them until the server ends (gradio 6.31).
+    """
+    save = processing_utils.save_base64_to_cache
+
+    def save_and_note(*args: Any, **kwargs: Any) -> str:
+        path = save(*args, **kwargs)
+        page.upload_file_set.add(path)
+        return path
+
+    processing_utils.save_base64_to_cache = save_and_note
 
 
 async def _refuse_address(_url: str) -> NoReturn:
@@ -96,9 +113,10 @@ class Visits:
 
 
 class Streams:
-    """Know how many answers each address of the public internet listens to right now."""
+    """Know how many answers each address of the public internet waits for right now."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.open: Counter[str] = Counter()
 
     @contextmanager
@@ -111,7 +129,7 @@ class Streams:
         if not is_stranger(address):
             yield
             return
-        if self.open[address] >= MAX_STREAMS:
+        if self.open[address] >= self.limit:
             raise Refused(429, "You are listening to too much at once; please close some pages.")
         self.open[address] += 1
         try:
@@ -140,7 +158,7 @@ class Doors:
         """Take the application inside."""
         self.app = app
         self.posts, self.uploads = Visits(MAX_POSTS), Visits(MAX_UPLOADED)
-        self.streams = Streams()
+        self.streams, self.joining = Streams(MAX_STREAMS), Streams(MAX_WAITING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it in."""
@@ -149,7 +167,10 @@ class Doors:
             return
         try:
             self._check(scope)
-            with self.streams.listen(_address(scope) if _is_stream(scope) else ""):
+            with (
+                self.streams.listen(_address(scope) if _is_stream(scope) else ""),
+                self.joining.listen(_address(scope) if _is_asking(scope) else ""),
+            ):
                 await self.app(scope, _limited(receive, _max_bytes(scope)), send)
         except Refused as error:
             answer = JSONResponse({"detail": error.detail}, error.status)
@@ -168,12 +189,35 @@ class Doors:
         if _is_upload(scope):
             self.uploads.count(address, size)
             _check_room()
-        elif re.search(r"/queue/join|/call/", scope["path"]):
-            _check_waiting(scope["app"], address)
+        elif _is_asking(scope):
+            if "/mcp" in scope["path"]:  # a picture in a call of a tool becomes a file
+                _check_room()
+            _check_waiting(scope["app"], address, self.joining.open[address])
 
 
 def _address(scope: Scope) -> str:
-    return (scope.get("client") or ("",))[0]
+    return visitor((scope.get("client") or ("",))[0])
+
+
+def visitor(address: str) -> str:
+    """Return the address by which a visitor is known: of IPv6 the network, as all of it is theirs.
+
+    >>> [visitor(a) for a in ("1.2.3.4", "::ffff:1.2.3.4", "2a01:4f8:1:2:3:4:5:6", "testclient")]
+    ['1.2.3.4', '1.2.3.4', '2a01:4f8:1:2::', 'testclient']
+    """
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return address
+    if ip.ipv4_mapped:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, 64), strict=False)[0])
+
+
+def _is_asking(scope: Scope) -> bool:
+    return scope["method"] == "POST" and bool(ASKING.search(scope["path"]))
 
 
 def _is_stream(scope: Scope) -> bool:
@@ -221,10 +265,11 @@ def _check_room() -> None:
         raise Refused(507, "The server's disk is nearly full; please try again later.")
 
 
-def _check_waiting(app: Any, address: str) -> None:
+def _check_waiting(app: Any, address: str, joining: int) -> None:
     if not is_stranger(address):
         return
     queues = app.get_blocks()._queue.event_queue_per_concurrency_id.values()
     events = [event for queue in queues for event in queue.queue]
-    if sum(event.request.client.host == address for event in events) >= MAX_WAITING:
+    waiting = sum(visitor(event.request.client.host) == address for event in events)
+    if joining + waiting >= MAX_WAITING:
         raise Refused(429, "You have too many requests waiting; please wait for an answer.")

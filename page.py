@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
+from html import escape, unescape
 
 import gradio as gr
 from gradio.data_classes import ImageData
@@ -52,6 +52,8 @@ def explain(error: Exception) -> tuple[str, str] | None:
 
     Memory or a disk that is used up gets a message, too, though it is nobody's mistake.
     """
+    if isinstance(error, gr.Error):  # said already, where ZeroGPU lets nothing else out
+        return error.title, unescape(error.message)
     if isinstance(error, ValueError):
         return CHECK, str(error)
     if out_of_memory(error):
@@ -66,6 +68,8 @@ def page_errors() -> Iterator[None]:
     """Turn an error that `explain` knows into a message on the page, as text and never as HTML."""
     try:
         yield
+    except gr.Error:
+        raise
     except Exception as error:
         if (said := explain(error)) is None:
             raise

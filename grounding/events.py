@@ -1,7 +1,6 @@
 """What happens when somebody presses, ticks or moves something on the segmentation tab."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -148,7 +147,7 @@ class Events:
         """
 
         def ask(grounder: str, threshold: float) -> Proposals:
-            self.store.get(grounder, segmenter, _report(progress))
+            self.store.locate(grounder, segmenter, _report(progress))
             progress(1.0, desc=f"Asking {grounder}")
             return self.infer(grounder, segmenter, picture, prompt, threshold)
 
@@ -289,9 +288,8 @@ class Events:
     ) -> Session:
         """Run the models; `url` is where the picture came from, if it has an address."""
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
-        # Not held on to while it waits for its turn, so that they can be put away.
-        models = self.store.get(grounder, segmenter, _report(progress))
-        models = replace(models, grounder=None, segmenter=None)
+        # Not loaded: on ZeroGPU only `infer` and `draw` can, in a process of their own.
+        models = self.store.locate(grounder, segmenter, _report(progress))
         progress(1.0, desc="Looking for regions")
         proposals = self.infer(grounder, segmenter, picture, prompt, threshold)
         asked = {

@@ -1,6 +1,7 @@
 """Picture + prompt -> regions -> masks, with the models that have been loaded so far."""
 
 import math
+import os
 import threading
 import time
 from collections import Counter, defaultdict
@@ -41,10 +42,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Models:
-    """Hold a loaded grounder and segmenter, where their weights came from, and the device."""
+    """Hold a grounder and a segmenter, or None, the origin of their weights, and the device."""
 
-    grounder: Grounder
-    segmenter: Segmenter
+    grounder: Grounder | None
+    segmenter: Segmenter | None
     grounder_source: Source
     segmenter_source: Source
     device: str = "cpu"
@@ -87,9 +88,15 @@ class ModelStore:
             raise ValueError(f"The memory for models is {memory} GB; it must be a number above 0.")
         self.weights, self.device, self.memory = weights, device, memory
         self._shelf = Shelf()
+        self._make_locks()
+        if hasattr(os, "register_at_fork"):
+            # ZeroGPU forks: what others hold at that moment would never be let go in the child.
+            os.register_at_fork(after_in_child=self._make_locks)
+        self._warm = False
+
+    def _make_locks(self) -> None:
         self._lock = threading.Lock()
         self._fetching = defaultdict[str, threading.Lock](threading.Lock)  # by repository
-        self._warm = False
 
     def warm_up(self) -> None:
         """Import `LIBRARIES` in the background, once: while a visitor looks for a picture."""
@@ -113,16 +120,20 @@ class ModelStore:
         second = self._load("segmenter", SEGMENTERS, segmenter, progress)
         return Models(first[0], second[0], first[1], second[1], choose_device(self.device))
 
+    def locate(self, grounder: str, segmenter: str, progress: Progress = _quiet) -> Models:
+        """Download the weights of two models if needed, and return where they are, not loaded.
+
+        Raises:
+            ValueError: As `get`.
+        """
+        first = self._locate("grounder", GROUNDERS, grounder, progress)
+        second = self._locate("segmenter", SEGMENTERS, segmenter, progress)
+        return Models(None, None, first, second, choose_device(self.device))
+
     def _load(
         self, role: str, menu: Mapping[str, ModelEntry], name: str, progress: Progress
     ) -> tuple[Any, Source]:
-        if name not in menu:
-            raise ValueError(f"There is no {role} {name!r}; choose one of {', '.join(menu)}.")
-        entry = menu[name]
-        self._import_libraries()  # both locks' holders import from them
-        # A download holds up only those who want the same model.
-        with self._fetching[entry.repo]:
-            source = self.weights.locate(entry.repo, entry.files, entry.module, progress)
+        source, entry = self._locate(role, menu, name, progress), menu[name]
         # One lock for all: two people who want the same model must not load it twice.
         with self._lock:
             if (model := self._shelf.find(source)) is None:
@@ -132,6 +143,17 @@ class ModelStore:
                 self._shelf.put(source, model)
                 self._shelf.make_room(self.budget)  # the file may have been smaller than the model
             return model, source
+
+    def _locate(
+        self, role: str, menu: Mapping[str, ModelEntry], name: str, progress: Progress
+    ) -> Source:
+        if name not in menu:
+            raise ValueError(f"There is no {role} {name!r}; choose one of {', '.join(menu)}.")
+        entry = menu[name]
+        self._import_libraries()  # both locks' holders import from them
+        # A download holds up only those who want the same model.
+        with self._fetching[entry.repo]:
+            return self.weights.locate(entry.repo, entry.files, entry.module, progress)
 
     @property
     def budget(self) -> int:

@@ -67,6 +67,8 @@ class Store:
         source = Source("fake", Path(), demo=False)
         return Models(RedFinder(self.file), Filler(), source, source)
 
+    locate = get
+
 
 def serve(folder: Path, port: int, port_of_pictures: int) -> None:
     """Start the app as app.py does, but with fake models and pictures from this machine only."""

@@ -28,6 +28,7 @@ from doors import (
     Refused,
     Visits,
     close_url_inputs,
+    delete_files_of_tools,
 )
 from tests.site import Site
 
@@ -128,6 +129,7 @@ def test_a_length_that_lies_is_not_believed(inside: Starlette) -> None:
     [
         (STRANGER, True),
         ("2606:4700::1111", True),
+        ("::ffff:1.2.3.4", True),  # as a server that listens to both kinds sees it
         (HOUSEMATE, False),  # may be a proxy for everybody
         ("127.0.0.1", False),
     ],
@@ -182,6 +184,9 @@ def test_one_address_cannot_fill_the_queue(
 
 
 STREAMS = [
+    "/gradio_api/mcp/",
+    "/gradio_api/mcp/sse",
+    "/gradio_api/upload_progress",
     "/gradio_api/queue/data",
     "/gradio_api/heartbeat/abc",
     "/gradio_api/call/segment/abc",
@@ -212,7 +217,9 @@ class Listeners:
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        scope = {"type": "http", "method": method, "path": path, "headers": []}
+        queue = SimpleNamespace(event_queue_per_concurrency_id={})
+        app = SimpleNamespace(get_blocks=lambda: SimpleNamespace(_queue=queue))
+        scope = {"type": "http", "method": method, "path": path, "headers": [], "app": app}
         call = self.doors(scope | {"client": (address, 1)}, receive, send)
         self.tasks.append(asyncio.create_task(call))
         return await status
@@ -248,6 +255,44 @@ def test_streams_of_one_address_are_limited(address: str, last: int) -> None:
     asyncio.run(crowd())
 
 
+@pytest.mark.parametrize("path", [JOIN, "/gradio_api/call/segment", "/gradio_api/mcp/"])
+def test_requests_that_come_at_once_count_before_they_are_in_the_queue(path: str) -> None:
+    """They enter it only when their body has been read."""
+
+    async def crowd() -> None:
+        listeners = Listeners()
+        codes = [await listeners.listen(path, method="POST") for _ in range(MAX_WAITING + 2)]
+        assert codes == [200] * MAX_WAITING + [429] * 2
+        assert await listeners.listen(path, "8.8.8.8", method="POST") == 200
+        await listeners.hang_up(len(listeners.tasks))
+
+    asyncio.run(crowd())
+
+
+def test_pictures_in_calls_of_tools_are_deleted_like_uploads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        processing_utils, "save_base64_to_cache", processing_utils.save_base64_to_cache
+    )
+    page = SimpleNamespace(upload_file_set=set())
+    delete_files_of_tools(page)  # type: ignore[arg-type]
+    path = processing_utils.save_base64_to_cache("data:image/png;base64,aGVsbG8=", str(tmp_path))
+    assert Path(path).read_bytes() == b"hello" and page.upload_file_set == {path}
+
+
+def test_all_addresses_of_a_network_are_one_visitor() -> None:
+    async def crowd() -> None:
+        listeners = Listeners()
+        addresses = [f"2a01:4f8:1:2::{i:x}" for i in range(MAX_STREAMS + 1)]
+        codes = [await listeners.listen("/gradio_api/queue/data", a) for a in addresses]
+        assert codes == [200] * MAX_STREAMS + [429]
+        assert await listeners.listen("/gradio_api/queue/data", "2a01:4f8:1:3::1") == 200
+        await listeners.hang_up(len(listeners.tasks))
+
+    asyncio.run(crowd())
+
+
 def test_a_stream_that_ends_leaves_room_for_another() -> None:
     async def crowd() -> None:
         listeners = Listeners()
@@ -265,6 +310,7 @@ def test_uploads_leave_room_on_the_disk(inside: Starlette, monkeypatch: pytest.M
     monkeypatch.setattr(doors.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     answer = come(inside).post(UPLOAD)
     assert answer.status_code == 507 and "disk is nearly full" in answer.text
+    assert come(inside).post("/gradio_api/mcp/").status_code == 507, "it may bring a picture"
     assert come(inside).post(JOIN).status_code == 200
 
 

@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 from gradio.data_classes import ImageData
 
-from page import NO_MEMORY, NO_ROOM, hand_over_file, page_errors
+from page import NO_MEMORY, NO_ROOM, explain, hand_over_file, page_errors
 
 
 class OutOfMemoryError(RuntimeError):
@@ -62,3 +62,13 @@ def test_other_files_of_the_server_stay_closed(
     hand_over_file(image)
     with pytest.raises(gr.Error, match="must be uploaded first"):
         image.preprocess(ImageData(path=path.format(tmp_path)))
+
+
+def test_a_message_that_was_made_already_stays_as_it_is() -> None:
+    """As it comes out of ZeroGPU's worker."""
+    with pytest.raises(gr.Error) as made, page_errors():
+        raise ValueError("“<b>” isn't there.")
+    assert explain(made.value) == ("Please check", "“<b>” isn't there.")
+    with pytest.raises(gr.Error) as again, page_errors():
+        raise made.value
+    assert again.value is made.value

@@ -280,7 +280,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     recipe = cast(Recipe, importlib.import_module(RECIPES[args.model]))
-    run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model, args.start, args.rate)
+    folder = ROOT / "runs" / "demo" / args.model
+    try:
+        run = Run(args.model, recipe, folder, args.start, args.rate)
+    except (OSError, RuntimeError, SafetensorError) as error:  # only what is read can fail so
+        raise ValueError(f"{args.start} holds no weights to begin with ({error})") from error
     if args.resume:
         run.load()
     out = args.out or ROOT / "assets" / "demo" / args.model

@@ -225,7 +225,7 @@ def test_the_table_offers_nothing_that_would_spoil_it(page: Page) -> None:
         (lambda page: page.locator("#seg-photos tbody tr").first.click(), False),
         (
             lambda page: page.locator("#seg-image input[type=file]").first.set_input_files(
-                ASSETS / "photos" / "cat.jpg"
+                ASSETS / "photos" / "chelsea.jpg"
             ),
             False,
         ),

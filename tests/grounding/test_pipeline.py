@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import threading
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +228,31 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="damaged or incomplete"):
         ModelStore(Weights("demo"), "cpu").get("CLIPSeg", "SAM 2.1 tiny")
+
+
+def test_weights_are_located_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelStore, "_read", lambda *_: pytest.fail("a model was loaded"))
+    models = ModelStore(Weights("demo"), "cpu").locate("CLIPSeg", "SAM 2.1 tiny")
+    assert (models.grounder, models.segmenter, models.device) == (None, None, "cpu")
+    assert models.grounder_source.folder == DEMO_ROOT / "clipseg"
+    with pytest.raises(ValueError, match="no segmenter 'SAM'"):
+        ModelStore(Weights("demo"), "cpu").locate("CLIPSeg", "SAM")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_fork_does_not_wait_for_what_others_load() -> None:
+    """ZeroGPU runs the models in a fork; a lock that is held there would never be let go."""
+    store = ModelStore(Weights("demo"), "cpu")
+
+    def free() -> None:
+        locks = store._lock, store._fetching["a/b"]
+        os._exit(0 if all(lock.acquire(timeout=5) for lock in locks) else 1)
+
+    with store._lock, store._fetching["a/b"]:
+        child = get_context("fork").Process(target=free)
+        child.start()
+        child.join(30)
+    assert child.exitcode == 0
 
 
 class SlowWeights(Weights):
