@@ -89,7 +89,7 @@ class Events:
         """Find what the prompt names in a picture and outline it.
 
         Args:
-            image: The picture; not needed when url is given.
+            image: The picture, for MCP as a data: URL; not needed when url is given.
             url: Address of a picture, or empty.
             prompt: What to look for: phrases separated by commas, line ends or full stops.
                 "a dog: 0.4" gives a phrase its own threshold; "a dog -collar" takes the collar's
@@ -135,7 +135,7 @@ class Events:
         """Run every grounder on the same picture and prompt, each at its own threshold.
 
         Args:
-            image: The picture; not needed when url is given.
+            image: The picture, for MCP as a data: URL; not needed when url is given.
             url: Address of a picture, or empty.
             prompt: What to look for, as in segment.
             segmenter: Model that refines regions to masks.

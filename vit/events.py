@@ -134,7 +134,7 @@ class Events:
         """Classify a picture with the Vision Transformer and show where it looked.
 
         Args:
-            image: The picture.
+            image: The picture, for MCP as a data: URL.
             head_fusion: How the heads of a layer are fused: mean, max or min.
             discard_ratio: Share of the lowest attention to leave out, from 0 to 0.95.
             checkpoint: Name of the checkpoint that answers.
