@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from filecmp import cmp
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -28,7 +27,7 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode":
 def _wire_inputs(inputs: Inputs) -> None:
     hand_over_file(inputs.image)
     # An old address must not win over a new upload; a picture that goes leaves it alone.
-    first = Path(SAMPLES, load_samples(SAMPLES)[0][0])
+    first, *_ = load_samples(SAMPLES)[0]
 
     def forget(path: str | None) -> Any:
         # The page also says so of the picture it opens with, beside the address of a link.
