@@ -223,6 +223,7 @@ def test_mistakes_are_a_sentence(
     names = {"checkpoint": tiny_checkpoint, "folder": folder}
     filled = [argument.format(**names) for argument in arguments]
     monkeypatch.setattr(sys, "argv", ["train_vit.py", *filled])
+    monkeypatch.chdir(tiny_checkpoint.parent)  # where the default --out is made
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(ROOT / "train_vit.py"), run_name="__main__")
     assert str(caught.value).startswith(message.format(**names))
