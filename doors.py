@@ -115,8 +115,7 @@ class Visits:
 class Streams:
     """Know how many answers each address of the public internet waits for right now."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
         self.open: Counter[str] = Counter()
 
     @contextmanager
@@ -129,7 +128,7 @@ class Streams:
         if not is_stranger(address):
             yield
             return
-        if self.open[address] >= self.limit:
+        if self.open[address] >= MAX_STREAMS:
             raise Refused(429, "You are listening to too much at once; please close some pages.")
         self.open[address] += 1
         try:
@@ -158,7 +157,7 @@ class Doors:
         """Take the application inside."""
         self.app = app
         self.posts, self.uploads = Visits(MAX_POSTS), Visits(MAX_UPLOADED)
-        self.streams, self.joining = Streams(MAX_STREAMS), Streams(MAX_WAITING)
+        self.streams, self.joining = Streams(), Streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it in."""

@@ -165,15 +165,9 @@ def read_manifest(folder: Path) -> Asked:
     return manifest if ours else {}
 
 
-def is_done(folder: Path, asked: Asked) -> bool:
-    """Return whether the folder holds the answer to what is asked."""
-    return asked.items() <= read_manifest(folder).items()
-
-
-def demo_roles(folder: Path) -> set[str]:
-    """Return which of the models that made the answer in a folder had the bundled weights."""
-    models = read_manifest(folder)["models"]
-    return {role for role, model in models.items() if model["weights"] == BUNDLED}
+def demo_roles(manifest: Asked) -> set[str]:
+    """Return which of the models that made an answer had the bundled weights."""
+    return {role for role, model in manifest["models"].items() if model["weights"] == BUNDLED}
 
 
 def replace_folder(folder: Path, files: Iterable[File]) -> None:
@@ -294,9 +288,11 @@ def main(argv: list[str] | None = None) -> int:
     parse_prompt(args.prompt)
     pictures = find_pictures(args.pictures, args.out)
     args.out.mkdir(parents=True, exist_ok=True)
-    done = {n for n, path in pictures.items() if is_done(args.out / n, asked_of(path, args))}
+    answers = {name: read_manifest(args.out / name) for name in pictures}
+    asked = {name: asked_of(path, args) for name, path in pictures.items()}
+    done = {name for name in pictures if asked[name].items() <= answers[name].items()}
     print(f"Pictures: {len(pictures)}, of which {len(done)} were done before.")
-    demo = {n: demo_roles(args.out / n) for n in done if args.weights != "demo"}
+    demo = {name: demo_roles(answers[name]) for name in done if args.weights != "demo"}
     bad = {}
     if len(done) < len(pictures) or any(demo.values()):
         models = load_models(args)

@@ -20,13 +20,12 @@ from grounding.memory import GIGABYTE, Shelf, default_budget, file_bytes
 from grounding.menu import ModelEntry
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
-from grounding.select import Choice, Proposals, Result, pack_masks, select, to_result
+from grounding.select import MAX_SHOWN, Choice, Proposals, Result, pack_masks, select, to_result
 from grounding.weights import Progress, Source, Weights
 from used_up import disk_full, out_of_memory
 
 # Lowest score of what is kept, so that the threshold can be moved without another run.
 FLOOR = 0.05
-MAX_REGIONS = 30
 MIN_PART = 0.002
 # What the models stand on, all of which takes seconds to import.
 LIBRARIES = (
@@ -95,7 +94,7 @@ class ModelStore:
         self._warm = False
 
     def _make_locks(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._importing = threading.Lock(), threading.Lock()
         self._fetching = defaultdict[str, threading.Lock](threading.Lock)  # by repository
 
     def warm_up(self) -> None:
@@ -106,7 +105,7 @@ class ModelStore:
 
     def _import_libraries(self) -> None:
         # Modules that import each other must not be imported by two threads at once.
-        with self._lock:
+        with self._importing:
             for name in LIBRARIES:
                 import_module(name)
 
@@ -150,7 +149,7 @@ class ModelStore:
         if name not in menu:
             raise ValueError(f"There is no {role} {name!r}; choose one of {', '.join(menu)}.")
         entry = menu[name]
-        self._import_libraries()  # both locks' holders import from them
+        self._import_libraries()  # what fetches and what loads imports from them
         # A download holds up only those who want the same model.
         with self._fetching[entry.repo]:
             return self.weights.locate(entry.repo, entry.files, entry.module, progress)
@@ -237,7 +236,7 @@ def _outline(
 
 
 def keep_best(regions: Regions, cuts: dict[str, float], thresholds: dict[str, float]) -> Regions:
-    """Return what is worth outlining: at most `MAX_REGIONS`, best first.
+    """Return what is worth outlining: at most `MAX_SHOWN`, best first.
 
     Args:
         regions: What a grounder found. Coarse masks are cut into parts; see `cut`.
@@ -252,7 +251,7 @@ def keep_best(regions: Regions, cuts: dict[str, float], thresholds: dict[str, fl
 
 
 def share_out(scored: Sequence[tuple[float, str]]) -> list[int]:
-    """Return the numbers of the best `MAX_REGIONS` of some scores and labels, best first.
+    """Return the numbers of the best `MAX_SHOWN` of some scores and labels, best first.
 
     Every label has its share of the places, so that a crowd of one does not take all; what is not
     needed goes to the best of the others.
@@ -261,14 +260,14 @@ def share_out(scored: Sequence[tuple[float, str]]) -> list[int]:
     [1, 0]
     """
     order = sorted(range(len(scored)), key=lambda i: -scored[i][0])
-    share = MAX_REGIONS // max(1, len({label for _, label in scored}))
+    share = MAX_SHOWN // max(1, len({label for _, label in scored}))
     taken = Counter[str]()
     first, rest = [], []
     for i in order:
         label = scored[i][1]
         (first if taken[label] < share else rest).append(i)
         taken[label] += 1
-    kept = {*first, *rest[: MAX_REGIONS - len(first)]}
+    kept = {*first, *rest[: MAX_SHOWN - len(first)]}
     return [i for i in order if i in kept]
 
 

@@ -118,17 +118,28 @@ class Selection:
 
 def select(proposals: Proposals, choice: Choice) -> Selection:
     """Choose among the proposals, and take the negatives' area out of the rest."""
+    rest, numbers, notes = choose(proposals, choice)
+    on = [number not in choice.off for number in numbers]
+    regions, masks = rest.regions[numbers], rest.masks(numbers)
+    return Selection(proposals.query, numbers, regions, masks, on, notes)
+
+
+def choose(proposals: Proposals, choice: Choice) -> tuple[Proposals, list[int], list[str]]:
+    """Choose without unpacking a mask.
+
+    Returns:
+        The proposals without the negatives' area, the numbers of the chosen ones, best first, and
+        sentences about what was left out.
+    """
     notes: list[str] = []
-    found, labels = _find(proposals, choice, notes), proposals.regions.labels
+    areas, labels = _areas(proposals), proposals.regions.labels
+    found = _find(proposals, areas, choice, notes)
     negative = [i for i in found if labels[i] in proposals.query.negatives]
     wanted = [i for i in found if i not in negative]
     rest = _take_away(proposals, [i for i in negative if i not in choice.off], wanted)
     # What is small or one too many is asked of what is left; what is taken away may be small.
-    kept = {*negative, *_limit(wanted, _areas(proposals), rest, choice, notes)}
-    numbers = [i for i in found if i in kept]
-    on = [number not in choice.off for number in numbers]
-    regions, masks = proposals.regions[numbers], rest.masks(numbers)
-    return Selection(proposals.query, numbers, regions, masks, on, notes)
+    kept = {*negative, *_limit(wanted, areas, rest, choice, notes)}
+    return rest, [i for i in found if i in kept], notes
 
 
 def to_result(selection: Selection, seconds: dict[str, float]) -> Result:
@@ -137,9 +148,9 @@ def to_result(selection: Selection, seconds: dict[str, float]) -> Result:
     return Result(selection.query.phrases, selection.regions[rows], selection.masks[rows], seconds)
 
 
-def _find(proposals: Proposals, choice: Choice, notes: list[str]) -> list[int]:
+def _find(proposals: Proposals, areas: np.ndarray, choice: Choice, notes: list[str]) -> list[int]:
     """Return the numbers of what scores enough and is found once, best first."""
-    regions, areas = proposals.regions, _areas(proposals)
+    regions = proposals.regions
     numbers = [
         i
         # What was drawn by hand comes last but scores best.

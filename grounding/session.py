@@ -20,7 +20,7 @@ from grounding.overlay import (
     table_rows,
 )
 from grounding.pipeline import Models
-from grounding.select import Choice, Proposals, Result, select, to_result
+from grounding.select import Choice, Proposals, Result, choose, select, to_result
 from grounding.settings import Settings, settings_link
 from grounding.status import describe
 
@@ -114,7 +114,7 @@ def switch(
     session: Session, settings: Settings, threshold: float, rows: list[list[Any]]
 ) -> Session:
     """Switch detections on and off as the table's boxes say; odd rows say nothing."""
-    numbers = select(session.current, session.choice(settings, threshold)).numbers
+    _, numbers, _ = choose(session.current, session.choice(settings, threshold))
     boxes = {row[1]: bool(row[0]) for row in rows if len(row) > 1}
     said = {number: boxes[i] for i, number in enumerate(numbers, 1) if i in boxes}
     off = (session.off - said.keys()) | {number for number, on in said.items() if not on}

@@ -100,7 +100,7 @@ def _zip_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
             for member in archive.infolist():
                 if _is_picture(name := PurePosixPath(member.filename)):
                     yield name, archive.read(member)
-    # RuntimeError: it has a password; NotImplementedError: it is compressed in a rare way.
+    # RuntimeError: it has a password, or is compressed in a rare way.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged or cannot be unpacked ({error})") from error
 

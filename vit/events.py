@@ -194,8 +194,8 @@ class Events:
         captions = {i: s.label for i, s in enumerate(self.samples) if label in (ALL, s.label)}
         count = len(self.samples)
         if wrong:
-            found, classes = self.mistakes(name), self.facts(name)["classes"]
-            count = sum(label in classes for label in captions.values())
+            found, classes = self.mistakes(name), self.load(name).checkpoint.classes
+            count = sum(caption in classes for caption in captions.values())
             captions = {i: f"{c} → {found[i]}" for i, c in captions.items() if i in found}
         pictures = [(self.samples[i].picture, caption) for i, caption in captions.items()]
         heading = say_count(len(captions), count)

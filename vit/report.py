@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from vit.confusion import MANY
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -86,13 +84,16 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
     """
     if not _is_installed("matplotlib"):
         return
+    from vit.confusion import MANY
+
     axes = _new_axes()
     shares = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="answer", ylabel="true class")
-    places = range(len(classes) if len(classes) <= MANY else 0)
-    axes.set_yticks(places, classes[: len(places)])
-    axes.set_xticks(places, classes[: len(places)], rotation=90)
+    named = classes if len(classes) <= MANY else ()
+    places = range(len(named))
+    axes.set_yticks(places, named)
+    axes.set_xticks(places, named, rotation=90)
     for row in places:
         for column in places:
             shade = "white" if shares[row, column] > 0.5 else "black"

@@ -29,6 +29,8 @@ HEAD_FUSIONS = ("mean", "max", "min")  # the keys of vit.rollout.HEAD_FUSIONS
 FIRST = 7  # the sample shown when the page opens
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+# What comes while something else is looked at must not be lost, nor a step after a step.
+LATEST = QUIET | {"trigger_mode": "always_last"}
 # Without "reset", which fires no `input` and goes back to the sizes of the first checkpoint.
 SLIDER = {"buttons": []}
 CSS = """
@@ -365,28 +367,25 @@ def _wire_answer(page: Page, events: Events) -> None:
     seen = [page.session, answer.label, answer.note, source.part, *page.drawn]
     opened = [Context.root_block.load, source.image.change]
     given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
-    # What comes while something else is looked at must not be lost, nor a step after a step.
-    latest = QUIET | {"trigger_mode": "always_last"}
-    new = gr.on(opened, events.begin, given, shown, **latest)
+    new = gr.on(opened, events.begin, given, shown, **LATEST)
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)
     asked = [source.image, page.menu, *source.crop, *settings]
-    aimed, chosen = [step.success(events.look, asked, seen, **latest) for step in (aimed, chosen)]
+    aimed, chosen = [step.success(events.look, asked, seen, **LATEST) for step in (aimed, chosen)]
     moves = [source.button.click, *[slider.input for slider in source.crop]]
-    moved = gr.on(moves, events.look, asked, seen, **latest)
+    moved = gr.on(moves, events.look, asked, seen, **LATEST)
     panels = together(page.drawings)
     for look in (new, aimed, chosen, moved):
-        look.success(*panels, **latest)
-    chosen.success(*page.learned, **latest)  # which only another checkpoint changes
+        look.success(*panels, **LATEST)
+    chosen.success(*page.learned, **LATEST)  # which only another checkpoint changes
 
 
 def _wire_maps(page: Page, events: Events) -> None:
     """Draw anew what is already computed, and hand it out."""
     # Only what a person does: another checkpoint sets several of them, one after the other.
     settings = [component.input for component in page.compared[1:]]
-    options = QUIET | {"trigger_mode": "always_last"}
-    redrawn = gr.on(settings, draw, page.compared, page.drawn, **options)
+    redrawn = gr.on(settings, draw, page.compared, page.drawn, **LATEST)
     redrawn.success(*page.drawings[-1], **QUIET)  # the test was about another map
     controls = page.controls
     packed = controls.pack.click(

@@ -135,8 +135,12 @@ def _replace(state: dict[str, Tensor], path: Path) -> None:
     partial.replace(path)
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "metrics.json").read_text())
+def _read_start(recipe: Recipe, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return exported weights to begin with, and their metrics."""
+    try:
+        return recipe.load(folder), json.loads((folder / "metrics.json").read_text())
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder} holds no weights to begin with ({error})") from error
 
 
 class Run:
@@ -152,10 +156,10 @@ class Run:
     ) -> None:
         self.name, self.recipe, self.folder = name, recipe, folder
         self.rate = rate or recipe.LEARNING_RATE
-        self.model = recipe.load(start) if start else recipe.build()
+        self.model, metrics = _read_start(recipe, start) if start else (recipe.build(), {})
         self.average = copy.deepcopy(self.model).eval()
         self.optimizer = make_optimizer(self.model, self.rate)
-        self.progress = Progress(start=_metrics(start) if start else {})
+        self.progress = Progress(start=metrics)
 
     def save(self) -> None:
         """Write the state of the run; the JSON comes last and so vouches for the rest."""
@@ -280,11 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     recipe = cast(Recipe, importlib.import_module(RECIPES[args.model]))
-    folder = ROOT / "runs" / "demo" / args.model
-    try:
-        run = Run(args.model, recipe, folder, args.start, args.rate)
-    except (OSError, RuntimeError, SafetensorError) as error:  # only what is read can fail so
-        raise ValueError(f"{args.start} holds no weights to begin with ({error})") from error
+    run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model, args.start, args.rate)
     if args.resume:
         run.load()
     out = args.out or ROOT / "assets" / "demo" / args.model

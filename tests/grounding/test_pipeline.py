@@ -20,7 +20,6 @@ from grounding.core import Masks, Regions
 from grounding.grounders import GROUNDERS
 from grounding.pipeline import (
     FLOOR,
-    MAX_REGIONS,
     Models,
     ModelStore,
     choose_device,
@@ -29,6 +28,7 @@ from grounding.pipeline import (
     propose,
     run,
 )
+from grounding.select import MAX_SHOWN
 from grounding.weights import DEMO_ROOT, Source, Weights
 
 PICTURE = Image.new("RGB", (40, 30))
@@ -142,7 +142,7 @@ def test_a_map_is_cut_at_the_threshold(threshold: float, boxes: list[list[int]])
         ([(0, 0, 0.9)], [0.9]),  # one
         ([(0, 0, 0.6), (40, 40, 0.9)], [0.9, 0.6]),  # two apart, the better one first
         ([(0, 0, 0.9), (8, 0, 0.6)], [0.9]),  # two that touch are one
-        ([(12 * (i % 8), 12 * (i // 8), 0.9) for i in range(64)], [0.9] * MAX_REGIONS),  # many
+        ([(12 * (i % 8), 12 * (i // 8), 0.9) for i in range(64)], [0.9] * MAX_SHOWN),  # many
     ],
 )
 def test_parts_of_a_map(squares: list[tuple[int, int, float]], scores: list[float]) -> None:
@@ -166,7 +166,7 @@ def test_cutting_makes_pictures_only_of_the_parts_it_keeps() -> None:
     parts = cut(regions, dict.fromkeys(names, 0.4))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(parts) == MAX_REGIONS and peak < 1.5 * parts.masks.nbytes
+    assert len(parts) == MAX_SHOWN and peak < 1.5 * parts.masks.nbytes
     assert all((part > 0).sum() == 900 for part in parts.masks)
 
 

@@ -20,7 +20,7 @@ from grounding.grounders.glip.checkpoint import official_weights
 from grounding.grounders.glip.grounder import GlipGrounder
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.pictures import prepare, scaled_size
-from grounding.pipeline import MAX_REGIONS
+from grounding.select import MAX_SHOWN
 from grounding.weights import Weights
 
 PHRASES = ["person", "hot dog", "toothbrush"]
@@ -49,7 +49,7 @@ def test_boxes_are_those_of_the_network(grounder: GlipGrounder, image: Image.Ima
         found = detect(model(pixels, ids), 0, positive, size)
     regions = grounder.ground(image, PHRASES, 0.0)
     count = len(regions)
-    assert count == len(found.boxes) > MAX_REGIONS, "the pipeline keeps the best"
+    assert count == len(found.boxes) > MAX_SHOWN, "the pipeline keeps the best"
     ratio = np.array([image.width / size[0], image.height / size[1]] * 2)
     np.testing.assert_allclose(regions.boxes, found.boxes[:count].numpy() * ratio, atol=1e-2)
     np.testing.assert_allclose(regions.scores, found.scores[:count], atol=1e-5)
