@@ -7,8 +7,8 @@ Convolutions know from the start that neighbouring pixels belong together; a tra
 learn it from the 50,000 pictures. The network is torchvision's ResNet-18 (He et al., CVPR 2016,
 https://arxiv.org/abs/1512.03385) with a first layer that keeps small pictures as large as they are.
 It sees pictures under TrivialAugment and CutMix, because those are what a student asks about.
-Seventy epochs in three minutes on an H100 that did other work, too, give 91.7 % (CIFAR-10, JPEG
-re-encoded copy, all 10,000 test pictures, one run).
+Seventy epochs in three minutes on an H100 that did other work, too, give 91.7 %, 91.5 % and 91.4 %
+(CIFAR-10, JPEG re-encoded copy, all 10,000 test pictures, three seeds).
 """
 
 import argparse
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torchvision.models import resnet18
+from torchvision.models.feature_extraction import create_feature_extractor
 from tqdm import tqdm
 
 from precision import fast
@@ -56,6 +57,15 @@ def build(num_classes: int) -> nn.Module:
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return model.to(memory_format=torch.channels_last)
+
+
+def with_maps(model: nn.Module) -> nn.Module:
+    """Return a network in eval mode that also answers with features, from which a student learns.
+
+    Normalised images (B, 3, S, S) to a dict, in this order: the last maps but one (B, 256, S/4,
+    S/4), with the grid of patches of 4 pixels, the last maps (B, 512, S/8, S/8), and logits (B, K).
+    """
+    return create_feature_extractor(model.eval(), ["layer3", "layer4", "fc"])
 
 
 def _build_optimizer(model: nn.Module, device: torch.device) -> Optimizer:

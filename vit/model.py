@@ -272,18 +272,24 @@ class ViT(nn.Module):
         """Classify images (B, 3, H, W): logits (B, num_classes), of two heads their mean."""
         return self._classify(self._encode(x))
 
-    def forward_heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the class head and the distillation head say, (B, num_classes) each.
+    def forward_to_learn(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return all from which a teacher can be learnt.
 
         Hard distillation of DeiT (Touvron et al. 2021, https://arxiv.org/abs/2012.12877) trains the
-        first with the labels and the second with a teacher's answers.
+        class head with the labels and the distillation head with a teacher's answers.
 
-        Raises:
-            ValueError: If the model has no distillation head.
+        Args:
+            x: Normalised images (B, 3, H, W), float.
+
+        Returns:
+            The logits (B, num_classes) of the class head, those of the distillation head (without
+            one the same again), and the tokens (B, N, D) after every block.
         """
-        if not self.config.distilled:
-            raise ValueError("the model has one head; ViTConfig(distilled=True) gives it two")
-        return self._read_heads(self._encode(x))
+        x, tokens = self.embed(x), []
+        for block in self.blocks:
+            x = block(x)
+            tokens.append(x)
+        return *self._read_heads(x), tokens
 
     def forward_with_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Classify images and return what every head looked at.
@@ -309,12 +315,12 @@ class ViT(nn.Module):
         return x  # (B, N, D)
 
     def _classify(self, x: Tensor) -> Tensor:
-        if self.config.distilled:
-            return torch.stack(self._read_heads(x)).mean(dim=0)
-        return self.head(self._pool(x))
+        logits, distilled = self._read_heads(x)
+        return (logits + distilled) / 2 if self.config.distilled else logits
 
     def _read_heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.head(self._pool(x)), self.distill_head(self.norm(x[:, 1]))
+        logits = self.head(self._pool(x))
+        return logits, self.distill_head(self.norm(x[:, 1])) if self.distill_head else logits
 
     def _pool(self, x: Tensor) -> Tensor:
         """Turn the encoder's output (B, N, D) into what the head reads (B, D)."""

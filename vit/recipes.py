@@ -40,6 +40,8 @@ class TrainConfig:
         start: Checkpoint whose weights the run begins with (`vit/start.py`); empty for random ones.
         teacher: Whose answers are half of the loss, as `vit/teacher.py` says; empty for nobody.
             With the class token a distillation token learns them, else the head.
+        hint: Weight of what a "convnet:" teacher sees in the places of the patches; other teachers
+            give no hints (`vit/hints.py`).
         holdout: Training images that are kept apart and tested on instead of the test set.
         train_images: How many of the training images are used, always the same; 0 for all.
         precision: "fp32", or "bf16" for the matrix products where the device has units for them
@@ -73,6 +75,7 @@ class TrainConfig:
     ema_decay: float = 0.0
     start: str = ""
     teacher: str = ""
+    hint: float = 0.0
     holdout: int = 0
     train_images: int = 0
     precision: str = "fp32"
@@ -86,7 +89,7 @@ class TrainConfig:
         for name in ("lr", "muon_lr", "batch_size", "accumulate", "epochs", "test_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("crop_padding", "mixup", "plain_epochs", "holdout", "train_images"):
+        for name in ("crop_padding", "mixup", "plain_epochs", "hint", "holdout", "train_images"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not 0 <= self.patch_dropout < 1:
@@ -94,6 +97,16 @@ class TrainConfig:
         for name in ("warmup", "label_smoothing", "cutmix", "random_erasing", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
+        if self.gives_hints and self.patch_dropout:
+            raise ValueError(
+                f"patch_dropout is {self.patch_dropout}, and hint {self.hint} needs all patches; "
+                "one of them must be 0"
+            )
+
+    @property
+    def gives_hints(self) -> bool:
+        """Return whether the patches learn from a teacher, too."""
+        return self.hint > 0 and self.teacher.startswith("convnet:")
 
 
 CHOICES = {
@@ -123,6 +136,7 @@ RECIPES = {
         warmup=0.05,
         augment="trivial",
         plain_epochs=10,
+        hint=3.0,
         test_every=5,
     ),
     # For two hours on a CPU, in two stages. First with --patch-size 8: a quarter of the tokens.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,18 +22,30 @@ from vit.data import normalize, statistics
 from vit.graphed import compiled
 
 
+class Answer(NamedTuple):
+    """Hold what a teacher says of a batch.
+
+    Attributes:
+        logits: float (B, K).
+        maps: Features (B, C, h, w) for `vit/hints.py`, which only networks of `vit.convnet` have.
+    """
+
+    logits: Tensor
+    maps: tuple[Tensor, ...] = ()
+
+
 @dataclass(frozen=True)
 class Teacher:
     """Hold a trained classifier in eval mode and what it needs to answer for our classes.
 
     Attributes:
-        logits: Maps normalised images (B, 3, side, side) to logits (B, K).
+        ask: Maps normalised images (B, 3, side, side) to an answer.
         classes: The K class names.
         side: Side of the images, in pixels.
         preprocessing: Mean and standard deviation of the normalisation.
     """
 
-    logits: Callable[[Tensor], Tensor]
+    ask: Callable[[Tensor], Answer]
     classes: tuple[str, ...]
     side: int
     preprocessing: Preprocessing
@@ -43,8 +56,9 @@ def _from_torchvision(name: str, device: torch.device) -> Teacher:
 
     weights = get_model_weights(name).DEFAULT
     transform = weights.transforms()
+    model = get_model(name, weights=weights).to(device).eval()
     return Teacher(
-        get_model(name, weights=weights).to(device).eval(),
+        lambda images: Answer(model(images)),
         tuple(weights.meta["categories"]),
         transform.crop_size[0],
         Preprocessing(tuple(transform.mean), tuple(transform.std)),
@@ -58,7 +72,7 @@ def _from_transformers(name: str, device: torch.device) -> Teacher:
     processor = AutoImageProcessor.from_pretrained(name)
     size = processor.crop_size if getattr(processor, "do_center_crop", None) else processor.size
     return Teacher(
-        lambda images: model(pixel_values=images).logits,
+        lambda images: Answer(model(pixel_values=images).logits),
         tuple(label for _, label in sorted(model.config.id2label.items())),
         size["height"] if "height" in size else size["shortest_edge"],
         Preprocessing(tuple(processor.image_mean), tuple(processor.image_std)),
@@ -68,15 +82,25 @@ def _from_transformers(name: str, device: torch.device) -> Teacher:
 def _from_checkpoint(path: str, device: torch.device) -> Teacher:
     checkpoint = load_checkpoint(Path(path))
     model = checkpoint.model.to(device)
-    return Teacher(model, checkpoint.classes, model.config.image_size, checkpoint.preprocessing)
+    return Teacher(
+        lambda images: Answer(model(images)),
+        checkpoint.classes,
+        model.config.image_size,
+        checkpoint.preprocessing,
+    )
 
 
 def _from_convnet(path: str, device: torch.device) -> Teacher:
     trained = convnet.load(Path(path))
-    model = trained.model.to(device)
+    model = convnet.with_maps(trained.model).to(device)
     if device.type == "cuda":
         model = compiled(model)
-    return Teacher(model, trained.classes, trained.image_size, Preprocessing())
+
+    def ask(images: Tensor) -> Answer:
+        *maps, logits = model(images).values()
+        return Answer(logits, tuple(maps))
+
+    return Teacher(ask, trained.classes, trained.image_size, Preprocessing())
 
 
 LIBRARIES = {
@@ -99,8 +123,8 @@ def fingerprint(name: str) -> str:
 
 def load_teacher(
     name: str, classes: tuple[str, ...], device: torch.device
-) -> Callable[[Tensor], Tensor]:
-    """Return a function from uint8 images (B, 3, S, S) to the teacher's logits (B, K), float32.
+) -> Callable[[Tensor], Answer]:
+    """Return a function from uint8 images (B, 3, S, S) to the teacher's answer, logits in float32.
 
     Args:
         name: Library and model, or the path of a checkpoint, as at the top of this file.
@@ -125,10 +149,11 @@ def load_teacher(
     mean, std = statistics(teacher.preprocessing, device)
 
     @torch.no_grad()
-    def answer(images: Tensor) -> Tensor:
+    def answer(images: Tensor) -> Answer:
         inputs = normalize(images, mean, std)
         if images.shape[-1] != teacher.side:
             inputs = F.interpolate(inputs, size=(teacher.side,) * 2, mode="bicubic")
-        return teacher.logits(inputs)[:, ours].float()
+        logits, maps = teacher.ask(inputs)
+        return Answer(logits[:, ours].float(), maps)
 
     return answer

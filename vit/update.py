@@ -14,11 +14,15 @@ from vit.checkpoint import Preprocessing
 from vit.data import Split, normalize, statistics
 from vit.distributed import rank, total, world_size
 from vit.graphed import Graphed, compiled
+from vit.hints import Hints
 from vit.kernels import attention_kernels
 from vit.model import ViT
 from vit.objective import Objective
 from vit.optimizers import build_optimizers, scale_learning_rates
 from vit.recipes import TrainConfig, in_bfloat16
+from vit.teacher import Answer
+
+KNOWN = 1024  # training pictures on which a teacher's features are measured
 
 
 class Update:
@@ -34,7 +38,7 @@ class Update:
         config: TrainConfig,
         split: Split,
         preprocessing: Preprocessing,
-        teach: Callable[[Tensor], Tensor] | None,
+        teach: Callable[[Tensor], Answer] | None,
     ) -> None:
         """Build the optimisers and the loss.
 
@@ -43,7 +47,7 @@ class Update:
             config: The recipe.
             split: The pictures, on the device of the model.
             preprocessing: How pictures are normalised.
-            teach: Maps pictures to a teacher's logits.
+            teach: Maps pictures to a teacher's answer; None for nobody.
         """
         self.model, self.config, self.split, self.teach = model, config, split, teach
         self.device = split.images.device
@@ -51,7 +55,7 @@ class Update:
         self.statistics = statistics(preprocessing, self.device)
         self.parts = world_size() * config.accumulate  # of a batch
         self.optimizers = build_optimizers(model, config)
-        self.objective: nn.Module = Objective(model, config.label_smoothing)
+        self.objective: nn.Module = Objective(model, config.label_smoothing, self._build_hints())
         self.augment = augment
         self.steps = {plain: partial(self._step, plain=plain) for plain in (False, True)}
         if world_size() > 1:
@@ -60,6 +64,12 @@ class Update:
             torch.compiler.reset()  # or it gives up after some trainers in one process
             self.objective, self.augment = compiled(self.objective), compiled(augment)
             self.steps = {plain: Graphed(step) for plain, step in self.steps.items()}
+
+    def _build_hints(self) -> Hints | None:
+        if not (self.teach and self.config.gives_hints):
+            return None
+        maps = self.teach(self.split.images[:KNOWN]).maps
+        return Hints(maps, self.model.config, self.config.hint)
 
     def __call__(self, chosen: Tensor, rate: float, seed: int, plain: bool) -> Tensor:
         """Take one step.

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import train_vit
-from vit import distributed, report
+from vit import convnet, distributed, report
 from vit.checkpoint import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ FLAGS = [
     "--image-size", "8", "--embed-dim", "16", "--depth", "1", "--num-heads", "2",
     "--epochs", "2", "--batch-size", "10", "--accumulate", "2", "--optimizer", "muon",
     "--lr", "0.002", "--dropout", "0", "--augment", "trivial", "--cutmix", "0.5",
-    "--ema-decay", "0.9", "--device", "cpu",
+    "--ema-decay", "0.9", "--hint", "1", "--device", "cpu",
 ]  # fmt: skip
 
 
@@ -36,7 +36,9 @@ def test_two_processes_are_as_one(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "_is_installed", lambda _: False)
-    arguments = [*FLAGS, "--data", str(folder), "--out"]
+    net = tmp_path / "net.safetensors"
+    convnet.save(net, convnet.TrainedConvNet(convnet.build(2), ("cat", "dog"), 8))
+    arguments = [*FLAGS, "--teacher", f"convnet:{net}", "--data", str(folder), "--out"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     script = ["--nproc_per_node", "2", str(ROOT / "train_vit.py")]
     done = subprocess.run(

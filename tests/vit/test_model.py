@@ -126,14 +126,21 @@ def test_sequence_pooling_reads_the_highest_score(make_model: Make) -> None:
 def test_two_heads(make_model: Make) -> None:
     model = make_model(distilled=True)
     x = pictures(model.config)
-    of_class, of_teacher = model.forward_heads(x)
+    of_class, of_teacher, _ = model.forward_to_learn(x)
     assert not torch.allclose(of_class, of_teacher)
     torch.testing.assert_close(model(x), (of_class + of_teacher) / 2)
 
 
-def test_two_heads_need_two_tokens(tiny_model: ViT) -> None:
-    with pytest.raises(ValueError, match="the model has one head"):
-        tiny_model.forward_heads(pictures(tiny_model.config))
+@pytest.mark.parametrize("options", [{}, {"pool": "mean"}, {"distilled": True}], ids=str)
+def test_what_learns_from_a_teacher(make_model: Make, options: dict[str, Any]) -> None:
+    """The tokens after every block, and without a head of their own the logits of `forward`."""
+    model = make_model(depth=3, **options)
+    x = pictures(model.config)
+    of_class, of_teacher, tokens = model.forward_to_learn(x)
+    assert len(tokens) == 3
+    torch.testing.assert_close(model.blocks[1](tokens[0]), tokens[1])
+    torch.testing.assert_close(model._classify(tokens[2]), model(x))
+    assert torch.equal(of_class, of_teacher) != model.config.distilled
 
 
 @pytest.mark.parametrize("patch_size", [2, 4, 8, 16])

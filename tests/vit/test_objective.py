@@ -1,11 +1,14 @@
 import dataclasses
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
 
+from vit.hints import Hints
 from vit.model import ViT, ViTConfig
 from vit.objective import Objective
+from vit.teacher import Answer
 
 
 def test_distillation_is_half_of_the_loss(tiny_config: ViTConfig) -> None:
@@ -15,10 +18,10 @@ def test_distillation_is_half_of_the_loss(tiny_config: ViTConfig) -> None:
     images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     targets, answers = torch.eye(3)[[0, 1, 2, 0, 1]], [2, 2, 1, 1, 0]
     taught = torch.randn(5, 3) + 9 * torch.eye(3)[answers]
-    logits, distilled = model.forward_heads(images)
+    logits, distilled, _ = model.forward_to_learn(images)
     first = -(targets * logits.log_softmax(1)).sum()
     second = -distilled.log_softmax(1)[range(5), answers].sum()
-    got = Objective(model, label_smoothing=0.0)(images, targets, taught)
+    got = Objective(model, label_smoothing=0.0)(images, targets, Answer(taught))
     torch.testing.assert_close(got, (first + second) / 2)
 
 
@@ -30,5 +33,18 @@ def test_without_its_token_the_head_learns_the_teachers_probabilities(
     targets = torch.eye(3)[[0, 1]]
     logs = model(images).log_softmax(1)
     wanted = (targets + taught.softmax(1)) / 2
-    got = Objective(model, label_smoothing=0.0)(images, targets, taught)
+    got = Objective(model, label_smoothing=0.0)(images, targets, Answer(taught))
     torch.testing.assert_close(got, -(wanted * logs).sum())
+
+
+@pytest.mark.parametrize("options", [{"pool": "mean"}, {"distilled": True}], ids=str)
+def test_hints_come_on_top(make_model: Callable[..., ViT], options: dict[str, object]) -> None:
+    model = make_model(**options)
+    images, targets = torch.randn(2, 3, 8, 8), torch.eye(3)[[0, 1]]
+    taught = Answer(torch.randn(2, 3), (torch.randn(2, 5, 4, 4), torch.randn(2, 7, 2, 2)))
+    hints = Hints(taught.maps, model.config, weight=2.0)
+    extra = hints(model.forward_to_learn(images)[2], taught.maps)
+    plain = Objective(model, label_smoothing=0.0)(images, targets, taught)
+    assert extra > 0.5
+    got = Objective(model, 0.0, hints)(images, targets, taught)
+    torch.testing.assert_close(got, plain + extra)

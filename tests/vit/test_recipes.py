@@ -74,3 +74,21 @@ def test_build_model_config() -> None:
     assert model.distilled
     # The token stands beside the class token; other heads learn from a teacher themselves.
     assert not build_model_config(TrainConfig(pool="mean", teacher="a.safetensors")).distilled
+
+
+@pytest.mark.parametrize(
+    ("hint", "teacher", "gives"),
+    [
+        (3.0, "convnet:net.safetensors", True),
+        (0.0, "convnet:net.safetensors", False),
+        (3.0, "net.safetensors", False),  # has no maps
+        (3.0, "", False),
+    ],
+)
+def test_who_gives_hints(hint: float, teacher: str, gives: bool) -> None:
+    assert TrainConfig(hint=hint, teacher=teacher).gives_hints == gives
+    if gives:
+        with pytest.raises(ValueError, match=r"patch_dropout is 0\.5, and hint 3\.0 needs all"):
+            TrainConfig(hint=hint, teacher=teacher, patch_dropout=0.5)
+    else:
+        TrainConfig(hint=hint, teacher=teacher, patch_dropout=0.5)

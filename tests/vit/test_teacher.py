@@ -24,10 +24,11 @@ def test_a_checkpoint(tiny_checkpoint: Path, tiny_model: ViT, tiny_set: ImageSet
     teach = load_teacher(str(tiny_checkpoint), ("red", "green", "blue"), CPU)
     with torch.no_grad():
         logits = tiny_model(normalize(images, *statistics(Preprocessing(), CPU)))
-    torch.testing.assert_close(teach(images), logits)
+    torch.testing.assert_close(teach(images).logits, logits)
+    assert teach(images).maps == ()
     # Other classes in another order: the answer is about those only.
     pair = load_teacher(str(tiny_checkpoint), ("blue", "red"), CPU)
-    torch.testing.assert_close(pair(images), logits[:, [2, 0]])
+    torch.testing.assert_close(pair(images).logits, logits[:, [2, 0]])
 
 
 def test_a_convnet(tmp_path: Path, tiny_set: ImageSet) -> None:
@@ -36,8 +37,13 @@ def test_a_convnet(tmp_path: Path, tiny_set: ImageSet) -> None:
     convnet.save(tmp_path / "net.safetensors", trained)
     teach = load_teacher(f"convnet:{tmp_path / 'net.safetensors'}", tiny_set.classes[::-1], CPU)
     with torch.no_grad():
-        logits = model(normalize(images, *statistics(Preprocessing(), CPU)))
-    torch.testing.assert_close(teach(images), logits.flip(1))
+        inputs = normalize(images, *statistics(Preprocessing(), CPU))
+        logits = model(inputs)
+        maps = model.layer1(model.relu(model.bn1(model.conv1(inputs))))
+        maps = model.layer3(model.layer2(maps))
+    answer = teach(images)
+    torch.testing.assert_close(answer.logits, logits.flip(1))
+    torch.testing.assert_close(answer.maps, (maps, model.layer4(maps).detach()))
 
 
 class Brightest(torch.nn.Module):
@@ -78,13 +84,13 @@ def transformers_name(tmp_path: Path) -> str:
 def test_torchvision(torchvision_name: str) -> None:
     images = torch.tensor([10, 250, 120, 135], dtype=torch.uint8).view(-1, 1, 1, 1)
     teach = load_teacher(torchvision_name, ("bright", "dark"), CPU)
-    assert teach(images.expand(-1, 3, 8, 8)).argmax(1).tolist() == [1, 0, 1, 0]
+    assert teach(images.expand(-1, 3, 8, 8)).logits.argmax(1).tolist() == [1, 0, 1, 0]
 
 
 def test_transformers(transformers_name: str) -> None:
     teach = load_teacher(transformers_name, ("bright", "dark"), CPU)
     answers = teach(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
-    assert answers.argmax(1).tolist() == [0, 0]
+    assert answers.logits.argmax(1).tolist() == [0, 0]
 
 
 def test_a_teacher_has_to_know_the_classes(torchvision_name: str) -> None:

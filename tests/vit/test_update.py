@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.vit.configs import ADAMW, EVERYTHING, MUON
 from vit import update
 from vit.checkpoint import Preprocessing
-from vit.data import ImageSet
+from vit.data import ImageSet, normalize
 from vit.model import ViT, ViTConfig
 from vit.recipes import TrainConfig
-from vit.teacher import load_teacher
+from vit.teacher import Answer, load_teacher
 from vit.update import Update
 
 Make = Callable[..., Update]
@@ -23,7 +24,7 @@ BATCH = torch.tensor([7, 0, 12, 3])
 def make(tiny_config: ViTConfig, tiny_set: ImageSet) -> Make:
     """Return a function that makes the update of a new model, with the same weights each time."""
 
-    def build(config: TrainConfig, teach: Callable[[Tensor], Tensor] | None = None) -> Update:
+    def build(config: TrainConfig, teach: Callable[[Tensor], Answer] | None = None) -> Update:
         torch.manual_seed(1)
         sizes = {"dropout": config.dropout, "pool": config.pool, "distilled": bool(teach)}
         model = ViT(dataclasses.replace(tiny_config, **sizes))
@@ -95,3 +96,29 @@ def test_a_student_is_taught_what_it_sees(
     assert asked[0].shape == (4, 3, 8, 8)
     assert not any((asked[0][0] == image).all() for image in tiny_set.train.images)
     assert not torch.equal(student.model.distill_head.weight, before)
+
+
+def test_the_patches_of_a_student_come_near_to_the_maps(make: Make) -> None:
+    """The teacher sees one channel a colour, and half as many places in its last map."""
+
+    def teach(images: Tensor) -> Answer:
+        maps = F.avg_pool2d(images.float(), 2), F.avg_pool2d(images.float(), 4)
+        return Answer(torch.zeros(len(images), 3), maps)
+
+    student = make(dataclasses.replace(MUON, hint=1.0, teacher="convnet:net"), teach)
+    pictures = student.split.images[BATCH]
+    maps, hints = teach(pictures).maps, student.objective.hints
+
+    def loss() -> Tensor:
+        inputs = normalize(pictures, *student.statistics)
+        return hints(student.model.forward_to_learn(inputs)[2], maps) / len(BATCH)
+
+    assert loss() > 1.5  # of two maps, which have nothing to do with the tokens at first
+    for seed in range(60):
+        step(student, seed)
+    assert loss() < 0.5
+
+
+def test_without_a_hint_in_the_recipe_there_is_none(make: Make) -> None:
+    teach = lambda images: Answer(torch.zeros(len(images), 3))  # noqa: E731
+    assert make(dataclasses.replace(MUON, hint=1.0, teacher="a"), teach).objective.hints is None
