@@ -26,11 +26,12 @@ with no_stubs():
     import gradio as gr
 from starlette.middleware import Middleware
 
+from devices import DEVICES, find_device
 from doors import Doors, close_url_inputs, delete_files_of_tools
 from grounding.events import Fetch, follow_link
 from grounding.fetch import PORTS
 from grounding.images import MAX_BYTES, fetch_image, open_image
-from grounding.pipeline import ModelStore, choose_device
+from grounding.pipeline import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
 from page import page_errors
@@ -107,9 +108,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--host", default="0.0.0.0" if on_spaces else "127.0.0.1", help="address to listen on"
     )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where models run"
-    )
+    parser.add_argument("--device", default="auto", help=f"where models run: {DEVICES}")
     parser.add_argument(
         "--memory",
         type=float,
@@ -190,8 +189,8 @@ def build_page(
 def main(argv: list[str] | None = None) -> None:
     """Start the app as the command line says."""
     args = parse_args(argv)
-    if args.device in ("cuda", "mps"):
-        choose_device(args.device)  # say at once that it is missing, not at the first picture
+    if args.device not in ("auto", "cpu"):
+        find_device(args.device)  # say at once that it is missing, not at the first picture
     fetch = None if args.no_url else partial(fetch_image, ports=frozenset(args.url_ports))
     weights = Weights(args.weights, args.offline, args.weights_folder)
     launch(build_page(weights, args.device, fetch, args.checkpoints, args.memory), args)

@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 
+from devices import find_device
 from vit.ablation import PARTS, STUDIES, ablate
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
-from vit.distributed import find_device, first_alone, process_group, rank
+from vit.distributed import first_alone, process_group, rank
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
@@ -160,9 +161,9 @@ def main(argv: list[str] | None = None) -> None:
         export_onnx(args.checkpoint, out)
         print(f"wrote {out}")
     elif args.evaluate:
-        evaluate(args.evaluate, args.data, find_device(args.device), args.save)
+        evaluate(args.evaluate, args.data, torch.device(find_device(args.device)), args.save)
     else:
-        with process_group(find_device(args.device)) as device:
+        with process_group(torch.device(find_device(args.device))) as device:
             train(args, device)
 
 

@@ -21,10 +21,11 @@ from typing import Any, ParamSpec, TypeVar
 from PIL import Image
 from tqdm import tqdm
 
+from devices import DEVICES, find_device
 from grounding.export import File, export_files, free_name, make_manifest, write_all
 from grounding.grounders import GROUNDERS
 from grounding.images import open_image
-from grounding.pipeline import Models, ModelStore, Result, choose_device, run
+from grounding.pipeline import Models, ModelStore, Result, run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import BUNDLED, MODES, Weights
@@ -50,7 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--grounder", type=_named(GROUNDERS), default=next(iter(GROUNDERS)), metavar="NAME")
     add("--segmenter", type=_named(SEGMENTERS), default=next(iter(SEGMENTERS)), metavar="NAME")
     add("--threshold", type=_share, metavar="X", help="lowest score, 0 to 1; the grounder has one")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    add("--device", default="auto", help=DEVICES)
     add("--weights", choices=MODES, default="auto", help="as for app.py")
     add("--weights-folder", type=Path, metavar="DIR", help="public weights as DIR/OWNER/NAME")
     add("--offline", action="store_true", help="never ask the Hugging Face hub")
@@ -274,7 +275,7 @@ def now(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T
 
 def load_models(args: argparse.Namespace) -> Models:
     """Load the models of the command line and print which weights they got."""
-    args.device = choose_device(args.device)
+    args.device = find_device(args.device)
     weights = Weights(args.weights, args.offline, args.weights_folder)
     models = ModelStore(weights, args.device).get(args.grounder, args.segmenter)
     names = dict.fromkeys((models.grounder_source.name, models.segmenter_source.name))

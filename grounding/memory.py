@@ -20,7 +20,7 @@ CGROUPS = (
 
 def default_budget(device: str) -> int:
     """Return how many bytes the models may take on a torch device: half of what there is."""
-    if device == "cuda":
+    if device.startswith("cuda"):
         import torch
 
         return int(SHARE * torch.cuda.get_device_properties(device).total_memory)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from devices import find_device
 from grounding.core import Grounder, Masks, Regions, Segmenter, mask_box
 from grounding.grounders import GROUNDERS
 from grounding.memory import GIGABYTE, Shelf, default_budget, file_bytes
@@ -52,27 +53,6 @@ class Models:
 
 def _quiet(_share: float, _text: str) -> None:
     """Report progress to nobody."""
-
-
-def choose_device(name: str) -> str:
-    """Return the torch device for "auto", "cpu", "cuda" or "mps".
-
-    Raises:
-        ValueError: If that device is not on this machine.
-    """
-    import torch
-
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return next(device for device, found in there.items() if found)
-    if not there[name]:
-        found = ", ".join(device for device, is_there in there.items() if is_there)
-        raise ValueError(f"The device {name} is not on this machine; there is {found}.")
-    return name
 
 
 class ModelStore:
@@ -117,7 +97,7 @@ class ModelStore:
         """
         first = self._load("grounder", GROUNDERS, grounder, progress)
         second = self._load("segmenter", SEGMENTERS, segmenter, progress)
-        return Models(first[0], second[0], first[1], second[1], choose_device(self.device))
+        return Models(first[0], second[0], first[1], second[1], find_device(self.device))
 
     def locate(self, grounder: str, segmenter: str, progress: Progress = _quiet) -> Models:
         """Download the weights of two models if needed, and return where they are, not loaded.
@@ -127,7 +107,7 @@ class ModelStore:
         """
         first = self._locate("grounder", GROUNDERS, grounder, progress)
         second = self._locate("segmenter", SEGMENTERS, segmenter, progress)
-        return Models(None, None, first, second, choose_device(self.device))
+        return Models(None, None, first, second, find_device(self.device))
 
     def _load(
         self, role: str, menu: Mapping[str, ModelEntry], name: str, progress: Progress
@@ -158,11 +138,11 @@ class ModelStore:
     def budget(self) -> int:
         """Return how many bytes the models may take together."""
         if self.memory is None:
-            return default_budget(choose_device(self.device))
+            return default_budget(find_device(self.device))
         return int(self.memory * GIGABYTE)
 
     def _read(self, entry: ModelEntry, source: Source, name: str) -> Any:
-        device = choose_device(self.device)
+        device = find_device(self.device)
         try:
             return _with_words(entry.load(source.folder, device))
         except Exception as error:  # on damaged files the libraries raise almost anything

@@ -223,13 +223,19 @@ def distinct(labels: tuple[str, ...], bits: np.ndarray) -> list[int]:
     Two boxes around one thing often give the same mask; the second is dropped when it has the
     same label and an IoU above 0.7 with the first.
     """
+    # Eight bytes at once.
+    words = np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
+    areas = np.bitwise_count(words).sum(1, dtype=np.int64).tolist()
     kept: list[int] = []
-    for i, mask in enumerate(bits):
-        rivals = [j for j in kept if labels[j] == labels[i]]
-        if all(_iou(mask, bits[j]) <= DUPLICATE_IOU for j in rivals):
+    for i, label in enumerate(labels):
+        rivals = [j for j in kept if labels[j] == label]
+        if not any(_overlap(words[i], words[j], areas[i], areas[j]) for j in rivals):
             kept.append(i)
     return kept
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    return np.bitwise_count(a & b).sum(dtype=int) / np.bitwise_count(a | b).sum(dtype=int)
+def _overlap(a: np.ndarray, b: np.ndarray, area_a: int, area_b: int) -> bool:
+    if min(area_a, area_b) <= DUPLICATE_IOU * max(area_a, area_b):
+        return False  # even if one lies within the other
+    shared = int(np.bitwise_count(a & b).sum(dtype=np.int64))
+    return shared > DUPLICATE_IOU * (area_a + area_b - shared)

@@ -22,7 +22,7 @@ FLAGS = {
     "--share": "public",
     "--host": "address",
     "--port": "port",
-    "--device": "{auto,cpu,cuda,mps}",
+    "--device": "DEVICE",
     "--memory": "GB",
     "--weights": "{auto,full,demo}",
     "--checkpoints": "train_vit.py",

@@ -26,11 +26,11 @@ from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 from tqdm import tqdm
 
+from devices import find_device
 from precision import fast
 from vit.augment import augment
 from vit.checkpoint import Preprocessing, load_tensors, save_tensors
 from vit.data import ImageSet, Split, hold_out, load_image_folder, normalize, statistics
-from vit.distributed import find_device
 from vit.evaluation import predict
 from vit.graphed import Graphed, compiled
 from vit.optimizers import rate_on, scale_learning_rates
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "instead, the same as those of train_vit.py")  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
-    device = find_device(args.device)
+    device = torch.device(find_device(args.device))
     if args.out.exists():
         raise ValueError(f"{args.out} is there already; choose another --out")
     torch.manual_seed(0)

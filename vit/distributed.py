@@ -1,7 +1,6 @@
 """The processes of one run, as torchrun starts them; without torchrun there is only one."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,20 +10,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
-
-
-def find_device(name: str) -> torch.device:
-    """Return the torch device of a name: cpu, cuda, cuda:1 or mps.
-
-    Raises:
-        ValueError: If there is no such device on this machine.
-    """
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.mps.device_count()}
-    found = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", name)
-    if not found or int(found[2] or 0) >= count[found[1]]:
-        there = ", ".join(kind for kind, number in count.items() if number)
-        raise ValueError(f"--device is {name!r}, which is not on this machine; there is {there}")
-    return torch.device(name)
 
 
 @contextmanager

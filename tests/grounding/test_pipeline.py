@@ -22,7 +22,6 @@ from grounding.pipeline import (
     FLOOR,
     Models,
     ModelStore,
-    choose_device,
     cut,
     keep_best,
     propose,
@@ -325,11 +324,6 @@ def test_an_older_layout_of_the_tokenizer_gives_the_same_words(tmp_path: Path, n
     phrase = "a dog, the red car"
     ids = [m.processor.tokenizer(phrase)["input_ids"] for m in (model, demo)]
     assert ids[0] == ids[1] and len(set(ids[0])) > 4
-
-
-def test_unknown_device() -> None:
-    with pytest.raises(ValueError, match=r"The device mps is not on this machine; there is .*cpu"):
-        choose_device("mps")
 
 
 def test_menu_and_folder_agree() -> None:

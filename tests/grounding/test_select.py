@@ -144,6 +144,7 @@ def _square(start: int) -> np.ndarray:
         (("a", "a"), (0, 0), [0]),  # the same thing twice
         (("a", "b"), (0, 0), [0, 1]),  # two names for one thing both stay
         (("a", "a"), (0, 5), [0, 1]),  # two things that overlap
+        (("a", "a", "a"), (0, 2, 1), [0, 1]),  # IoU 0.67 with the first; 0.82 with both
     ],
 )
 def test_distinct(labels: tuple[str, ...], starts: tuple[int, ...], kept: list[int]) -> None:

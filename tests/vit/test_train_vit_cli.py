@@ -197,9 +197,9 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "train_vit.py: a is not a check",
         ),
         (["--data", "{folder}", "--start", "nowhere"], "train_vit.py: nowhere is not a checkpoint"),
-        (["--device", "gpu"], "train_vit.py: --device is 'gpu', which is not on this machine"),
-        (["--device", "cuda:99"], "train_vit.py: --device is 'cuda:99', which is not on this"),
-        (["--evaluate", "--device", "mps:9"], "train_vit.py: --device is 'mps:9', which is not"),
+        (["--device", "gpu"], "train_vit.py: The device gpu is not on this machine"),
+        (["--device", "cuda:99"], "train_vit.py: The device cuda:99 is not on this"),
+        (["--evaluate", "--device", "mps:9"], "train_vit.py: The device mps:9 is not"),
         (
             ["--out", "{checkpoint}"],
             "train_vit.py: --out is {checkpoint}, which cannot be a folder",
