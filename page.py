@@ -47,8 +47,8 @@ def hand_over_download(packed: Dependency, file: gr.DownloadButton) -> None:
     packed.success(None, js=f"() => {{ {press} }}")
 
 
-def explain(error: Exception) -> tuple[str, str] | None:
-    """Return the title and the words of the message for an error; None if it is a bug of ours.
+def explain(error: Exception) -> tuple[str, str]:
+    """Return the title and the words of the message for an error; raise it if it is a bug of ours.
 
     Memory or a disk that is used up gets a message, too, though it is nobody's mistake.
     """
@@ -60,7 +60,7 @@ def explain(error: Exception) -> tuple[str, str] | None:
         return "Out of memory", NO_MEMORY
     if disk_full(error):
         return "Disk full", NO_ROOM
-    return None
+    raise error
 
 
 @contextmanager
@@ -71,7 +71,5 @@ def page_errors() -> Iterator[None]:
     except gr.Error:
         raise
     except Exception as error:
-        if (said := explain(error)) is None:
-            raise
-        title, text = said
+        title, text = explain(error)
         raise gr.Error(escape(text), title=title, print_exception=title != CHECK) from error

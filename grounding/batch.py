@@ -65,9 +65,7 @@ def segment_files(
         try:
             session = answer(open_image(path), i / len(paths))
         except Exception as error:
-            if (said := explain(error)) is None:
-                raise
-            report.failures[path.name] = said[1]
+            _, report.failures[path.name] = explain(error)
             continue
         view = look(session, settings, threshold)
         report.painted.append((view.stages[1], f"{path.name}: {view.found} found"))

@@ -47,10 +47,9 @@ def compare(image: Image.Image, propose: Propose) -> Iterator[Answer]:
         try:
             yield _answer(name, threshold, image, propose(name, threshold))
         except Exception as error:
-            if (said := explain(error)) is None:
-                raise
-            row = [name, said[1], None, threshold, None, None]
-            yield Answer(shrink(image), f"{name}: {said[1]}", row, [])
+            _, said = explain(error)
+            row = [name, said, None, threshold, None, None]
+            yield Answer(shrink(image), f"{name}: {said}", row, [])
 
 
 def _answer(name: str, threshold: float, image: Image.Image, proposals: Proposals) -> Answer:

@@ -1,6 +1,7 @@
 """From the prompt a person types to the phrases a grounder looks for."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -41,7 +42,7 @@ def parse_prompt(prompt: str) -> Query:
 
     Raises:
         ValueError: If no phrase is left, there are too many, one or all together are too long or
-            a threshold is not in [0, 1].
+            a threshold is not in [0, 1], or one is an emoji.
 
     >>> parse_prompt("A dog, the blue car").phrases
     ['a dog', 'the blue car']
@@ -86,6 +87,8 @@ def _pieces(prompt: str) -> Iterator[tuple[str, bool]]:
         for i, part in enumerate(re.split(r"(?:^|(?<=\s))-(?=[^\W\d_])", piece)):
             if any(map(str.isalnum, part)):
                 yield " ".join(part.lower().split()), i > 0
+            elif any(unicodedata.category(c) == "So" for c in part):
+                raise ValueError(f"“{part.strip()}” is a picture; say in words what to look for.")
 
 
 def _split_threshold(text: str) -> tuple[str, float | None]:

@@ -14,7 +14,7 @@ from grounding.prompt import MAX_PHRASES, parse_prompt
         ("A Dog, a dog,  a   dog ", ["a dog"]),  # the same phrase once
         ("2.5 l bottle", ["2.5 l bottle"]),  # a full stop inside a number stays
         (" , .\n; a dog", ["a dog"]),  # separators alone are no phrase
-        ("🐕, a dog", ["a dog"]),  # no letter, no phrase
+        ("!, a dog, …", ["a dog"]),  # no letter, no phrase
         ("כלב, a\0dog", ["כלב", "a dog"]),  # right to left, and a NUL
         ("<b>dog</b>", ["<b>dog</b>"]),  # markup is text like any other
         ("a t-shirt, a dog - cat", ["a t-shirt", "a dog - cat"]),  # a hyphen, a dash
@@ -70,6 +70,7 @@ def test_negatives_and_thresholds(
         (", ".join(f"thing {i}" for i in range(200)), "has 200 phrases"),  # a whole vocabulary
         (",".join(map(str, range(MAX_PHRASES + 1))), "has 21 phrases"),  # one too many
         ("a \ud83d dog", "a broken character"),  # half an emoji
+        ("a dog, 🐱", "“🐱” is a picture; say in words what to look for"),
         ("a dog: 4", "The threshold of “a dog” is 4"),  # above
         ("a dog: -0.5", "The threshold of “a dog” is -0.5"),  # below
     ],
