@@ -223,3 +223,7 @@ if __name__ == "__main__":
         main()
     except ValueError as error:
         sys.exit(f"app.py: {error}")
+    except OSError as error:
+        if "empty port" not in str(error):
+            raise
+        sys.exit("app.py: this port cannot be listened on; choose another with --port, or --host")

@@ -172,3 +172,5 @@ if __name__ == "__main__":
         main()
     except ValueError as error:
         sys.exit(f"train_vit.py: {error}")
+    except KeyboardInterrupt:  # before or after the training, which saves first
+        sys.exit("train_vit.py: stopped")

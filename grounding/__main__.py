@@ -9,6 +9,7 @@ import argparse
 import glob
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar
 
 from PIL import Image
@@ -32,6 +34,7 @@ from grounding.weights import BUNDLED, MODES, Weights
 
 # HEIC photos cannot be opened; they are taken up all the same, so that they are named as bad.
 SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)
+MAX_BYTES = 2**30  # of a picture on one's own disk
 INTERRUPTED = 130
 
 Asked = dict[str, Any]
@@ -45,7 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="Find what a prompt names in many pictures; write masks, COCO and YOLO files.",
     )
     add = parser.add_argument
-    add("pictures", nargs="+", help="files, folders (with all below them) or patterns like *.jpg")
+    add("pictures", nargs="+", help="files, folders (with all below them, but what is "
+        "linked) or patterns like *.jpg")  # fmt: skip
     add("--prompt", required=True, help='phrases separated by commas: "a dog, the blue car"')
     add("--out", required=True, type=Path, metavar="DIR", help="a folder per picture is made here")
     add("--grounder", type=_named(GROUNDERS), default=next(iter(GROUNDERS)), metavar="NAME")
@@ -96,7 +100,8 @@ def find_pictures(arguments: Iterable[str], out: Path) -> dict[str, Path]:
     """
     pictures: dict[Path, str] = {}
     named = _answered(out)
-    taken = {name.casefold() for name in named.values()}
+    others = (path.name for path in out.glob("[!.]*") if not read_manifest(path))
+    taken = {name.casefold() for name in (*named.values(), *others)}
     for argument in arguments:
         found = list(_expand(argument))
         if not found:
@@ -110,8 +115,9 @@ def find_pictures(arguments: Iterable[str], out: Path) -> dict[str, Path]:
 def _answered(out: Path) -> dict[Path, str]:
     """Return the name of each picture that has an answer in a folder."""
     folders = sorted(out.glob("[!.]*"), reverse=True)
-    manifests = {folder.name: read_manifest(folder) for folder in folders}
-    return {Path(m["source"]["path"]): name for name, m in manifests.items() if m}
+    sources = {f.name: Path(m["source"]["path"]) for f in folders if (m := read_manifest(f))}
+    # The answer of a picture that is gone may be replaced.
+    return {source: name for name, source in sources.items() if source.exists()}
 
 
 def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
@@ -130,7 +136,8 @@ def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
 def _is_input(path: Path, relative: Path) -> bool:
     """Return whether a picture is neither hidden, like macOS's ._photo.jpg, nor an answer."""
     hidden = any(part.startswith(".") for part in relative.parts)
-    return not hidden and path.is_file() and not _is_answer(path)
+    # Path.is_file raises an error where a folder may be listed and not entered.
+    return not hidden and os.path.isfile(path) and not _is_answer(path)  # noqa: PTH113
 
 
 def _is_answer(path: Path) -> bool:
@@ -160,10 +167,11 @@ def read_manifest(folder: Path) -> Asked:
     """Return the manifest in a folder; empty if there is none, or it is not ours."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        Path(manifest["source"]["path"])
+        demo_roles(manifest)
+        return manifest if {"prompt", "rows"} <= manifest.keys() else {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # or of somebody else
         return {}
-    ours = isinstance(manifest, dict) and {"prompt", "source", "models", "rows"} <= manifest.keys()
-    return manifest if ours else {}
 
 
 def demo_roles(manifest: Asked) -> set[str]:
@@ -222,7 +230,7 @@ def segment_files(
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
 
         def read(path: Path) -> tuple[Asked, Image.Image]:
-            return asked_of(path, args), open_image(path)
+            return asked_of(path, args), open_image(path, MAX_BYTES)
 
         def answer(name: str, opened: Future[tuple[Asked, Image.Image]]) -> Future[None]:
             asked, picture = opened.result()
@@ -296,6 +304,8 @@ def main(argv: list[str] | None = None) -> int:
     demo = {name: demo_roles(answers[name]) for name in done if args.weights != "demo"}
     bad = {}
     if len(done) < len(pictures) or any(demo.values()):
+        with TemporaryDirectory(prefix=".", dir=args.out):
+            pass  # before the models look at anything: files can be written there
         models = load_models(args)
         sources = {"grounder": models.grounder_source, "segmenter": models.segmenter_source}
         public = {role for role, source in sources.items() if not source.demo}

@@ -156,7 +156,9 @@ def overlay_picture(picture: Image.Image, result: Result) -> Image.Image:
     """Paint masks, boxes, phrases and scores over the picture, as the page does, and as large."""
     regions, colours = result.regions, phrase_colours(result.phrases)
     shown, pairs = annotations(picture, regions.labels, result.masks.masks)
-    boxes = regions.boxes * np.float32(shown.width / picture.width)
+    # Not one factor: what is a pixel wide stays so.
+    x, y = shown.width / picture.width, shown.height / picture.height
+    boxes = regions.boxes * np.array([x, y, x, y], np.float32)
     painted = paint(shown, pairs, colours)
     return draw_regions(painted, replace(regions, boxes=boxes, heatmap=None), colours)
 

@@ -272,7 +272,7 @@ def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
         raise FetchError("The server has a problem of its own. Try again later.")
     if response.status != 200:
         raise FetchError(_STATUS.get(response.status, "The server did not answer with a picture."))
-    if response.getheader("Content-Encoding", "identity").lower() != "identity":
+    if (response.getheader("Content-Encoding") or "identity").lower() != "identity":
         raise FetchError(f"The server sent the picture compressed. {_SAVE_AND_UPLOAD}")
     if (response.length or 0) > max_bytes:
         raise _too_large(max_bytes)

@@ -26,6 +26,8 @@ MAX_SIDE = 2048
 # and needs no more than 150 bytes: 20 MB of them would keep the decoder busy for hours.
 MAX_SCANS = 100
 MAX_SCANNED = 2_000_000_000  # pixels times scans
+MAX_SEGMENTS = 10_000  # of a JPEG; a long colour profile takes a hundred
+MAX_LENGTH = 65_535  # of a side: what most formats allow, and a longer one takes seconds to shrink
 
 _TURN = Lock()
 
@@ -69,24 +71,24 @@ _UPRIGHT = {
 }
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path, max_bytes: int = MAX_BYTES) -> Image.Image:
     """Open a picture file or a data: URL, as `decode_image` does with bytes.
 
     Raises:
         ValueError: with a sentence for the user.
     """
     try:
-        data = _read(str(path))
+        data = _read(str(path), max_bytes)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or no base64
-        raise ValueError("This file could not be read. Please upload the picture again.") from error
-    return decode_image(data)
+        raise ValueError("This file could not be read. Please choose it again.") from error
+    return decode_image(data, max_bytes)
 
 
-def _read(path: str) -> bytes:
-    if path.startswith("data:"):  # data:image/png;base64,iVBOR…
-        return base64.b64decode(path.partition(",")[2], validate=True)
+def _read(path: str, max_bytes: int) -> bytes:
+    if path.startswith("data:"):  # data:image/png;base64,iVBOR…, maybe in lines
+        return base64.b64decode("".join(path.partition(",")[2].split()), validate=True)
     with Path(path).open("rb") as file:
-        return file.read(MAX_BYTES + 1)
+        return file.read(max_bytes + 1)
 
 
 def fetch_image(
@@ -110,12 +112,13 @@ def fetch_image(
     return decode_image(data)
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(data: bytes, max_bytes: int = MAX_BYTES) -> Image.Image:
     """Decode the bytes of a picture file into the form that the whole app works on.
 
     Args:
-        data: at most `MAX_BYTES` bytes in one of the `FORMATS`; of an animation or of
-            several pages the first picture is taken.
+        data: In one of the `FORMATS`; of an animation or of several pages the first picture is
+            taken.
+        max_bytes: How many bytes it may be.
 
     Returns:
         A picture of mode RGB, longest side at most `MAX_SIDE` pixels: turned upright, transparent
@@ -125,8 +128,8 @@ def decode_image(data: bytes) -> Image.Image:
     Raises:
         ValueError: with a sentence for the user.
     """
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"This file is larger than {MAX_BYTES // 2**20} MB, which is the limit.")
+    if len(data) > max_bytes:
+        raise ValueError(f"This file is larger than {max_bytes // 2**20} MB, which is the limit.")
     kind = _kind(data)
     if kind not in FORMATS:
         raise ValueError(
@@ -139,7 +142,8 @@ def decode_image(data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ValueError(
             f"This picture has too many pixels: the limit is {MAX_PIXELS // 10**6} million, for "
-            f"JPEG {MAX_JPEG_PIXELS // 10**6} million. Please shrink it first."
+            f"JPEG {MAX_JPEG_PIXELS // 10**6} million, and {MAX_LENGTH:,} in a row or column. "
+            "Please shrink it first."
         ) from error
     except Exception as error:  # on damaged files the decoders raise almost anything
         raise ValueError(
@@ -156,9 +160,9 @@ def _kind(data: bytes) -> str:
 def _decode(data: bytes, kind: str) -> Image.Image:
     image: Image.Image = Image.open(io.BytesIO(data), formats=[kind.upper()])  # header only
     pixels = image.width * image.height
-    if pixels > (MAX_JPEG_PIXELS if kind == "JPEG" else MAX_PIXELS):
+    if pixels > (MAX_JPEG_PIXELS if kind == "JPEG" else MAX_PIXELS) or max(image.size) > MAX_LENGTH:
         raise Image.DecompressionBombError
-    if kind == "JPEG" and _count_scans(data) > min(MAX_SCANS, MAX_SCANNED // pixels):
+    if kind == "JPEG" and _has_more_scans(data, min(MAX_SCANS, MAX_SCANNED // pixels)):
         raise ValueError("too many scans")
     shrink = max(1, max(image.size) // (2 * MAX_SIDE))  # while decoding, which only JPEG can do
     image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
@@ -170,15 +174,23 @@ def _decode(data: bytes, kind: str) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _count_scans(data: bytes) -> int:
-    """Count the scans of the first JPEG in the bytes; what follows its end is not looked at."""
+def _has_more_scans(data: bytes, most: int) -> bool:
+    """Return whether the first JPEG in the bytes has more scans than `most`, or endless segments.
+
+    What follows its end is not looked at.
+    """
     # A marker with a length (ITU-T T.81, B.1.1): all but padding, stuffing, TEM and restarts.
     marker = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
     scans, position = 0, 2
-    while (found := marker.search(data, position)) and found[1] != b"\xd9":  # end of image
+    for _ in range(MAX_SEGMENTS):
+        found = marker.search(data, position)
+        if not found or found[1] == b"\xd9":  # end of image
+            return False
         scans += found[1] == b"\xda"  # start of scan
+        if scans > most:
+            return True
         position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return scans
+    return True
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -192,7 +204,11 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Convert to L, RGB or RGBA; Pillow's own conversion clips at 255 what has more than 8 bits."""
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values = np.asarray(image)
+        grey = Image.fromarray((values >> 8).astype(np.uint8))
+        if (nothing := image.info.get("transparency")) is None:
+            return grey
+        return Image.merge("RGBA", [grey] * 3 + [Image.fromarray(values != nothing).convert("L")])
     if image.mode in ("I", "F"):
         return Image.fromarray(_stretch(np.array(image, dtype=np.float32)))
     mode = "RGBA" if image.has_transparency_data else "RGB"

@@ -38,6 +38,7 @@ LIBRARIES = (
 )
 
 T = TypeVar("T")
+Scored = tuple[float, str]  # a score and its label
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def propose(
     best: dict[str, float] = {}
     for label, score in zip(found.labels, found.scores, strict=True):
         best[label] = max(best.get(label, 0.0), float(score))
-    regions = keep_best(found, cuts, query.thresholds)
+    regions, dropped = keep_best(found, cuts, query.thresholds)
     masks, times = _outline(models.segmenter, image, regions)
     return Proposals(
         query,
@@ -202,6 +203,7 @@ def propose(
         threshold if found.masks is not None else floor,
         best,
         {"grounder": seconds} | times,
+        dropped=dropped,
     )
 
 
@@ -215,22 +217,30 @@ def _outline(
     return masks, {"segmenter": seconds}
 
 
-def keep_best(regions: Regions, cuts: dict[str, float], thresholds: dict[str, float]) -> Regions:
-    """Return what is worth outlining: at most `MAX_SHOWN`, best first.
+def keep_best(
+    regions: Regions, cuts: dict[str, float], thresholds: dict[str, float]
+) -> tuple[Regions, tuple[Scored, ...]]:
+    """Return what is worth outlining, at most `MAX_SHOWN`, and the scores and labels of the rest.
 
     Args:
         regions: What a grounder found. Coarse masks are cut into parts; see `cut`.
-        cuts: Where each phrase's coarse mask is cut.
+        cuts: Each phrase's threshold: coarse masks are cut there, and boxes below it get only the
+            places that are left.
         thresholds: Those that phrases have of their own; boxes below them are never shown.
     """
     if regions.masks is not None:
         return cut(regions, cuts)
     scored = list(zip(regions.scores.tolist(), regions.labels, strict=True))
-    enough = [i for i, (score, label) in enumerate(scored) if score >= thresholds.get(label, 0)]
-    return regions[[enough[k] for k in share_out([scored[i] for i in enough])]]
+    groups: dict[bool, list[int]] = {True: [], False: []}  # shown at once, and when asked for
+    for i, (score, label) in enumerate(scored):
+        if score >= thresholds.get(label, 0):
+            groups[score >= cuts[label]].append(i)
+    best = [group[k] for group in groups.values() for k in share_out([scored[i] for i in group])]
+    dropped = {*groups[True], *groups[False]} - {*best[:MAX_SHOWN]}
+    return regions[best[:MAX_SHOWN]], tuple(scored[i] for i in sorted(dropped))
 
 
-def share_out(scored: Sequence[tuple[float, str]]) -> list[int]:
+def share_out(scored: Sequence[Scored]) -> list[int]:
     """Return the numbers of the best `MAX_SHOWN` of some scores and labels, best first.
 
     Every label has its share of the places, so that a crowd of one does not take all; what is not
@@ -251,14 +261,19 @@ def share_out(scored: Sequence[tuple[float, str]]) -> list[int]:
     return [i for i in order if i in kept]
 
 
-def cut(regions: Regions, cuts: dict[str, float]) -> Regions:
-    """Cut coarse masks into their connected parts above each phrase's threshold; keep the best.
+def cut(regions: Regions, cuts: dict[str, float]) -> tuple[Regions, tuple[Scored, ...]]:
+    """Cut coarse masks into their connected parts above each phrase's threshold.
 
-    Parts under 0.2 % of the picture are dropped.
+    Parts under 0.2 % of the picture are left out.
+
+    Returns:
+        The best, at most `MAX_SHOWN`, and the scores and labels of the rest.
     """
     masks = [(mask, cuts[label]) for mask, label in zip(regions.masks, regions.labels, strict=True)]
     found = [(i, part, peak) for i, mask in enumerate(masks) for part, peak in _parts(*mask)]
-    chosen = [found[k] for k in share_out([(peak, regions.labels[i]) for i, _, peak in found])]
+    scored = [(peak, regions.labels[i]) for i, _, peak in found]
+    best = share_out(scored)
+    chosen = [found[k] for k in best]
     # Only now pictures of their own: of hundreds of parts they would fill the memory.
     parts = np.zeros((len(chosen), *regions.masks.shape[1:]), np.float32)
     for i in {i for i, *_ in chosen}:
@@ -266,13 +281,14 @@ def cut(regions: Regions, cuts: dict[str, float]) -> Regions:
         for row, (mine, part, _) in zip(parts, chosen, strict=True):
             if mine == i:
                 np.copyto(row, regions.masks[i], where=numbers == part)
-    return Regions(
+    kept = Regions(
         np.array([mask_box(part > 0) for part in parts], np.float32).reshape(-1, 4),
         np.array([peak for *_, peak in chosen], np.float32),
         tuple(regions.labels[i] for i, *_ in chosen),
         parts,
         regions.heatmap,
     )
+    return kept, tuple(scored[k] for k in range(len(scored)) if k not in best)
 
 
 def _parts(mask: np.ndarray, threshold: float) -> list[tuple[int, float]]:

@@ -13,9 +13,12 @@ FOREIGN_ARTICLES = re.compile(
 )
 # Of a threshold; a blank or a separator follows, so that "a dog: 0,4 cats" is two phrases.
 DECIMAL_COMMA = re.compile(r"(:\s*-?\d*),(\d+)(?=\s*(?:[,;.\n]|\s-|$))")
-THRESHOLD = re.compile(r"(.*[^\W\d_])\s*:\s*(-?\d*\.?\d+)")
+THRESHOLD = re.compile(r"(.*[^\s\d!-/:-@\[-`{-~])\s*:\s*(-?\d*\.?\d+)")
 # After a digit ("16:9") or a bracket it may be a time or a ratio, unless it looks like this.
-FRACTION = re.compile(r"(.*\S):\s+(-?\d*\.\d+)")
+FRACTION = re.compile(r"(.*\S|):\s+(-?\d*\.\d+)")
+# What other keyboards and word processors write for separators and the minus sign.
+KEYBOARDS = str.maketrans("，、；。：−–", ",,;;:--")
+BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+", re.MULTILINE)
 EXAMPLE = "Type what to look for, for example: a dog, the blue car."
 
 
@@ -59,6 +62,8 @@ def parse_prompt(prompt: str) -> Query:
     thresholds: dict[str, float] = {}
     for text, negative in _pieces(prompt):
         phrase, threshold = _split_threshold(text)
+        if not _is_phrase(phrase):
+            continue
         # Asked for and taken out: what is asked for wins.
         found[phrase] = negative and found.get(phrase, True)
         if threshold is not None:
@@ -79,16 +84,26 @@ def looks_foreign(phrase: str) -> bool:
 
 
 def _pieces(prompt: str) -> Iterator[tuple[str, bool]]:
-    """Yield each piece that holds a letter or digit, tidied, and whether it is a negative."""
-    prompt = DECIMAL_COMMA.sub(r"\1.\2", prompt.replace("\0", " "))
+    """Yield each piece, tidied, and whether it is a negative."""
+    prompt = BULLET.sub("", prompt.replace("\0", " ").translate(KEYBOARDS))
     # A full stop inside a number or a name ("2.5 l bottle") separates nothing.
-    for piece in re.split(r"[,;\n]|\.(?=\s|$)", prompt):
+    for piece in re.split(r"[,;\n]|\.+(?=\s|$)", DECIMAL_COMMA.sub(r"\1.\2", prompt)):
         # A minus inside a word ("t-shirt") is a hyphen, and one before a blank is a dash.
-        for i, part in enumerate(re.split(r"(?:^|(?<=\s))-(?=[^\W\d_])", piece)):
-            if any(map(str.isalnum, part)):
-                yield " ".join(part.lower().split()), i > 0
-            elif any(unicodedata.category(c) == "So" for c in part):
-                raise ValueError(f"“{part.strip()}” is a picture; say in words what to look for.")
+        for i, part in enumerate(re.split(r"""(?:^|(?<=\s))-(?=["“'‘]?[^\W\d_])""", piece)):
+            yield " ".join(part.lower().split()), i > 0
+
+
+def _is_phrase(text: str) -> bool:
+    """Return whether there is a letter or digit, without which there is nothing to look for.
+
+    Raises:
+        ValueError: If there is an emoji in its place.
+    """
+    if any(map(str.isalnum, text)):
+        return True
+    if any(unicodedata.category(c) == "So" for c in text):
+        raise ValueError(f"“{text}” is a picture; say in words what to look for.")
+    return False
 
 
 def _split_threshold(text: str) -> tuple[str, float | None]:

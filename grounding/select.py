@@ -39,6 +39,7 @@ class Proposals:
         best: Each phrase's best score, where it has any.
         seconds: Of each stage.
         by_hand: Numbers of the regions that somebody has drawn or changed.
+        dropped: Score and label of what else was found, for which there was no place.
     """
 
     query: Query
@@ -50,6 +51,7 @@ class Proposals:
     best: dict[str, float]
     seconds: dict[str, float]
     by_hand: frozenset[int] = frozenset()
+    dropped: tuple[tuple[float, str], ...] = ()
 
     def masks(self, numbers: list[int]) -> Masks:
         """Unpack the masks of some regions."""

@@ -48,13 +48,16 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
     if absent := [phrase for phrase in missing if not best.get(phrase)]:
         # A box has the phrase that fits it best; the others' scores there are not known.
         rivals = ", or another phrase fits better there" if len(asked) > 1 else ""
+        lowest = min(FLOOR, *(query.thresholds.get(phrase, threshold) for phrase in absent))
         text = f"**Nothing found for {_listed(absent)}**: no part of the picture scores "
-        lines.append(text + f"{FLOOR:.2f} or more{rivals}; try other words.{_hint(absent)}")
+        lines.append(text + f"{lowest:.2f} or more{rivals}; try other words.{_hint(absent)}")
     for phrase in missing:
         limit = query.thresholds.get(phrase, threshold)
-        if best.get(phrase, 0.0) >= limit:
+        if phrase in absent:
+            continue
+        if best[phrase] >= limit:
             lines.append(f"{_listed([phrase])} was found but left out.")
-        elif phrase not in absent:
+        else:
             shows = math.floor(100 * best[phrase]) / 100
             lines.append(
                 f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
@@ -80,8 +83,9 @@ def _hint(phrases: list[str]) -> str:
 def _limits(proposals: Proposals, threshold: float) -> list[str]:
     lines = []
     height, width = proposals.size
-    if len(proposals.regions) >= MAX_SHOWN and proposals.regions.scores.min() >= threshold:
-        lines.append(f"Only the {MAX_SHOWN} best regions are kept; there may be more.")
+    limits = proposals.query.thresholds
+    if more := sum(score >= limits.get(label, threshold) for score, label in proposals.dropped):
+        lines.append(f"Only the {MAX_SHOWN} best regions are kept, of {MAX_SHOWN + more}.")
     if threshold < proposals.floor:
         lines.append(
             f"This grounder cut its map at {proposals.floor:.2f}; press Run to cut it lower."

@@ -1,11 +1,12 @@
 """Which weights a model gets, and from where: the hub's, or the small ones bundled with the app."""
 
-import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from used_up import disk_full
 
 DEMO_ROOT = Path(__file__).parent.parent / "assets" / "demo"
 MODES = ("auto", "full", "demo")
@@ -128,7 +129,7 @@ class Weights:
                 tqdm_class=_reporting_bar(progress, repo),
             )
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if disk_full(error):
                 raise ValueError(
                     f"There is no room on the disk for the weights of {repo}. Make room, or set "
                     "the environment variable HF_HOME to a folder on a larger disk."

@@ -63,7 +63,8 @@ def with_maps(model: nn.Module) -> nn.Module:
     """Return a network in eval mode that also answers with features, from which a student learns.
 
     Normalised images (B, 3, S, S) to a dict, in this order: the last maps but one (B, 256, S/4,
-    S/4), with the grid of patches of 4 pixels, the last maps (B, 512, S/8, S/8), and logits (B, K).
+    S/4), with the grid of patches of 4 pixels, the last maps (B, 512, S/8, S/8), and logits (B, K);
+    where 4 or 8 does not divide S, a map is one larger.
     """
     return create_feature_extractor(model.eval(), ["layer3", "layer4", "fc"])
 
@@ -137,8 +138,8 @@ def load(path: Path) -> TrainedConvNet:
         model = build(len(facts["classes"]))
         model.load_state_dict(tensors)
         return TrainedConvNet(model.eval(), tuple(facts["classes"]), facts["image_size"])
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a network of vit.convnet ({error})") from error
+    except (KeyError, RuntimeError) as error:  # whose text may name hundreds of tensors
+        raise ValueError(f"{path} is not a network of vit.convnet") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -153,6 +154,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     device = torch.device(find_device(args.device))
+    if args.epochs < 1 or args.holdout < 0:
+        raise ValueError(
+            f"--epochs is {args.epochs} and --holdout {args.holdout}; at least 1 and 0 are needed"
+        )
     if args.out.exists():
         raise ValueError(f"{args.out} is there already; choose another --out")
     torch.manual_seed(0)

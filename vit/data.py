@@ -6,6 +6,7 @@ tensor operations (`vit/augment.py`): no worker processes, no per-picture Python
 
 import hashlib
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
@@ -29,8 +30,9 @@ Labelled = list[tuple[str, np.ndarray]]  # class names and pictures (S, S, 3)
 
 
 def _is_picture(name: PurePosixPath) -> bool:
-    # macOS adds hidden files that have a picture's suffix and are none.
-    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
+    # macOS adds hidden files that have a picture's suffix and are none, Jupyter hidden folders.
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.parts)
+    return name.suffix.lower() in SUFFIXES and not hidden
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,31 @@ class ImageSet:
 
 
 def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    names = [PurePosixPath(path.relative_to(root).as_posix()) for path in sorted(root.rglob("*"))]
+    files = sorted(path for path in _walk(root) if path.is_file())
+    names = [PurePosixPath(path.relative_to(root).as_posix()) for path in files]
     pictures = [name for name in names if _is_picture(name)]
     if empty := _empty_class_folders(root, pictures):
         raise ValueError(f"{root} has class folders without pictures: {empty}; fill or remove them")
     for name in pictures:
-        yield name, (root / name).read_bytes()
+        try:
+            yield name, (root / name).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{root / name} cannot be read ({error.strerror})") from error
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield all files below a folder, also behind links to other folders, each folder once."""
+    seen: set[str] = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        below[:] = [name for name in sorted(below) if not _known(Path(folder, name), seen)]
+        yield from (Path(folder, name) for name in files)
+
+
+def _known(folder: Path, seen: set[str]) -> bool:
+    place = os.path.realpath(folder)
+    known = place in seen
+    seen.add(place)
+    return known
 
 
 def _empty_class_folders(root: Path, pictures: list[PurePosixPath]) -> list[str]:
@@ -90,7 +111,9 @@ def _tar_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
                 name = PurePosixPath(member.name)
                 if _is_picture(name) and (stream := archive.extractfile(member)):
                     yield name, stream.read()
-    except (tarfile.ReadError, EOFError, lzma.LZMAError, zlib.error) as error:
+    # KeyError, RecursionError: a link to what is not there, or to itself. OSError: bzip2 and gzip.
+    except (tarfile.ReadError, EOFError, lzma.LZMAError, zlib.error, OSError, KeyError,
+            RecursionError) as error:  # fmt: skip
         raise ValueError(f"{path} is damaged or cut off ({error}); get it again") from error
 
 
@@ -101,7 +124,8 @@ def _zip_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
                 if _is_picture(name := PurePosixPath(member.filename)):
                     yield name, archive.read(member)
     # RuntimeError: it has a password, or is compressed in a rare way.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,
+            RuntimeError) as error:  # fmt: skip
         raise ValueError(f"{path} is damaged or cannot be unpacked ({error})") from error
 
 
@@ -133,9 +157,12 @@ def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:
     """Read class names and pictures by split; "" for those below neither train/ nor test/."""
     found: dict[str, Labelled] = {"train": [], "test": [], "": []}
     for name, data in _files(path):
-        split = name.parts[-3] if len(name.parts) >= 3 and name.parts[-3] in SPLITS else ""
+        split = name.parts[-3].lower() if len(name.parts) >= 3 else ""
+        split = split if split in SPLITS else ""
         has_splits = found["train"] or found["test"]
         if len(name.parts) >= 2 and (split or not has_splits):
+            if any("\ud800" <= letter <= "\udfff" for letter in name.parts[-2]):
+                raise ValueError(f"the class folder {name.parts[-2]!a} in {path} has no UTF-8 name")
             found[split].append((name.parts[-2], _decode(name, data, image_size)))
     return found
 
@@ -163,8 +190,8 @@ def load_image_folder(path: Path, image_size: int) -> ImageSet:
         image_size: Side S to which the middle square of other sizes is scaled, in pixels.
 
     Raises:
-        ValueError: If the path is missing, a split or a class folder has no pictures or the
-            splits' classes differ.
+        ValueError: If the path is missing or damaged, a split or a class folder has no pictures or
+            the splits' classes differ.
     """
     found, name = _pictures(path, image_size), path.name
     if found[""] and not (found["train"] or found["test"]):

@@ -3,7 +3,8 @@
 FitNets (Romero et al., ICLR 2015, https://arxiv.org/abs/1412.6550) began with that; DearKD (Chen et
 al., CVPR 2022, https://arxiv.org/abs/2204.12997) does it between a network of convolutions and a
 transformer. Here nothing is trained in between: a fixed matrix brings the teacher's channels to the
-width of a token. The student loses nothing by that, since its tokens may be turned as one likes.
+width of a token. How they are turned by that is all the same to the student, whose tokens have no
+directions of their own; of more channels than a token is wide, a part is lost.
 
 Axes: B batch, C channels, D embed_dim, g grid.
 """
@@ -23,9 +24,9 @@ class Hint(nn.Module):
     def __init__(self, features: Tensor, embed_dim: int) -> None:
         """Measure the channels of the map's features (N, C, h, w) of some pictures."""
         super().__init__()
-        deviation = features.std((0, 2, 3))
+        deviation = features.std((0, 2, 3), correction=0)
         # A channel that is all but dead would have the loudest voice otherwise.
-        deviation = deviation.clamp(min=0.01 * float(deviation.mean()))
+        deviation = deviation.clamp(min=max(0.01 * float(deviation.mean()), 1e-6))
         turn = torch.empty(features.shape[1], embed_dim)
         nn.init.orthogonal_(turn, generator=torch.Generator().manual_seed(0))
         self.register_buffer("mean", features.mean((0, 2, 3)))
@@ -39,7 +40,10 @@ class Hint(nn.Module):
             features: (B, C, h, w) of the same pictures.
         """
         side = round(patches.shape[1] ** 0.5)
-        placed = F.interpolate(features.float(), (side, side), mode="bilinear")
+        if side < features.shape[2]:
+            placed = F.adaptive_avg_pool2d(features.float(), side)
+        else:
+            placed = F.interpolate(features.float(), (side, side), mode="bilinear")
         wanted = (placed.flatten(2).mT - self.mean) @ self.turn  # (B, g * g, D)
         return (1 - F.cosine_similarity(patches.float(), wanted, dim=-1)).mean(1).sum()
 

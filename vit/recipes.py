@@ -40,8 +40,8 @@ class TrainConfig:
         start: Checkpoint whose weights the run begins with (`vit/start.py`); empty for random ones.
         teacher: Whose answers are half of the loss, as `vit/teacher.py` says; empty for nobody.
             With the class token a distillation token learns them, else the head.
-        hint: Weight of what a "convnet:" teacher sees in the places of the patches; other teachers
-            give no hints (`vit/hints.py`).
+        hint: Weight of what the teacher sees in the places of the patches (`vit/hints.py`); above 0
+            with a "convnet:" teacher only.
         holdout: Training images that are kept apart and tested on instead of the test set.
         train_images: How many of the training images are used, always the same; 0 for all.
         precision: "fp32", or "bf16" for the matrix products where the device has units for them
@@ -97,16 +97,18 @@ class TrainConfig:
         for name in ("warmup", "label_smoothing", "cutmix", "random_erasing", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
-        if self.gives_hints and self.patch_dropout:
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0 and below {2**31}")
+        if self.hint and not self.teacher.startswith("convnet:"):
+            raise ValueError(
+                f"hint is {self.hint} and teacher {self.teacher!r}; only one that begins with "
+                "'convnet:' gives hints"
+            )
+        if self.hint and self.patch_dropout:
             raise ValueError(
                 f"patch_dropout is {self.patch_dropout}, and hint {self.hint} needs all patches; "
                 "one of them must be 0"
             )
-
-    @property
-    def gives_hints(self) -> bool:
-        """Return whether the patches learn from a teacher, too."""
-        return self.hint > 0 and self.teacher.startswith("convnet:")
 
 
 CHOICES = {
@@ -136,7 +138,6 @@ RECIPES = {
         warmup=0.05,
         augment="trivial",
         plain_epochs=10,
-        hint=3.0,
         test_every=5,
     ),
     # For two hours on a CPU, in two stages. First with --patch-size 8: a quarter of the tokens.

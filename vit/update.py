@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vit.augment import augment
 from vit.checkpoint import Preprocessing
-from vit.data import Split, normalize, statistics
+from vit.data import Split, normalize, random_split, statistics
 from vit.distributed import rank, total, world_size
 from vit.graphed import Graphed, compiled
 from vit.hints import Hints
@@ -22,7 +22,7 @@ from vit.optimizers import build_optimizers, scale_learning_rates
 from vit.recipes import TrainConfig, in_bfloat16
 from vit.teacher import Answer
 
-KNOWN = 1024  # training pictures on which a teacher's features are measured
+KNOWN = 256  # training pictures of all classes on which a teacher's features are measured
 
 
 class Update:
@@ -55,21 +55,26 @@ class Update:
         self.statistics = statistics(preprocessing, self.device)
         self.parts = world_size() * config.accumulate  # of a batch
         self.optimizers = build_optimizers(model, config)
+        if self.device.type == "cuda":
+            torch.compiler.reset()  # or it gives up after some trainers in one process
         self.objective: nn.Module = Objective(model, config.label_smoothing, self._build_hints())
         self.augment = augment
         self.steps = {plain: partial(self._step, plain=plain) for plain in (False, True)}
         if world_size() > 1:
             self.objective = DistributedDataParallel(self.objective)
         elif self.device.type == "cuda":
-            torch.compiler.reset()  # or it gives up after some trainers in one process
             self.objective, self.augment = compiled(self.objective), compiled(augment)
             self.steps = {plain: Graphed(step) for plain, step in self.steps.items()}
 
     def _build_hints(self) -> Hints | None:
-        if not (self.teach and self.config.gives_hints):
+        if not (self.teach and self.config.hint):
             return None
-        maps = self.teach(self.split.images[:KNOWN]).maps
-        return Hints(maps, self.model.config, self.config.hint)
+        known, _ = random_split(self.split, KNOWN)  # in an archive one class follows the other
+        size = -(-self.config.batch_size // self.parts)
+        with self._autocast():
+            parts = [self.teach(images).maps for images in known.images.split(size)]
+        maps = [torch.cat(part).float() for part in zip(*parts, strict=True)]
+        return Hints(tuple(maps), self.model.config, self.config.hint)
 
     def __call__(self, chosen: Tensor, rate: float, seed: int, plain: bool) -> Tensor:
         """Take one step.

@@ -196,6 +196,17 @@ def test_overlay_shows_the_masks(size: tuple[int, int]) -> None:
     assert np.asarray(seen).reshape(-1, 3).any(axis=1).mean() > 0.9
 
 
+def test_boxes_lie_around_the_masks_of_thin_pictures() -> None:
+    """Three pixels of 2048 are one of 1280, and not 3 / 2048 as many."""
+    masks = np.zeros((1, 2048, 3), bool)
+    masks[:, 200:1900] = True
+    regions = Regions(np.float32([[0, 200, 3, 1900]]), np.float32([0.5]), ("a dog",))
+    result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])))
+    plain, seen = Image.new("RGB", (3, 2048)), overlay_picture(Image.new("RGB", (3, 2048)), result)
+    painted = np.flatnonzero(np.asarray(seen).any((1, 2)))
+    assert painted[-1] <= 1900 * seen.height / plain.height + 2
+
+
 def _read(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.array(picture)

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,6 +191,13 @@ def test_16_bits_of_both_byte_orders(mode: str) -> None:
     values = struct.pack("<2H" if mode == "I;16" else ">2H", 0x1234, 0xFFFF)
     data = encode(Image.frombytes(mode, (2, 1), values), "TIFF")
     assert np.asarray(decode_image(data))[0, :, 1].tolist() == [0x12, 0xFF]
+
+
+@pytest.mark.parametrize("nothing", [0, 0xFFFF])
+def test_a_16_bit_grey_png_may_have_a_transparent_value(nothing: int) -> None:
+    ramp = Image.fromarray((RAMP * 65535).astype(np.uint16)[None, :])
+    seen = np.asarray(decode_image(encode(ramp, "PNG", transparency=nothing)))[0, :, 0].tolist()
+    assert seen == [255, *range(1, 256)] if nothing == 0 else list(range(256))
 
 
 def test_16_bit_png_is_not_clipped() -> None:
@@ -405,8 +413,8 @@ def test_damaged_pictures_are_refused(data: bytes, kind: str) -> None:
 
 
 TOO_MANY_PIXELS = (
-    "This picture has too many pixels: the limit is 50 million, for JPEG 100 million. "
-    "Please shrink it first."
+    "This picture has too many pixels: the limit is 50 million, for JPEG 100 million, and 65,535 "
+    "in a row or column. Please shrink it first."
 )
 
 
@@ -428,6 +436,8 @@ BOMBS = [
     ("8000 x 8000", lambda: png_of_zeros(8_000, 8_000)),
     ("12000 x 12000", lambda: png_of_zeros(12_000, 12_000)),
     ("20000 x 20000", lambda: png_of_zeros(20_000, 20_000)),  # beyond Pillow's own limit too
+    ("1 x 50 million", lambda: png_of_zeros(1, 50_000_000)),
+    ("65536 x 1", lambda: png_of_zeros(65_536, 1)),
     ("2^31 x 2^31", lambda: png((2**31 - 1, 2**31 - 1), 8, 2, b"")),
     (
         "GIF canvas",
@@ -458,15 +468,14 @@ def test_the_limit_of_pixels_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "too many pixels" in message(encode(plain(size=(limit + 1, 1)), name))
 
 
-def test_the_limit_of_bytes_is_exact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_limit_of_bytes_is_exact(tmp_path: Path) -> None:
     data = encode(plain(), "PNG")
     path = tmp_path / "a.png"
     path.write_bytes(data)
-    monkeypatch.setattr(images, "MAX_BYTES", len(data))
-    assert_color(open_image(path), RED)
+    assert_color(open_image(path, len(data)), RED)
     path.write_bytes(data + b"\0")
     with pytest.raises(ValueError, match="larger than"):
-        open_image(path)
+        open_image(path, len(data))
 
 
 def test_a_file_without_end_is_read_up_to_the_limit() -> None:
@@ -508,6 +517,21 @@ def test_scans_do_not_hide_behind_a_marker_without_length(marker: bytes) -> None
     assert "damaged" in message(hidden(images.MAX_SCANS + 1))
 
 
+@pytest.mark.parametrize("segment", [b"\xff\xda\0\0", b"\xff\xfe\0\0"], ids=["scans", "comments"])
+def test_endless_segments_are_not_walked(segment: bytes) -> None:
+    """20 MB of them would hold up everybody's pictures for seconds."""
+    data, seen = encode(plain(), "JPEG"), []
+    data = data[:2] + segment * 1_000_000 + data[2:]
+
+    class Watched(bytes):
+        def __getitem__(self, key: Any) -> Any:
+            seen.append(key)
+            return super().__getitem__(key)
+
+    assert images._has_more_scans(Watched(data), images.MAX_SCANS)
+    assert len(seen) <= images.MAX_SEGMENTS
+
+
 def test_what_looks_like_scans_in_metadata_does_not_count() -> None:
     comment = (images.MAX_SCANS + 1) * b"\xff\xda"
     assert_color(decode_image(encode(plain(), "JPEG", comment=comment)), RED, LOSSY)
@@ -517,6 +541,9 @@ def test_a_data_url_is_a_picture() -> None:
     url = f"data:image/png;base64,{base64.b64encode(encode(plain(), 'GIF')).decode()}"
     assert_color(open_image(url), RED)
     assert_color(open_image(url.replace("image/png", "text/html")), RED)
+    lines = base64.encodebytes(encode(plain(size=(90, 90)), "PNG")).decode()  # as in a mail
+    assert lines.count("\n") > 1
+    assert_color(open_image(f"data:image/png;base64,{lines}"), RED)
 
 
 @pytest.mark.parametrize("url", ["data:", "data:,", "data:image/png;base64,", "data:;base64,AAAA"])
@@ -535,7 +562,7 @@ def test_a_damaged_data_url_is_not_told(url: str) -> None:
 def test_an_unreadable_path_is_not_told(path: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         open_image(f"{tmp_path}/{path}")
-    assert str(caught.value) == ("This file could not be read. Please upload the picture again.")
+    assert str(caught.value) == ("This file could not be read. Please choose it again.")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -15,6 +15,7 @@ import grounding.__main__ as command
 from grounding import export
 from grounding.__main__ import find_pictures, main, parse_args, read_manifest
 from grounding.core import Masks, Regions
+from grounding.images import MAX_BYTES
 from grounding.pipeline import Models
 from grounding.weights import BUNDLED, Source, Weights
 
@@ -302,18 +303,78 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path, fake: Fake) -> N
         "[]",  # JSON, but not ours
         '{"source": "my web page"}',  # another program's
         '{"source": {',  # cut off
+        '{"prompt": 1, "rows": [], "models": {}, "source": null}',
+        '{"prompt": 1, "rows": [], "models": {}, "source": {}}',
+        '{"prompt": 1, "rows": [], "models": {}, "source": {"path": 5}}',
+        '{"prompt": 1, "rows": [], "models": [3], "source": {"path": "a.png"}}',
+        '{"prompt": 1, "rows": [], "models": {"grounder": 3}, "source": {"path": "a.png"}}',
     ],
 )
-def test_folders_of_others_are_left_alone(
-    manifest: str | None, tmp_path: Path, fake: Fake, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folders_of_others_are_left_alone(manifest: str | None, tmp_path: Path, fake: Fake) -> None:
     _save(tmp_path / "in", "a.png")
     _save(tmp_path / "out/a", "mine.png")
     if manifest:
         (tmp_path / "out/a/manifest.json").write_text(manifest)
+    for _ in range(2):
+        assert _run(tmp_path) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "a-2"]
+    assert (tmp_path / "out/a/mine.png").exists() and read_manifest(tmp_path / "out/a-2")
+    assert fake.seen == [6]
+
+
+def test_a_folder_that_appears_meanwhile_is_left_alone(
+    tmp_path: Path, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save(tmp_path / "in", "a.png")
+    ground = fake.ground
+    fake.ground = lambda *asked: _save(tmp_path / "out/a", "mine.png") or ground(*asked)
     assert _run(tmp_path) == 1
     assert (tmp_path / "out/a/mine.png").exists()
     assert "holds no results; it is left alone" in capsys.readouterr().err
+
+
+def test_the_answers_of_pictures_that_have_moved_are_replaced(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png")
+    _run(tmp_path)
+    (tmp_path / "in").rename(tmp_path / "moved")
+    assert main([str(tmp_path / "moved"), "--out", str(tmp_path / "out"), *PROMPT, *DEMO]) == 0
+    assert _folders(tmp_path / "out") == ["a"]
+
+
+def test_where_nothing_can_be_written_no_model_is_loaded(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    _save(tmp_path / "in", "a.png")
+    monkeypatch.setattr(command, "TemporaryDirectory", refuse)
+    with pytest.raises(PermissionError):
+        _run(tmp_path)
+    assert not fake.seen
+
+
+def test_a_folder_that_cannot_be_entered_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may enter any, so the system's answer is made up."""
+    _save(tmp_path, "a.png", "closed/b.png")
+    stat = os.stat
+
+    def refuse(path: Any, **how: Any) -> os.stat_result:
+        if str(path).endswith("b.png"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert list(find_pictures([str(tmp_path)], tmp_path / "out")) == ["a"]
+
+
+def test_a_picture_of_ones_own_may_be_larger_than_a_visitors(tmp_path: Path, fake: Fake) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (3000, 2500)).save(tmp_path / "in/a.bmp")
+    assert (tmp_path / "in/a.bmp").stat().st_size > MAX_BYTES
+    assert _run(tmp_path) == 0
 
 
 def test_answers_beside_the_pictures_are_no_pictures(tmp_path: Path, fake: Fake) -> None:
@@ -404,8 +465,9 @@ def test_bad_pictures_are_listed_in_their_order(
 ) -> None:
     """The one that cannot be written comes before the one that cannot be opened."""
     _save(tmp_path / "in", "a.png", "b.png")
-    _save(tmp_path / "out/a", "mine.png")
     (tmp_path / "in/b.png").write_text("no picture")
+    ground = fake.ground
+    fake.ground = lambda *asked: _save(tmp_path / "out/a", "mine.png") or ground(*asked)
     assert _run(tmp_path) == 1
     first, second = capsys.readouterr().err.splitlines()[-2:]
     assert "holds no results" in first and "b.png: This file cannot be opened" in second

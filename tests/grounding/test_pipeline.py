@@ -150,7 +150,9 @@ def test_parts_of_a_map(squares: list[tuple[int, int, float]], scores: list[floa
         heat[0, y : y + 8, x : x + 8] = score
     box = np.zeros((1, 4), np.float32)
     regions = Regions(box, np.ones(1, np.float32), ("a dog",), heat, heat[0])
-    assert cut(regions, {"a dog": 0.4}).scores.tolist() == pytest.approx(scores)
+    parts, dropped = cut(regions, {"a dog": 0.4})
+    assert parts.scores.tolist() == pytest.approx(scores)
+    assert len(dropped) == max(0, len(squares) - MAX_SHOWN)
 
 
 def test_cutting_makes_pictures_only_of_the_parts_it_keeps() -> None:
@@ -162,7 +164,7 @@ def test_cutting_makes_pictures_only_of_the_parts_it_keeps() -> None:
     names = tuple("abcd")
     regions = Regions(np.zeros((4, 4), np.float32), np.ones(4, np.float32), names, heat, heat[0])
     tracemalloc.start()
-    parts = cut(regions, dict.fromkeys(names, 0.4))
+    parts, _ = cut(regions, dict.fromkeys(names, 0.4))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(parts) == MAX_SHOWN and peak < 1.5 * parts.masks.nbytes
@@ -185,13 +187,19 @@ def boxes_of(*found: tuple[str, float, int]) -> Regions:
         ((("dog", 0.6, 40), ("cat", 0.5, 40)), {}, {"dog": 15, "cat": 15}),  # two crowds
         ((("dog", 0.6, 40), ("cat", 0.5, 4)), {"dog": 0.7}, {"cat": 4}),  # never to be shown
         ((("dog", 0.6, 5), ("cat", 0.5, 5)), {"dog": 0.6}, {"dog": 5, "cat": 5}),  # few
+        ((("dog", 0.6, 25), ("cat", 0.1, 20)), {}, {"dog": 25, "cat": 5}),  # a crowd not shown yet
+        ((("dog", 0.6, 40), ("cat", 0.1, 20)), {}, {"dog": 30}),
+        ((("dog", 0.2, 40), ("cat", 0.1, 20)), {}, {"dog": 15, "cat": 15}),  # none is
     ],
 )
 def test_every_phrase_has_its_share_of_the_places(
     found: tuple[tuple[str, float, int], ...], own: dict[str, float], kept: dict[str, int]
 ) -> None:
-    regions = keep_best(boxes_of(*found), {}, own)
+    cuts = {label: own.get(label, 0.4) for label, *_ in found}
+    regions, dropped = keep_best(boxes_of(*found), cuts, own)
     assert Counter(regions.labels) == kept
+    enough = {label: count for label, score, count in found if score >= own.get(label, 0)}
+    assert Counter([*regions.labels, *(label for _, label in dropped)]) == enough
     assert (np.diff(regions.scores) <= 0).all(), "best first"
 
 
@@ -201,9 +209,10 @@ def test_parts_of_a_map_are_shared_out_as_well() -> None:
         heat[0, 12 * (i // 8) :, 12 * (i % 8) :][:8, :8] = 0.9
     heat[1, 40:60, 40:60] = 0.6
     regions = Regions(np.zeros((2, 4), np.float32), np.float32([0.9, 0.6]), ("dog", "cat"), heat)
-    parts = cut(regions, {"dog": 0.4, "cat": 0.4})
+    parts, dropped = cut(regions, {"dog": 0.4, "cat": 0.4})
     assert Counter(parts.labels) == {"dog": 29, "cat": 1}
     assert parts.boxes[-1].tolist() == [40, 40, 60, 60]
+    assert [label for _, label in dropped] == ["dog"] * (64 - 29)
 
 
 def test_a_speck_is_no_part_and_threshold_zero_leaves_zeros_out() -> None:
@@ -211,7 +220,7 @@ def test_a_speck_is_no_part_and_threshold_zero_leaves_zeros_out() -> None:
     heat[0, :2, :2], heat[0, 50:60, 50:60] = 0.9, 0.1
     box = np.zeros((1, 4), np.float32)
     regions = Regions(box, np.ones(1, np.float32), ("a dog",), heat, heat[0])
-    assert cut(regions, {"a dog": 0.0}).boxes.tolist() == [[50, 50, 60, 60]]
+    assert cut(regions, {"a dog": 0.0})[0].boxes.tolist() == [[50, 50, 60, 60]]
 
 
 def test_unknown_model_names_the_menu() -> None:

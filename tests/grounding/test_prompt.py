@@ -20,6 +20,10 @@ from grounding.prompt import MAX_PHRASES, parse_prompt
         ("a t-shirt, a dog - cat", ["a t-shirt", "a dog - cat"]),  # a hyphen, a dash
         ("a clock at 10:30, a 16:9 screen", ["a clock at 10:30", "a 16:9 screen"]),  # time, ratio
         ("boeing 747:8, a dog: 3 puppies", ["boeing 747:8", "a dog: 3 puppies"]),  # names
+        ("a dog，a cat、a cow；a pig。a hen", ["a dog", "a cat", "a cow", "a pig", "a hen"]),  # CJK
+        ("1. a dog\n2) a cat\n- a cow\n • a pig", ["a dog", "a cat", "a cow", "a pig"]),  # a list
+        ("a dog... a cat…", ["a dog", "a cat…"]),  # dots
+        ("!!: 0.4, : 0.4, a cat", ["a cat"]),  # a threshold of nothing
     ],
 )
 def test_phrases(prompt: str, phrases: list[str]) -> None:
@@ -47,6 +51,14 @@ def test_phrases(prompt: str, phrases: list[str]) -> None:
         ("a dog: 0,4 cats", ["a dog", "4 cats"], [], {"a dog": 0.0}),  # a comma, after all
         ("boeing 747: 0.3", ["boeing 747"], [], {"boeing 747": 0.3}),  # after a digit
         ("a cup (red): 0.4", ["a cup (red)"], [], {"a cup (red)": 0.4}),  # after a bracket
+        (
+            "कुत्ता:0.4, a dog：0.3",
+            ["कुत्ता", "a dog"],
+            [],
+            {"कुत्ता": 0.4, "a dog": 0.3},
+        ),  # a vowel sign
+        ("dog −collar –tag", ["dog"], ["collar", "tag"], {}),  # a minus sign, an en dash
+        ('dog -"red collar"', ["dog"], ['"red collar"'], {}),  # in quotes
     ],
 )
 def test_negatives_and_thresholds(
@@ -71,6 +83,7 @@ def test_negatives_and_thresholds(
         (",".join(map(str, range(MAX_PHRASES + 1))), "has 21 phrases"),  # one too many
         ("a \ud83d dog", "a broken character"),  # half an emoji
         ("a dog, 🐱", "“🐱” is a picture; say in words what to look for"),
+        ("a dog, 🐱: 0.4", "“🐱” is a picture"),
         ("a dog: 4", "The threshold of “a dog” is 4"),  # above
         ("a dog: -0.5", "The threshold of “a dog” is -0.5"),  # below
     ],

@@ -148,7 +148,7 @@ def test_a_choice_keeps_to_what_was_asked(
 def test_parts_of_a_map_lie_in_their_boxes(maps: np.ndarray, threshold: float) -> None:
     labels = tuple(map(str, range(len(maps))))
     coarse = Regions(np.zeros((len(maps), 4), np.float32), maps.max((1, 2)), labels, maps)
-    parts = cut(coarse, dict.fromkeys(labels, threshold))
+    parts, _ = cut(coarse, dict.fromkeys(labels, threshold))
     assert (np.diff(parts.scores) <= 0).all(), "best first"
     for i in range(len(parts)):
         x1, y1, x2, y2 = parts.boxes[i].astype(int)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,30 @@ def test_a_threshold_of_its_own_is_said() -> None:
 )
 def test_hint_for_other_languages(labels: tuple[str, ...], prompt: str, hint: bool) -> None:
     assert ("English words best" in _text(labels, prompt)) == hint
+
+
+def test_a_phrase_without_a_box_is_said_once() -> None:
+    text = _text((), "a dog: 0")
+    assert "no part of the picture scores 0.00 or more" in text
+    assert "left out" not in text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "dropped", "words"),
+    [
+        ("a", (), None),
+        ("a", ((0.5, "a"), (0.3, "a"), (0.29, "a")), "of 32."),  # as the page's threshold says
+        ("a: 0.4", ((0.5, "a"), (0.3, "a")), "of 31."),  # a threshold of its own
+        ("a", ((0.1, "a"),), None),
+    ],
+)
+def test_what_had_no_place(
+    prompt: str, dropped: tuple[tuple[float, str], ...], words: str | None
+) -> None:
+    proposals = replace(_proposals(("a",), prompt, 0.0, 0.05), dropped=dropped)
+    text = describe(proposals, select(proposals, Choice(0.3)), _models(demo=False), 0.3)
+    assert ("Only the 30 best regions are kept" in text) == bool(words)
+    assert (words or "") in text
 
 
 def test_other_limits_are_said() -> None:

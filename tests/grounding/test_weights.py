@@ -88,13 +88,21 @@ def test_weights_folder_that_is_none(tmp_path: Path) -> None:
         Weights("auto", folder=tmp_path / "missing")
 
 
-def test_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("File I/O error: No space left on device (os error 28)"),  # of hf_xet
+    ],
+)
+def test_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """That the disk is full is not the hub's fault, and the page must say so."""
 
     def fill_up(*_: Any, **options: Any) -> str:
         if options.get("local_files_only"):
             raise LocalEntryNotFoundError("not there")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fill_up)
     with pytest.raises(ValueError, match=f"no room on the disk for the weights of {REPO}"):

@@ -113,6 +113,15 @@ def test_rows_of_another_recipe_are_refused(
         ablate(STUDIES, replace(CONFIG, **config), SIZES | sizes, tiny_set, tmp_path, CPU)
 
 
+def test_an_impossible_variant_shows_before_the_first_run(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str]
+) -> None:
+    studies = {"patch size": ({"patch_size": 4}, {"patch_size": 3})}
+    with pytest.raises(ValueError, match="patch_size 3 does not divide image_size 8"):
+        ablate(studies, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    assert not trained
+
+
 def test_one_process_is_needed(
     tmp_path: Path, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,20 @@ def test_a_map_of_another_grid_is_stretched(side: int) -> None:
     assert hint(wanted(hint, features)[:, :1].expand(-1, 16, -1), features) < 1e-4
 
 
+def test_a_finer_map_is_averaged() -> None:
+    features = random_maps(5, 8)
+    hint = Hint(features, embed_dim=16)
+    coarse = features.unflatten(2, (2, 4)).unflatten(4, (2, 4)).mean((3, 5))
+    assert hint(wanted(hint, coarse), features) < 1e-4
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_features_that_are_all_alike_give_numbers(count: int) -> None:
+    """As of a single picture, or of a teacher that knows nothing."""
+    features = torch.ones(count, 5, 1, 1)
+    assert Hint(features, 16)(torch.randn(count, 16, 16), features).isfinite()
+
+
 def test_every_channel_counts_as_much_and_a_dead_one_no_more() -> None:
     features = random_maps(4, 4)
     patches = wanted(Hint(features, 16), features)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -77,18 +78,19 @@ def test_build_model_config() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hint", "teacher", "gives"),
+    ("fields", "message"),
     [
-        (3.0, "convnet:net.safetensors", True),
-        (0.0, "convnet:net.safetensors", False),
-        (3.0, "net.safetensors", False),  # has no maps
-        (3.0, "", False),
+        ({"hint": -1.0, "teacher": "convnet:a"}, "hint is -1.0; it must be at least 0"),
+        ({"hint": 3.0}, "hint is 3.0 and teacher ''; only one that begins with 'convnet:'"),
+        ({"hint": 3.0, "teacher": "a"}, "teacher 'a'; only one that begins with 'convnet:' gives"),
+        (
+            {"hint": 3.0, "teacher": "convnet:a", "patch_dropout": 0.5},
+            "patch_dropout is 0.5, and hint 3.0 needs all patches",
+        ),
+        ({"seed": -1}, "seed is -1; it must be at least 0 and below 2147483648"),
+        ({"seed": 2**31}, "seed is 2147483648; it must be"),
     ],
 )
-def test_who_gives_hints(hint: float, teacher: str, gives: bool) -> None:
-    assert TrainConfig(hint=hint, teacher=teacher).gives_hints == gives
-    if gives:
-        with pytest.raises(ValueError, match=r"patch_dropout is 0\.5, and hint 3\.0 needs all"):
-            TrainConfig(hint=hint, teacher=teacher, patch_dropout=0.5)
-    else:
-        TrainConfig(hint=hint, teacher=teacher, patch_dropout=0.5)
+def test_what_does_not_go_together(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TrainConfig(**fields)

@@ -120,5 +120,25 @@ def test_the_patches_of_a_student_come_near_to_the_maps(make: Make) -> None:
 
 
 def test_without_a_hint_in_the_recipe_there_is_none(make: Make) -> None:
-    teach = lambda images: Answer(torch.zeros(len(images), 3))  # noqa: E731
-    assert make(dataclasses.replace(MUON, hint=1.0, teacher="a"), teach).objective.hints is None
+    assert make(MUON, lambda images: Answer(torch.zeros(len(images), 3))).objective.hints is None
+
+
+def test_features_are_measured_on_pictures_of_all_classes(
+    make: Make, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Archives have one class after the other. A part is as large as a batch, for the memory."""
+    asked = []
+
+    def teach(images: Tensor) -> Answer:
+        asked.append(images)
+        maps = F.avg_pool2d(images.float(), 2)
+        return Answer(torch.zeros(len(images), 3), (maps, maps))
+
+    order = tiny_set.train.labels.argsort()
+    tiny_set.train.images[:] = tiny_set.train.images[order]
+    tiny_set.train.labels[:] = tiny_set.train.labels[order]
+    monkeypatch.setattr(update, "KNOWN", 9)
+    make(dataclasses.replace(MUON, hint=1.0, teacher="convnet:net"), teach)
+    assert [len(images) for images in asked] == [4, 4, 1]
+    brightest = torch.cat(asked).float().mean((2, 3)).argmax(1)  # of the colours, so the class
+    assert set(brightest.tolist()) == {0, 1, 2}

@@ -90,9 +90,19 @@ def _load_nothing(*_args: Any, **_kwargs: Any) -> None:
 def read_converted(path: Path) -> dict[str, Tensor]:
     """Return the weights of a released checkpoint from its safetensors copy, made if need be.
 
+    Where no copy can be written, they come from the checkpoint each time, which takes longer.
+
     Raises:
-        ValueError: If the checkpoint is damaged or there is no room for the copy.
+        ValueError: If the checkpoint is damaged.
     """
+    try:
+        return _read_copy(path)
+    except (OSError, SafetensorError) as error:
+        print(f"No copy of {path} could be written, so that loading stays slow: {error}")
+        return read_released(path)
+
+
+def _read_copy(path: Path) -> dict[str, Tensor]:
     copy = converted_path(path)
     if copy.exists():
         try:
@@ -100,17 +110,12 @@ def read_converted(path: Path) -> dict[str, Tensor]:
         except SafetensorError:
             copy.unlink()  # damaged on the disk: made anew
     partial = copy.with_suffix(".partial")
-    weights = {name: tensor.contiguous() for name, tensor in read_released(path).items()}
     try:
+        weights = {name: tensor.contiguous() for name, tensor in read_released(path).items()}
         save_file(weights, partial)
         partial.replace(copy)
-    except (OSError, SafetensorError) as error:
+    finally:
         partial.unlink(missing_ok=True)
-        need = sum(tensor.nbytes for tensor in weights.values()) / 1e9
-        raise ValueError(
-            f"Cannot write {copy} ({error}). It needs {need:.1f} GB: make room there, or set the "
-            "environment variable HF_HOME to a folder on a larger disk."
-        ) from error
     return load_file(copy)
 
 

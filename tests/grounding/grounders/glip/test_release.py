@@ -138,8 +138,13 @@ def test_a_damaged_copy_is_made_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("full")])
 def test_no_room(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
 ) -> None:
+    """Then the weights come from the checkpoint itself."""
     path = saved(tmp_path / "x.pth", {"model": WEIGHTS})
 
     def fail(_tensors: object, target: Path) -> None:
@@ -147,11 +152,24 @@ def test_no_room(
         raise error
 
     monkeypatch.setattr(release, "save_file", fail)
-    with pytest.raises(ValueError, match=r"Cannot write .*x-.*HF_HOME"):
-        read_converted(path)
+    assert torch.equal(read_converted(path)["a.weight"], WEIGHTS["module.a.weight"])
+    assert f"No copy of {path} could be written" in capsys.readouterr().out
     assert not [file for file in cache.rglob("*") if file.is_file()]
     monkeypatch.setattr(release, "save_file", safetensors.torch.save_file)
     assert sorted(read_converted(path)) == ["a.weight", "b"]  # once there is room again
+    assert converted_path(path).exists()
+
+
+def test_a_cache_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("huggingface_hub.cached_assets_path", refuse)
+    path = saved(tmp_path / "x.pth", {"model": WEIGHTS})
+    assert sorted(read_converted(path)) == ["a.weight", "b"]
+    damaged = saved(tmp_path / "y.pth", [1, 2])
+    with pytest.raises(ValueError, match=r"y\.pth is damaged"):
+        read_converted(damaged)
 
 
 def test_killed_while_converting(tmp_path: Path) -> None:
