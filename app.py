@@ -34,7 +34,7 @@ from grounding.images import MAX_BYTES, fetch_image, open_image
 from grounding.pipeline import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
-from page import page_errors
+from page import hand_over_numbers, page_errors
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 
@@ -183,6 +183,7 @@ def build_page(
             return follow_link(request)
 
         page.load(welcome, None, [tabs, *linked], api_visibility="private")
+    hand_over_numbers(page)
     return page
 
 

@@ -1,7 +1,9 @@
 """What both tabs share: the picture input, and how an error reaches the person at the page."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from html import escape, unescape
 
 import gradio as gr
@@ -38,6 +40,20 @@ def hand_over_file(component: gr.Image) -> None:
         return payload.path
 
     component.preprocess = path
+
+
+def hand_over_numbers(page: gr.Blocks) -> None:
+    """Make all sliders of a page say what they need, where Gradio fails on an empty field."""
+    for slider in page.blocks.values():
+        if isinstance(slider, gr.Slider):
+            slider.preprocess = partial(_number, slider.preprocess, slider.label)
+
+
+def _number(take: Callable[[float], float], label: str, payload: object) -> float:
+    if isinstance(payload, int | float) and math.isfinite(payload):
+        return take(payload)
+    text = f"“{label}” is {payload}; it must be a number."
+    raise gr.Error(escape(text), title=CHECK, print_exception=False)
 
 
 def hand_over_download(packed: Dependency, file: gr.DownloadButton) -> None:

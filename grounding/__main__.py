@@ -48,8 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="Find what a prompt names in many pictures; write masks, COCO and YOLO files.",
     )
     add = parser.add_argument
-    add("pictures", nargs="+", help="files, folders (with all below them, but what is "
-        "linked) or patterns like *.jpg")  # fmt: skip
+    add("pictures", nargs="+", help="files, folders (with all below them, but not through "
+        "links) or patterns like *.jpg")  # fmt: skip
     add("--prompt", required=True, help='phrases separated by commas: "a dog, the blue car"')
     add("--out", required=True, type=Path, metavar="DIR", help="a folder per picture is made here")
     add("--grounder", type=_named(GROUNDERS), default=next(iter(GROUNDERS)), metavar="NAME")

@@ -1,12 +1,13 @@
 import errno
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 from gradio.data_classes import ImageData
 
-from page import NO_MEMORY, NO_ROOM, explain, hand_over_file, page_errors
+from page import NO_MEMORY, NO_ROOM, explain, hand_over_file, hand_over_numbers, page_errors
 
 
 class OutOfMemoryError(RuntimeError):
@@ -72,3 +73,14 @@ def test_a_message_that_was_made_already_stays_as_it_is() -> None:
     with pytest.raises(gr.Error) as again, page_errors():
         raise made.value
     assert again.value is made.value
+
+
+def test_sliders_say_that_they_need_a_number() -> None:
+    slider = gr.Slider(0, 1, label="Lowest <score>")
+    hand_over_numbers(SimpleNamespace(blocks={1: slider, 2: gr.Textbox()}))
+    assert slider.preprocess(0.25) == 0.25
+    for payload in (None, "much", float("nan"), [0.5]):
+        with pytest.raises(gr.Error, match=r"“Lowest &lt;score&gt;” is .*; it must be a number"):
+            slider.preprocess(payload)
+    with pytest.raises(gr.Error, match="greater than maximum"):  # Gradio's own words
+        slider.preprocess(2)

@@ -78,7 +78,7 @@ def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 def _walk(root: Path) -> Iterator[Path]:
     """Yield all files below a folder, also behind links to other folders, each folder once."""
-    seen: set[str] = set()
+    seen = {os.path.realpath(root)}
     for folder, below, files in os.walk(root, followlinks=True):
         below[:] = [name for name in sorted(below) if not _known(Path(folder, name), seen)]
         yield from (Path(folder, name) for name in files)

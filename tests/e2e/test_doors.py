@@ -73,6 +73,12 @@ def test_an_address_inside_the_servers_network(app: Any) -> None:
     assert "event: error" in answer and "that is not allowed" in answer
 
 
+@pytest.mark.parametrize("threshold", [None, "much"])
+def test_a_threshold_that_is_no_number(app: Any, threshold: str | None) -> None:
+    answer = call(app, "segment", image=None, prompt="a dog", threshold=threshold)
+    assert "event: error" in answer and "must be a number" in answer
+
+
 def test_markup_is_text(app: Any, page: Page) -> None:
     """In a message about a prompt, and in all that a run shows."""
     page.get_by_role("tab", name="Segmentation").click()
