@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit import rollout, tab, view
+from vit import layout, rollout, tab, view
 from vit.events import ALL, KEPT, Events, aim
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
@@ -56,7 +56,7 @@ def classify(page: gr.Blocks) -> Handler:
 
 
 def test_fusions_are_those_of_rollout() -> None:
-    assert tuple(rollout.HEAD_FUSIONS) == tab.HEAD_FUSIONS
+    assert tuple(rollout.HEAD_FUSIONS) == layout.HEAD_FUSIONS
 
 
 def test_classify_is_the_only_public_event(page: gr.Blocks) -> None:
