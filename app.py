@@ -34,7 +34,7 @@ from grounding.images import MAX_BYTES, fetch_image, open_image
 from grounding.pipeline import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
-from page import hand_over_numbers, page_errors
+from page import forgive_sliders, page_errors
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 
@@ -57,9 +57,11 @@ CSS = """
     --body-text-color-subdued: var(--neutral-600); --input-placeholder-color: var(--neutral-500);
     --block-title-text-color: var(--primary-700); --block-label-text-color: var(--primary-700);
     --checkbox-label-background-fill-selected: var(--primary-600);
+    --checkbox-border-color: var(--neutral-500);
     --button-primary-background-fill: var(--primary-600);
     --button-primary-background-fill-hover: var(--primary-700); }
 .dark .gradio-container { --block-info-text-color: var(--neutral-300);
+    --checkbox-border-color: var(--neutral-400);
     --body-text-color-subdued: var(--neutral-300); --input-placeholder-color: var(--neutral-400);
     --block-title-text-color: white; --block-label-text-color: white;
     --link-text-color: var(--primary-300); --link-text-color-hover: var(--primary-200);
@@ -83,8 +85,9 @@ CSS = """
 #seg-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
     border-radius: 0; text-align: center; white-space: normal; font-size: 12px; }
 #seg-gallery .thumbnail-item { padding-bottom: 24px; }
-/* On a phone the answer comes before the samples. */
+/* On a phone the answer comes before the samples; of its foot Gradio leaves a lone dot. */
 @media (max-width: 700px) {
+    footer { display: none !important; }
     #seg-row { flex-direction: column; flex-wrap: nowrap; }
     #seg-left { display: contents; }
     #seg-right { order: 1; }
@@ -169,6 +172,7 @@ def build_page(
     `checkpoints` is a folder of ViT checkpoints to choose from besides those in `assets`; `memory`
     is how many GB the segmentation models may take.
     """
+    forgive_sliders()
     with gr.Blocks(title="ViT & segmentation", delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRO)
         with gr.Tabs() as tabs:
@@ -183,7 +187,6 @@ def build_page(
             return follow_link(request)
 
         page.load(welcome, None, [tabs, *linked], api_visibility="private")
-    hand_over_numbers(page)
     return page
 
 

@@ -1,9 +1,8 @@
 """What both tabs share: the picture input, and how an error reaches the person at the page."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from html import escape, unescape
 
 import gradio as gr
@@ -42,18 +41,24 @@ def hand_over_file(component: gr.Image) -> None:
     component.preprocess = path
 
 
-def hand_over_numbers(page: gr.Blocks) -> None:
-    """Make all sliders of a page say what they need, where Gradio fails on an empty field."""
-    for slider in page.blocks.values():
-        if isinstance(slider, gr.Slider):
-            slider.preprocess = partial(_number, slider.preprocess, slider.label)
+def forgive_sliders() -> None:
+    """Make sliders take for a number what their field becomes when it is left.
+
+    By itself Gradio raises an error for each key of a number that is typed, as for 0 and 0. on the
+    way to 0.45, and fails where the field is empty. (A slider whose ends an event moves is another
+    object from then on, so what changes is the class.)
+    """
+    gr.Slider.preprocess = _within
 
 
-def _number(take: Callable[[float], float], label: str, payload: object) -> float:
-    if isinstance(payload, int | float) and math.isfinite(payload):
-        return take(payload)
-    text = f"“{label}” is {payload}; it must be a number."
-    raise gr.Error(escape(text), title=CHECK, print_exception=False)
+def _within(slider: gr.Slider, payload: object) -> float:
+    if payload is None:
+        payload = slider.minimum
+    if not isinstance(payload, int | float) or math.isnan(payload):
+        text = f"“{slider.label}” is {payload}; it must be a number."
+        raise gr.Error(escape(text, quote=False), title=CHECK, print_exception=False)
+    number = min(max(payload, slider.minimum), slider.maximum)
+    return gr.Number.round_to_precision(number, slider.precision)
 
 
 def hand_over_download(packed: Dependency, file: gr.DownloadButton) -> None:
@@ -88,4 +93,6 @@ def page_errors() -> Iterator[None]:
         raise
     except Exception as error:
         title, text = explain(error)
-        raise gr.Error(escape(text), title=title, print_exception=title != CHECK) from error
+        raise gr.Error(
+            escape(text, quote=False), title=title, print_exception=title != CHECK
+        ) from error

@@ -1,7 +1,7 @@
 """Several pictures from the page at once: all their files, one picture after another."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -63,7 +63,7 @@ def segment_files(
     taken: set[str] = set()
     for i, path in enumerate(map(Path, paths)):
         try:
-            session = answer(open_image(path), i / len(paths))
+            session = replace(answer(open_image(path), i / len(paths)), file=path.name)
         except Exception as error:
             _, report.failures[path.name] = explain(error)
             continue

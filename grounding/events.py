@@ -96,7 +96,7 @@ class Events:
                 area away.
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
-            threshold: Lowest score of a region, from 0.05 to 0.95.
+            threshold: Lowest score of a region, from 0.05 to 0.95; what is beyond counts as that.
             progress: Shows on the page how far a download is.
 
         Returns:
@@ -132,7 +132,7 @@ class Events:
         segmenter: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
-        """Run every grounder on the same picture and prompt, each at its own threshold.
+        """Run GroundingDINO tiny, CLIPSeg and GLIP-T on a picture, each at its own threshold.
 
         Args:
             image: The picture, for MCP as a data: URL; not needed when url is given.
@@ -201,10 +201,10 @@ class Events:
         threshold: float,
         tool: str,
         phrase: str,
-        x: float | None,
-        y: float | None,
+        x: str | float,
+        y: str | float,
     ) -> tuple[Any, ...]:
-        """Correct the answer at a point of the picture, x and y in pixels."""
+        """Correct the answer at a point of the picture, x and y in pixels, maybe as typed."""
 
         def outline(asked: Session, what: Regions | tuple[np.ndarray, Clicks]) -> Masks:
             return self.draw(asked.asked["grounder"], asked.asked["segmenter"], asked.image, what)
@@ -212,9 +212,8 @@ class Events:
         with page_errors():
             if session is None:
                 raise ValueError("Press Run first, then say where the picture is to be corrected.")
-            if x is None or y is None:
-                raise ValueError("Say where: x and y in pixels of the picture.")
-            session = click(session, settings, threshold, tool, phrase, (x, y), outline)
+            place = _pixels(x), _pixels(y)
+            session = click(session, settings, threshold, tool, phrase, place, outline)
         return session, *show(session, settings, threshold)
 
     def undo(
@@ -354,3 +353,10 @@ def follow_link(request: gr.Request) -> list[Any]:
     names = ("prompt", "url", "grounder", "segmenter", "threshold", *RANGES)
     tab = gr.Tabs(selected="segmentation") if said else gr.skip()
     return [tab, read_settings(*more), *(said.get(name, gr.skip()) for name in names)]
+
+
+def _pixels(typed: str | float) -> float:
+    try:
+        return float(typed)
+    except ValueError:
+        raise ValueError("Say where: x and y in pixels of the picture, as numbers.") from None

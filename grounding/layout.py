@@ -66,8 +66,8 @@ class Correction:
     tool: gr.Radio
     phrase: gr.Dropdown
     canvas: gr.Image
-    x: gr.Number
-    y: gr.Number
+    x: gr.Textbox
+    y: gr.Textbox
     apply: gr.Button
     undo: gr.Button
 
@@ -261,7 +261,13 @@ def _build_correction() -> Correction:
         with gr.Row(elem_id="seg-point"):
             # For those who cannot use a mouse.
             x, y = (
-                gr.Number(label=f"{name}, pixels", min_width=90, elem_id=f"seg-{name}")
+                # No gr.Number, which shows 0 where it is empty.
+                gr.Textbox(
+                    label=f"{name}, pixels",
+                    max_lines=1,
+                    min_width=90,
+                    elem_id=f"seg-{name}",
+                )
                 for name in "xy"
             )
             apply = gr.Button("Apply there", min_width=110, elem_id="seg-apply")
@@ -293,7 +299,7 @@ def build_outputs(weights: str) -> Outputs:
     """Build the right column; `weights` says which are going to be used."""
     comparison, gallery, numbers = _build_comparison()
     result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
-    status = gr.Markdown(f"Weights: {weights}", elem_id="seg-status")
+    status = gr.Markdown(f"Weights: {weights}", label="Status", elem_id="seg-status")
     with gr.Column(visible=False, elem_id="seg-details") as details:
         table = _build_table()
         part, pack = _build_download()

@@ -65,6 +65,7 @@ class Session:
         off: Numbers of the regions that have been switched off.
         edits: Corrections by hand, the latest last.
         corner: First corner of a box that is being drawn, x and y in pixels, or None.
+        file: Name of the picture's file, where it is one of several.
     """
 
     image: Image.Image
@@ -74,6 +75,7 @@ class Session:
     off: frozenset[int] = frozenset()
     edits: tuple[Edit, ...] = ()
     corner: tuple[float, float] | None = None
+    file: str = ""
 
     @property
     def current(self) -> Proposals:
@@ -144,7 +146,7 @@ def pack(
         "prompt": session.asked["prompt"],
         "settings": session.asked | more,
         "corrections": len(session.edits),
-    }
+    } | ({"file": session.file} if session.file else {})
     used = {
         "grounder": (session.asked["grounder"], models.grounder_source),
         "segmenter": (session.asked["segmenter"], models.segmenter_source),

@@ -41,9 +41,10 @@ def _found(selection: Selection) -> str:
 
 def _missing(proposals: Proposals, selection: Selection, threshold: float) -> list[str]:
     """Say of each phrase without a detection how far it was from one."""
-    query, best = proposals.query, proposals.best
+    query, best, labels = proposals.query, proposals.best, proposals.regions.labels
     asked = [*query.phrases, *query.negatives]
     missing = [phrase for phrase in asked if phrase not in selection.regions.labels]
+    gone = {labels[i] for i in proposals.by_hand if not proposals.bits[i].any()}
     lines = []
     if absent := [phrase for phrase in missing if not best.get(phrase)]:
         # A box has the phrase that fits it best; the others' scores there are not known.
@@ -56,7 +57,8 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
         if phrase in absent:
             continue
         if best[phrase] >= limit:
-            lines.append(f"{_listed([phrase])} was found but left out.")
+            how = "dropped by hand" if phrase in gone else "found but left out"
+            lines.append(f"{_listed([phrase])} was {how}.")
         else:
             shows = math.floor(100 * best[phrase]) / 100
             lines.append(

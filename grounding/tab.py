@@ -46,6 +46,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [outputs.session, outputs.correction.phrase],
         api_visibility="private",
         show_progress_on=[outputs.result],
+        trigger_mode="always_last",  # another prompt while the models are at work comes after it
         **models,
     )
     # A step of its own: the threshold and the settings may have been moved meanwhile.
@@ -62,8 +63,9 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     )
 
 
-def _hide() -> dict[str, Any]:
-    return gr.Column(visible=False)
+def _hide_unless(before: object) -> dict[str, Any]:
+    """Hide the place of an answer that was refused, unless there is an earlier one."""
+    return gr.skip() if before else gr.Column(visible=False)
 
 
 def _state(inputs: Inputs, outputs: Outputs) -> list[gr.components.Component]:
@@ -122,7 +124,7 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         concurrency_id="models",
         concurrency_limit=SLOTS,
         show_progress_on=[several.text],
-    ).failure(_hide, None, several.results, **QUIET)
+    ).failure(_hide_unless, several.file, several.results, **QUIET)
 
 
 def _wire_look(inputs: Inputs, outputs: Outputs, events: Events) -> None:
@@ -160,7 +162,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         concurrency_id="models",
         concurrency_limit=SLOTS,
         show_progress_on=[outputs.gallery],
-    ).failure(_hide, None, outputs.comparison, **QUIET)
+    ).failure(_hide_unless, outputs.data, outputs.comparison, **QUIET)
 
 
 def build_tab(

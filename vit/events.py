@@ -250,7 +250,7 @@ def aim(
     scale = max(look.picture.size) / WHOLE
     x, y = (place * scale for place in event.index)
     crop = crop_around((x, y), Crop(across, down, size), look.picture.size)
-    return crop.across, crop.down
+    return round(crop.across, 4), round(crop.down, 4)
 
 
 def shown(

@@ -125,9 +125,9 @@ def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[fl
             raise ValueError("Choose a picture first: there are no patches yet.")
         grid = look.prediction.config.grid_size
         if not (column and row and 1 <= column <= grid and 1 <= row <= grid):
+            given = ["empty" if number is None else number for number in (column, row)]
             raise ValueError(
-                f"Column and row are {column or 'empty'} and {row or 'empty'}; both must be "
-                f"from 1 to {grid}."
+                f"Column and row are {given[0]} and {given[1]}; both must be from 1 to {grid}."
             )
     return (column - 0.5) / grid, (row - 0.5) / grid
 
@@ -237,7 +237,13 @@ def build_patch(
         with gr.Row(equal_height=True, elem_id="vit-patch-at"):
             # For those who cannot use a mouse.
             column, row = (
-                gr.Number(label=f"{name}, from 1", precision=0, min_width=90, elem_id=f"vit-{name}")
+                gr.Number(
+                    1,
+                    label=f"{name}, from 1",
+                    precision=0,
+                    min_width=90,
+                    elem_id=f"vit-{name}",
+                )
                 for name in ("Column", "Row")
             )
             show = gr.Button("Show that patch", min_width=130, elem_id="vit-patch-show")

@@ -265,6 +265,48 @@ def test_what_is_shown_is_what_is_taken_home(page: Page) -> None:
     wait_for_layers(page, len(masks))
 
 
+def test_a_number_can_be_typed_key_by_key(page: Page) -> None:
+    """On the way to 0.45 are 0 and 0., which are below the slider; and a field may be empty."""
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    page.locator("#seg-result img.mask").first.wait_for()
+    threshold, link = (
+        page.locator("#seg-threshold input[type=number]"),
+        page.locator("#seg-status a"),
+    )
+    for typed, becomes in (("0.45", "0.45"), ("5", "0.95"), ("", "0.05")):
+        threshold.click()
+        threshold.press("Control+a")
+        threshold.press("Delete")
+        threshold.press_sequentially(typed, delay=250)
+        threshold.press("Tab")
+        expect(threshold).to_have_value(becomes)
+        expect(link).to_have_attribute("href", re.compile(rf"threshold={re.escape(becomes)}\b"))
+    expect(page.get_by_test_id("toast-body")).to_have_count(0)
+
+
+def test_run_pressed_during_a_run_comes_after_it(page: Page) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    page.route("**/queue/data*", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+    press_run(page)
+    page.locator("#seg-prompt").get_by_role("textbox").fill("a piano")
+    press_run(page)
+    expect(page.locator("#seg-status")).to_contain_text("Nothing found for “a piano”")
+
+
+def test_a_place_that_is_not_given_is_no_place(page: Page) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    page.locator("#seg-result img.mask").first.wait_for()
+    open_accordion(page, "Correct by hand")
+    page.locator("#seg-apply").click()
+    expect(page.get_by_test_id("toast-body").first).to_contain_text("Say where")
+    expect(page.locator("#seg-status")).not_to_contain_text("Corrections")
+
+
 def test_the_threshold_moved_during_a_run_counts(page: Page, expected: Result) -> None:
     open_tab(page, "segment")
     pick_segmentation_sample(page)
@@ -420,7 +462,7 @@ def test_a_correction_needs_no_mouse(page: Page, expected: Result) -> None:
     settle(page)
     page.get_by_label("Drop a detection").press("Space")
     for name, value in zip(("#seg-x", "#seg-y"), inside(expected.masks.masks[0]), strict=True):
-        page.locator(f"{name} input").fill(str(value))
+        page.locator(name).get_by_role("textbox").fill(str(value))
     page.locator("#seg-apply").press("Enter")
     wait_for_layers(page, len(expected.masks) - 1)
 

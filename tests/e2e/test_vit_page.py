@@ -80,6 +80,8 @@ def test_a_click_shows_the_patch(page: Page) -> None:
 def test_a_patch_is_named_without_a_mouse(page: Page) -> None:
     page.locator("#vit-seen img").first.wait_for()
     open_accordion(page, "One patch")
+    page.locator("#vit-patch-show").click()  # the first one, as the fields say
+    wait_until(page, lambda: framed(picture(page, "#vit-patch-looks")) == [0, 0, 55, 55])
     page.locator("#vit-Column input").fill("3")
     row = page.locator("#vit-Row input")
     row.fill("9")

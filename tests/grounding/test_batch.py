@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ def test_every_picture_has_its_folder_and_a_bad_one_stops_nothing(tmp_path: Path
     report = Report()
     files = dict(segment_files(paths, _answer, Settings(), 0.3, report))
     assert {name.split("/")[0] for name in files} == {"same-name", "same-name-2"}
+    assert json.loads(files["same-name-2/manifest.json"])["file"] == "same name.png"
     assert "same-name/masks/01-a-dog.png" in files and "same-name-2/coco.json" in files
     assert not any(name.startswith("same-name-2/masks") for name in files), "nothing found there"
     assert [caption for _, caption in report.painted] == [

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from grounding.core import Regions
+from grounding.edits import apply_edits, drop
 from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks, select
@@ -113,6 +114,13 @@ def test_what_had_no_place(
     text = describe(proposals, select(proposals, Choice(0.3)), _models(demo=False), 0.3)
     assert ("Only the 30 best regions are kept" in text) == bool(words)
     assert (words or "") in text
+
+
+def test_what_was_dropped_by_hand_is_said_to_be_so() -> None:
+    proposals = _proposals(("a dog", "a cat"), "a dog, a cat", 0.0, 0.05)
+    proposals = apply_edits(proposals, [drop(proposals, 1)])
+    text = describe(proposals, select(proposals, Choice(0.3)), _models(demo=False), 0.3)
+    assert "Found 1 region" in text and "“a cat” was dropped by hand." in text
 
 
 def test_other_limits_are_said() -> None:
