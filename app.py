@@ -71,6 +71,8 @@ CSS = """
 .dark .gradio-container button[role="tab"].selected { color: var(--primary-300); }
 /* The message says what is wrong; what was shown before it stays in sight. */
 [data-testid="status-tracker"]:has(> .error) { display: none; }
+/* The dot behind the last link, which on a phone is alone. */
+.gradio-container footer .divider { display: none !important; }
 .label-wrap { text-align: left; }
 #seg-result img.mask:not(.inactive) { opacity: 1; }
 #seg-table, #seg-numbers, #seg-samples, #seg-photos { max-width: calc(100vw - 32px);
@@ -85,9 +87,8 @@ CSS = """
 #seg-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
     border-radius: 0; text-align: center; white-space: normal; font-size: 12px; }
 #seg-gallery .thumbnail-item { padding-bottom: 24px; }
-/* On a phone the answer comes before the samples; of its foot Gradio leaves a lone dot. */
+/* On a phone the answer comes before the samples. */
 @media (max-width: 700px) {
-    footer { display: none !important; }
     #seg-row { flex-direction: column; flex-wrap: nowrap; }
     #seg-left { display: contents; }
     #seg-right { order: 1; }
