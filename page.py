@@ -1,6 +1,5 @@
 """What both tabs share: the picture input, and how an error reaches the person at the page."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape, unescape
@@ -51,14 +50,34 @@ def forgive_sliders() -> None:
     gr.Slider.preprocess = _within
 
 
+class Clamped(float):
+    """A number that a slider took in the place of one beyond its ends, or of none."""
+
+    given: object = None
+
+
 def _within(slider: gr.Slider, payload: object) -> float:
-    if payload is None:
-        payload = slider.minimum
-    if not isinstance(payload, int | float) or math.isnan(payload):
+    number = slider.minimum if payload is None else payload
+    if not isinstance(number, int | float) or number != number:  # the latter: NaN
         text = f"“{slider.label}” is {payload}; it must be a number."
         raise gr.Error(escape(text, quote=False), title=CHECK, print_exception=False)
-    number = min(max(payload, slider.minimum), slider.maximum)
-    return gr.Number.round_to_precision(number, slider.precision)
+    number = min(max(number, slider.minimum), slider.maximum)
+    if number == payload or float(slider.step).is_integer():
+        return number
+    taken = Clamped(number)
+    taken.given = payload
+    return taken
+
+
+def refuse_clamped(**numbers: float) -> None:
+    """Say to a program what the page puts right while somebody types.
+
+    Raises:
+        ValueError: If a slider took one of the numbers in the place of another.
+    """
+    for name, number in numbers.items():
+        if isinstance(number, Clamped):
+            raise ValueError(f"{name} is {number.given}; the nearest allowed is {number:g}.")
 
 
 def hand_over_download(packed: Dependency, file: gr.DownloadButton) -> None:

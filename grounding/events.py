@@ -30,7 +30,7 @@ from grounding.session import (
     switch,
 )
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
-from page import page_errors
+from page import page_errors, refuse_clamped
 
 Infer = Callable[[str, str, Image.Image, str, float], Proposals]
 # The names of both models, a picture, and what is to be outlined in it.
@@ -96,7 +96,7 @@ class Events:
                 area away.
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
-            threshold: Lowest score of a region, from 0.05 to 0.95; what is beyond counts as that.
+            threshold: Lowest score of a region, from 0.05 to 0.95.
             progress: Shows on the page how far a download is.
 
         Returns:
@@ -104,6 +104,8 @@ class Events:
             detections as data: phrase, scores, box (xyxy in pixels), area in pixels, and the mask
             as COCO run lengths.
         """
+        with page_errors():
+            refuse_clamped(threshold=threshold)
         session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
         settings = Settings()
         data = detections(shown_result(session, settings, threshold))

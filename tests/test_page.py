@@ -6,7 +6,15 @@ import gradio as gr
 import pytest
 from gradio.data_classes import ImageData
 
-from page import NO_MEMORY, NO_ROOM, explain, forgive_sliders, hand_over_file, page_errors
+from page import (
+    NO_MEMORY,
+    NO_ROOM,
+    explain,
+    forgive_sliders,
+    hand_over_file,
+    page_errors,
+    refuse_clamped,
+)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -82,12 +90,26 @@ def slider(monkeypatch: pytest.MonkeyPatch) -> gr.Slider:
 
 
 @pytest.mark.parametrize(
-    ("typed", "taken"), [(0.25, 0.25), (0, 0.05), (5, 0.95), (float("inf"), 0.95), (None, 0.05)]
+    ("typed", "taken"),
+    [(0.25, 0.25), (0, 0.05), (5, 0.95), (10**400, 0.95), (float("inf"), 0.95), (None, 0.05)],
 )
 def test_sliders_take_what_their_field_becomes(
     slider: gr.Slider, typed: float | None, taken: float
 ) -> None:
-    assert slider.preprocess(typed) == taken
+    number = slider.preprocess(typed)
+    assert number == taken
+    if typed == taken:
+        refuse_clamped(threshold=number)
+    else:
+        with pytest.raises(
+            ValueError, match=f"threshold is {typed}; the nearest allowed is {taken}"
+        ):
+            refuse_clamped(threshold=number)
+
+
+def test_whole_numbers_stay_whole(slider: gr.Slider) -> None:
+    layer = gr.Slider(1, 6, 1, step=1)
+    assert [repr(layer.preprocess(number)) for number in (3, 9, None)] == ["3", "6", "1"]
 
 
 @pytest.mark.parametrize("typed", ["much", float("nan"), [0.5]])

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from page import page_errors
+from page import page_errors, refuse_clamped
 from vit.arrays import save_arrays
 from vit.crop import Crop, crop_around
 from vit.describe import describe_answer, describe_checkpoint
@@ -146,6 +146,7 @@ class Events:
             Probabilities, the rollout over the square, what the model saw, and a text.
         """
         with page_errors():
+            refuse_clamped(discard_ratio=discard_ratio, across=across, down=down, size=size)
             seen, text = self.first_look(image, checkpoint, Crop(across, down, size))
             shown = explain(seen, Settings(head_fusion=head_fusion, discard_ratio=discard_ratio))
         return seen.prediction.probabilities, shown, enlarge(seen.prediction.seen, SIDE), text
