@@ -11,6 +11,9 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 
 from used_up import disk_full, out_of_memory
 
+QUIET = {"api_visibility": "private", "show_progress": "hidden"}  # of most events
+# What comes while something else is looked at must not be lost, nor a step after a step.
+LATEST = QUIET | {"trigger_mode": "always_last"}
 CHECK = "Please check"
 NO_UPLOAD = "A picture must be uploaded first; a path on the server is none."
 NO_MEMORY = (

@@ -99,8 +99,7 @@ def find_pictures(arguments: Iterable[str], out: Path) -> dict[str, Path]:
         ValueError: If an argument stands for nothing.
     """
     pictures: dict[Path, str] = {}
-    named = _answered(out)
-    others = (path.name for path in out.glob("[!.]*") if not read_manifest(path))
+    named, others = _present(out)
     taken = {name.casefold() for name in (*named.values(), *others)}
     for argument in arguments:
         found = list(_expand(argument))
@@ -112,12 +111,14 @@ def find_pictures(arguments: Iterable[str], out: Path) -> dict[str, Path]:
     return {name: path for path, name in pictures.items()}
 
 
-def _answered(out: Path) -> dict[Path, str]:
-    """Return the name of each picture that has an answer in a folder."""
+def _present(out: Path) -> tuple[dict[Path, str], list[str]]:
+    """Return the name of each picture that has an answer in a folder, and what else is there."""
     folders = sorted(out.glob("[!.]*"), reverse=True)
-    sources = {f.name: Path(m["source"]["path"]) for f in folders if (m := read_manifest(f))}
+    manifests = {folder.name: read_manifest(folder) for folder in folders}
+    sources = {name: Path(m["source"]["path"]) for name, m in manifests.items() if m}
     # The answer of a picture that is gone may be replaced.
-    return {source: name for name, source in sources.items() if source.exists()}
+    named = {source: name for name, source in sources.items() if source.exists()}
+    return named, [name for name, manifest in manifests.items() if not manifest]
 
 
 def _expand(argument: str) -> Iterator[tuple[Path, Path]]:

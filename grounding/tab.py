@@ -15,13 +15,12 @@ from grounding.images import fetch_image
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import ModelStore, propose
 from grounding.select import Proposals
-from page import hand_over_download, hand_over_file
+from page import LATEST, hand_over_download, hand_over_file
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody.
 SLOTS = 4
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
-QUIET = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 
 
 def _wire_inputs(inputs: Inputs) -> None:
@@ -51,7 +50,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     )
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     columns = [outputs.details, outputs.comparison]
-    ran.success(reveal, _state(inputs, outputs), [*_shown(outputs), *columns], **QUIET)
+    ran.success(reveal, _state(inputs, outputs), [*_shown(outputs), *columns], **LATEST)
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -101,7 +100,7 @@ def _wire_correction(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [outputs.session, *shown],
         **models,
     )
-    tools.undo.click(events.undo, state, [outputs.session, *shown], **QUIET)
+    tools.undo.click(events.undo, state, [outputs.session, *shown], **LATEST)
 
 
 def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
@@ -124,26 +123,26 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         concurrency_id="models",
         concurrency_limit=SLOTS,
         show_progress_on=[several.text],
-    ).failure(_hide_unless, several.file, several.results, **QUIET)
+    ).failure(_hide_unless, several.file, several.results, **LATEST)
 
 
 def _wire_look(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     """Let the page answer from what is already computed."""
-    state, shown, quiet = _state(inputs, outputs), _shown(outputs), QUIET
+    state, shown = _state(inputs, outputs), _shown(outputs)
     # Only a person's choice: a link to settings brings its own threshold.
     chosen = inputs.grounder.input(
-        lambda name: GROUNDERS[name].threshold, inputs.grounder, inputs.threshold, **quiet
+        lambda name: GROUNDERS[name].threshold, inputs.grounder, inputs.threshold, **LATEST
     )
     for moved in (inputs.threshold.input, chosen.success):
-        moved(show, state, shown, **quiet)
+        moved(show, state, shown, **LATEST)
     gr.on(
         [component.input for component in inputs.more],
         events.configure,
         [outputs.session, inputs.threshold, *inputs.more],
         [outputs.settings, *shown],
-        **quiet,
+        **LATEST,
     )
-    outputs.table.input(events.tick, [*state, outputs.table], [outputs.session, *shown], **quiet)
+    outputs.table.input(events.tick, [*state, outputs.table], [outputs.session, *shown], **LATEST)
     packed = outputs.pack.click(
         events.pack, [*state, outputs.part], outputs.file, api_visibility="private"
     )
@@ -162,7 +161,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         concurrency_id="models",
         concurrency_limit=SLOTS,
         show_progress_on=[outputs.gallery],
-    ).failure(_hide_unless, outputs.data, outputs.comparison, **QUIET)
+    ).failure(_hide_unless, outputs.data, outputs.comparison, **LATEST)
 
 
 def build_tab(

@@ -15,7 +15,6 @@ from vit import report
 from vit.data import ImageSet, random_split
 from vit.distributed import world_size
 from vit.evaluation import accuracy, confusion_matrix
-from vit.model import ViTConfig
 from vit.recipes import TrainConfig, build_model_config
 from vit.training import Trainer
 
@@ -76,7 +75,7 @@ def ablate(
         "data": f"{data.name}, SHA-256 {data.train.fingerprint()[:16]}",
     }
     for changes in (changes for variants in studies.values() for changes in variants):
-        _variant(config, sizes, changes, len(data.classes))  # an impossible one shows at once
+        _settings(*_vary(config, sizes, changes))  # an impossible one shows at once
     rows = _read_rows(folder / "ablation.csv", same)
     print(f"{len(rows)} of {sum(map(len, studies.values()))} runs are in {folder} already")
     for study, variants in studies.items():
@@ -122,12 +121,11 @@ def _read_rows(path: Path, same: dict[str, str]) -> list[dict[str, object]]:
     return rows
 
 
-def _variant(
-    config: TrainConfig, sizes: dict[str, int], changes: Changes, classes: int
-) -> tuple[TrainConfig, ViTConfig]:
+def _vary(
+    config: TrainConfig, sizes: dict[str, int], changes: Changes
+) -> tuple[TrainConfig, dict[str, int]]:
     sizes = sizes | {k: v for k, v in changes.items() if not hasattr(config, k)}
-    config = replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)})
-    return config, build_model_config(config, **sizes, num_classes=classes)
+    return replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)}), sizes
 
 
 def _train(
@@ -139,10 +137,11 @@ def _train(
     device: torch.device,
 ) -> dict[str, object] | None:
     """Return the numbers of one run, or None if it was stopped before its end."""
-    before = asdict(config) | asdict(_variant(config, sizes, {}, len(data.classes))[1])
-    config, model_config = _variant(config, sizes, changes, len(data.classes))
+    before = _settings(config, sizes)
+    config, sizes = _vary(config, sizes, changes)
     # Studies that share a setting share its run.
-    name = "-".join(_changed(before, asdict(config) | asdict(model_config))) or "base"
+    name = "-".join(_changed(before, _settings(config, sizes))) or "base"
+    model_config = build_model_config(config, **sizes, num_classes=len(data.classes))
     trainer = Trainer(config, model_config, data, folder / name, device)
     if (trainer.folder / "state.safetensors").exists():
         trainer.resume()

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import hand_over_file
+from page import QUIET, hand_over_file
 from vit.events import ALL, CENTRE, Events, say_count
 from vit.panels import Drawing, build_heads, build_learned, build_model, build_patch, build_test
 from vit.samples import Sample
@@ -239,8 +239,7 @@ def _build_settings(facts: dict[str, Any]) -> Controls:
         pack = gr.Button("Download the arrays (NPZ)", size="sm", elem_id="vit-pack")
         file = gr.DownloadButton("NPZ", visible="hidden", elem_id="vit-npz")
     outputs = [help_text, label, other_label, fusing, ranged, single, fold]
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    gr.on([method.change, other.change], _adapt, [method, other], outputs, **quiet)
+    gr.on([method.change, other.change], _adapt, [method, other], outputs, **QUIET)
     layers = [first, last, layer, head]
     return Controls(method, label, other, other_label, fusion, ratio, layers, pack, file)
 

@@ -14,7 +14,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from page import page_errors
+from page import LATEST, QUIET, page_errors
 from vit.confusion import MANY, draw_confusion, most_confused
 from vit.describe import describe_details
 from vit.heatmap import enlarge, outline, overlay
@@ -256,16 +256,15 @@ def build_patch(
         return tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index), gr.Accordion(open=True)
 
     drawing = Drawing(draw_patch, [session, place, layer], [looks, seen_by, strip])
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
     triggers = [picture.select for picture in (*pictures, looks, seen_by)]
-    picked = gr.on(triggers, pick, None, [place, panel], **quiet)
-    picked.success(*drawing, **quiet)
+    picked = gr.on(triggers, pick, None, [place, panel], **QUIET)
+    picked.success(*drawing, **QUIET)
     picked.success(None, js=SHOW_PATCH)
     named = gr.on(
-        [show.click, column.submit, row.submit], place_of, [session, column, row], place, **quiet
+        [show.click, column.submit, row.submit], place_of, [session, column, row], place, **QUIET
     )
-    named.success(*drawing, **quiet)
-    layer.input(*drawing, **quiet, trigger_mode="always_last")
+    named.success(*drawing, **QUIET)
+    layer.input(*drawing, **LATEST)
     return layer, drawing
 
 
@@ -347,6 +346,5 @@ def build_model(names: Sequence[str], facts: Callable[[str | None], dict[str, An
         menu.preprocess = lambda name: None if name is None else str(name)
         text = gr.Markdown(elem_id="vit-details")
         confusion = _sheet("Confusion matrix", "vit-confusion")
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    gr.on([panel.expand, menu.change], show, [menu], [text, confusion], **quiet)
+    gr.on([panel.expand, menu.change], show, [menu], [text, confusion], **QUIET)
     return menu

@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.context import Context
 
-from page import hand_over_download
+from page import LATEST, QUIET, hand_over_download
 from vit.events import Events, FindCheckpoints, OpenImage, aim, draw
 from vit.facts import read_facts
 from vit.layout import Page, build_page
@@ -16,9 +16,6 @@ from vit.panels import together
 from vit.samples import load_samples
 
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
-QUIET = {"api_visibility": "private", "show_progress": "hidden"}
-# What comes while something else is looked at must not be lost, nor a step after a step.
-LATEST = QUIET | {"trigger_mode": "always_last"}
 
 
 def _wire_api(page: Page, events: Events) -> None:

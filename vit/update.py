@@ -67,7 +67,7 @@ class Update:
             self.steps = {plain: Graphed(step) for plain, step in self.steps.items()}
 
     def _build_hints(self) -> Hints | None:
-        if not (self.teach and self.config.hint):
+        if not self.config.hint:
             return None
         known, _ = random_split(self.split, KNOWN)  # in an archive one class follows the other
         size = -(-self.config.batch_size // self.parts)
