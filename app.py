@@ -29,11 +29,11 @@ from starlette.middleware import Middleware
 from devices import DEVICES, find_device
 from doors import Doors, close_url_inputs, delete_files_of_tools
 from grounding.events import Fetch, follow_link
-from grounding.fetch import PORTS
-from grounding.images import MAX_BYTES, fetch_image, open_image
+from grounding.fetch import PORTS, fetch_image
 from grounding.pipeline import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
+from images import MAX_BYTES, open_image
 from page import forgive_sliders, page_errors
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab

@@ -24,10 +24,10 @@ from second_prompt import ThreeBoxes
 from grounding.__main__ import parse_args, segment_files
 from grounding.core import Masks, Regions
 from grounding.demo.scenes import make_scene
-from grounding.images import open_image
 from grounding.pipeline import Models, ModelStore, run
 from grounding.segmenters.sam2 import Sam2
 from grounding.weights import Source, Weights
+from images import open_image
 
 PROMPT = "a dog, the red car, a tree, an apple"
 NAMES = ("GroundingDINO tiny", "SAM 2.1 tiny")

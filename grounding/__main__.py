@@ -26,11 +26,11 @@ from tqdm import tqdm
 from devices import DEVICES, find_device
 from grounding.export import File, export_files, free_name, make_manifest, write_all
 from grounding.grounders import GROUNDERS
-from grounding.images import open_image
 from grounding.pipeline import Models, ModelStore, Result, run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import BUNDLED, MODES, Weights
+from images import open_image
 
 # HEIC photos cannot be opened; they are taken up all the same, so that they are named as bad.
 SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)

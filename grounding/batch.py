@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from grounding.export import File, free_name
-from grounding.images import open_image
 from grounding.session import EVERYTHING, Session, look, pack
 from grounding.settings import Settings
+from images import open_image
 from page import explain
 
 LIMIT = 50

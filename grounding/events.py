@@ -16,7 +16,7 @@ from grounding.batch import Report, segment_files
 from grounding.compare import compare
 from grounding.core import Clicks, Masks, Regions
 from grounding.export import File, detections, write_zip
-from grounding.images import fetch_image, open_image
+from grounding.fetch import fetch_image
 from grounding.overlay import shown_scale
 from grounding.pipeline import ModelStore
 from grounding.prompt import parse_prompt
@@ -30,6 +30,7 @@ from grounding.session import (
     switch,
 )
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
+from images import open_image
 from page import page_errors, refuse_clamped
 
 Infer = Callable[[str, str, Image.Image, str, float], Proposals]

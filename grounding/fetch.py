@@ -19,6 +19,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
+from PIL import Image
+
+from images import HTML, MAX_BYTES, decode_image, kind_of
+
 MAX_URL = 2048
 MAX_REDIRECTS = 5
 MAX_SECONDS = 15.0  # for everything together: names, connections, redirects, download
@@ -131,6 +135,27 @@ def fetch_bytes(
                     return _body(response, max_bytes)
                 url = _redirected(target, response.getheader("Location"))
         raise FetchError(f"This address redirects more than {MAX_REDIRECTS} times.")
+
+
+def fetch_image(
+    url: str,
+    *,
+    ports: frozenset[int] = PORTS,
+    resolve: Resolve = resolve_host,
+    allow: Allow = is_public,
+) -> Image.Image:
+    """Fetch a picture from the public internet; `fetch_bytes` has the rules and arguments.
+
+    Raises:
+        ValueError: with a sentence for the user.
+    """
+    data = fetch_bytes(url, MAX_BYTES, ports=ports, resolve=resolve, allow=allow)
+    if kind_of(data) == HTML:
+        raise FetchError(
+            "This address is a web page, not a picture. "
+            "Right-click the picture on that page and copy its image address."
+        )
+    return decode_image(data)
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 import math
 
-from grounding.images import MAX_SIDE
 from grounding.pipeline import FLOOR, Models
 from grounding.prompt import looks_foreign
 from grounding.select import MAX_SHOWN, Proposals, Selection
+from images import MAX_SIDE
 
 FULL_WEIGHTS_HELP = (
     "They know only the drawn objects of the samples. For photos, start the app where the Hugging "

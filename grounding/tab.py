@@ -10,8 +10,8 @@ from PIL import Image
 
 from grounding.core import Clicks, Masks, Regions
 from grounding.events import Events, Fetch, reveal, show
+from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
-from grounding.images import fetch_image
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import ModelStore, propose
 from grounding.select import Proposals

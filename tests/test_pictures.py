@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from grounding.core import mask_box
-from grounding.images import decode_image
+from images import decode_image
 from tests.grounding.test_fetch import answer
-from tests.grounding.test_images import (
+from tests.site import Site
+from tests.test_images import (
     BOMBS,
     COLORS,
     DAMAGED,
@@ -26,7 +27,6 @@ from tests.grounding.test_images import (
     scans,
     zipped,
 )
-from tests.site import Site
 
 PROMPT = "a red patch"
 FILE = {"_type": "gradio.FileData"}

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from grounding.images import decode_image
+from images import decode_image
 from vit.checkpoint import Preprocessing
 
 SPLITS = ("train", "test")

@@ -17,11 +17,11 @@ from playwright.sync_api import Locator, Page, expect
 from grounding.compare import COMPARED
 from grounding.demo.samples import SAMPLES, make_sample
 from grounding.grounders import GROUNDERS
-from grounding.images import open_image
 from grounding.overlay import COLOURS
 from grounding.pipeline import ModelStore, Result, run
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import Weights
+from images import open_image
 
 from .conftest import choose, open_accordion, settle
 

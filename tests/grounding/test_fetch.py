@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 
 from grounding import fetch
-from grounding.fetch import FetchError, fetch_bytes, is_public
-from grounding.images import fetch_image
+from grounding.fetch import FetchError, fetch_bytes, fetch_image, is_public
 
 MEGABYTE = 2**20
 

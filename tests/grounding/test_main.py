@@ -15,9 +15,9 @@ import grounding.__main__ as command
 from grounding import export
 from grounding.__main__ import find_pictures, main, parse_args, read_manifest
 from grounding.core import Masks, Regions
-from grounding.images import MAX_BYTES
 from grounding.pipeline import Models
 from grounding.weights import BUNDLED, Source, Weights
+from images import MAX_BYTES
 
 T = TypeVar("T")
 DEMO = ["--weights", "demo", "--device", "cpu"]

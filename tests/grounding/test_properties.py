@@ -23,11 +23,11 @@ from grounding.export import (
     rle_string,
     safe_name,
 )
-from grounding.images import MAX_SIDE, decode_image
 from grounding.overlay import shrink
 from grounding.pipeline import cut
 from grounding.prompt import MAX_PHRASE_CHARACTERS, MAX_PHRASES, Query, parse_prompt
 from grounding.select import Choice, Proposals, Result, pack_masks, select
+from images import MAX_SIDE, decode_image
 
 # pycocotools 2.0.11 has not caught up with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grounding.images import decode_image
+from images import decode_image
 from vit.data import (
     ImageSet,
     Split,

@@ -1,4 +1,4 @@
-"""The one way in for every picture: an uploaded file, bytes, or an address on the internet.
+"""The one way in for every picture: a file, a data: URL, or bytes.
 
 Whatever comes in leaves as the same thing: a plain 8-bit RGB picture, upright, on white, without
 metadata, no longer than `MAX_SIDE`. Whatever cannot is a `ValueError` with a sentence to show to
@@ -13,8 +13,6 @@ from threading import Lock
 
 import numpy as np
 from PIL import ExifTags, Image
-
-from grounding.fetch import PORTS, Allow, Resolve, fetch_bytes, is_public, resolve_host
 
 MAX_BYTES = 20 * 1024 * 1024
 # WebP takes 20 bytes for a pixel while it is decoded, JPEG at most 12 and, from 67 million pixels
@@ -32,7 +30,7 @@ MAX_LENGTH = 65_535  # of a side: what most formats allow, and a longer one take
 _TURN = Lock()
 
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF")
-_HTML = "an HTML page"
+HTML = "an HTML page"
 
 # What the first bytes say, first match wins. HEIC and AVIF share a container, hence their order.
 _SIGNATURES = (
@@ -52,7 +50,7 @@ _SIGNATURES = (
     ("a PDF document", rb"%PDF"),
     ("a ZIP archive or an Office document", rb"PK\x03\x04|PK\x05\x06"),
     ("a compressed archive", rb"\x1f\x8b|7z\xbc\xaf|Rar!|BZh"),
-    (_HTML, rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body)\b"),
+    (HTML, rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body)\b"),
     ("an SVG drawing", rb"(?i)(?:\xef\xbb\xbf)?\s*<(?:.*?<)?svg\b"),
     ("an empty file", rb"\Z"),
     ("a text file", rb"[^\x00-\x08\x0e-\x1f]+\Z"),
@@ -91,27 +89,6 @@ def _read(path: str, max_bytes: int) -> bytes:
         return file.read(max_bytes + 1)
 
 
-def fetch_image(
-    url: str,
-    *,
-    ports: frozenset[int] = PORTS,
-    resolve: Resolve = resolve_host,
-    allow: Allow = is_public,
-) -> Image.Image:
-    """Fetch a picture from the public internet; see `fetch_bytes` for the rules and arguments.
-
-    Raises:
-        ValueError: with a sentence for the user.
-    """
-    data = fetch_bytes(url, MAX_BYTES, ports=ports, resolve=resolve, allow=allow)
-    if _kind(data) == _HTML:
-        raise ValueError(
-            "This address is a web page, not a picture. "
-            "Right-click the picture on that page and copy its image address."
-        )
-    return decode_image(data)
-
-
 def decode_image(data: bytes, max_bytes: int = MAX_BYTES) -> Image.Image:
     """Decode the bytes of a picture file into the form that the whole app works on.
 
@@ -130,7 +107,7 @@ def decode_image(data: bytes, max_bytes: int = MAX_BYTES) -> Image.Image:
     """
     if len(data) > max_bytes:
         raise ValueError(f"This file is larger than {max_bytes // 2**20} MB, which is the limit.")
-    kind = _kind(data)
+    kind = kind_of(data)
     if kind not in FORMATS:
         raise ValueError(
             f"This file cannot be opened as a picture: it looks like {kind}. "
@@ -151,7 +128,7 @@ def decode_image(data: bytes, max_bytes: int = MAX_BYTES) -> Image.Image:
         ) from error
 
 
-def _kind(data: bytes) -> str:
+def kind_of(data: bytes) -> str:
     """Name what the bytes look like, as it stands in `_SIGNATURES`."""
     head = data[:1024]
     return next(kind for kind, start in _SIGNATURES if re.match(start, head, re.DOTALL))
