@@ -21,17 +21,17 @@ class Report:
 
     Attributes:
         painted: The good pictures with their masks, and a caption each.
-        failures: A sentence for each picture that could not be used, by its file's name.
+        failures: The file's name of each picture that could not be used, and a sentence.
     """
 
     painted: list[tuple[Image.Image, str]] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: list[tuple[str, str]] = field(default_factory=list)
 
     def describe(self) -> str:
         """Say what has come of the pictures, a line each for the bad ones."""
         total = len(self.painted) + len(self.failures)
         lines = [f"{len(self.painted)} of {total} pictures done."]
-        return "\n".join([*lines, *(f"{name}: {why}" for name, why in self.failures.items())])
+        return "\n".join([*lines, *(f"{name}: {why}" for name, why in self.failures)])
 
 
 def segment_files(
@@ -65,7 +65,7 @@ def segment_files(
         try:
             session = replace(answer(open_image(path), i / len(paths)), file=path.name)
         except Exception as error:
-            _, report.failures[path.name] = explain(error)
+            report.failures.append((path.name, explain(error)[1]))
             continue
         view = look(session, settings, threshold)
         report.painted.append((view.stages[1], f"{path.name}: {view.found} found"))

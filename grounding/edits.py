@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from grounding.core import Clicks, mask_box
-from grounding.select import Proposals, pack_masks
+from grounding.select import Proposals, pack_masks, twins
 
 # Of what is drawn by hand, so that every threshold lets it pass.
 SURE = 1.0
@@ -43,7 +43,10 @@ class Edit:
 
 
 def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
-    """Return the proposals with all corrections made, in their order."""
+    """Return the proposals with all corrections made, in their order.
+
+    What was found twice stays out when the better one is changed or dropped.
+    """
     if not edits:
         return proposals
     regions = proposals.regions
@@ -56,6 +59,10 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
             scores[-1] = SURE
         boxes[edit.number], labels[edit.number] = edit.box, edit.label
         bits[edit.number], mask_scores[edit.number] = edit.bits, edit.mask_score
+    by_hand = frozenset(edit.number for edit in edits)
+    for number in by_hand & {*range(len(regions))}:
+        for twin in {*twins(proposals, number)} - by_hand:
+            bits[twin] = np.zeros_like(bits[twin])
     return replace(
         proposals,
         regions=replace(
@@ -66,7 +73,7 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
         ),
         bits=np.array(bits, np.uint8),
         mask_scores=np.array(mask_scores, np.float32),
-        by_hand=frozenset(edit.number for edit in edits),
+        by_hand=by_hand,
     )
 
 
@@ -128,8 +135,9 @@ def _distance(mask: np.ndarray, x: int, y: int) -> float:
     if mask[y, x]:
         return 0.0
     step = max(1, max(mask.shape) // COARSE_SIDE)
+    square = np.ones((step, step), np.uint8)
     # A thin mask may vanish when every other pixel is skipped, so the largest value counts.
-    coarse = cv2.dilate(mask.astype(np.uint8), np.ones((step, step), np.uint8))[::step, ::step]
+    coarse = cv2.dilate(mask.astype(np.uint8), square, anchor=(0, 0))[::step, ::step]
     rows, columns = np.nonzero(coarse)
     return float(np.hypot(columns * step - x, rows * step - y).min())
 

@@ -76,19 +76,25 @@ class Shelf:
 
     def make_room(self, budget: int, needed: int = 0) -> None:
         """Let go of models until `needed` more bytes fit, as far as they are not in use."""
+        used = []
         for key in list(self._kept):
             if self.nbytes + needed <= budget:
                 break
-            self._let_go(key)
+            if not self._let_go(key):
+                used.append(key)
+        for key in reversed(used):  # where they were
+            self._kept.move_to_end(key, last=False)
 
-    def _let_go(self, key: Hashable) -> None:
+    def _let_go(self, key: Hashable) -> bool:
+        """Let go of a model if it is not in use, and return whether it is gone."""
         kept = self._kept.pop(key)
         model, size = weakref.ref(kept[0]), kept[1]
         del kept
         if (used := model()) is not None:
             self._kept[key] = used, size
-        else:
-            gc.collect()  # some networks hold themselves in circles
+            return False
+        gc.collect()  # some networks hold themselves in circles
+        return True
 
     @property
     def nbytes(self) -> int:

@@ -232,9 +232,10 @@ def keep_best(
         return cut(regions, cuts)
     scored = list(zip(regions.scores.tolist(), regions.labels, strict=True))
     groups: dict[bool, list[int]] = {True: [], False: []}  # shown at once, and when asked for
-    for i, (score, label) in enumerate(scored):
-        if score >= thresholds.get(label, 0):
-            groups[score >= cuts[label]].append(i)
+    for i, label in enumerate(regions.labels):
+        # As float32, which 0.7 is below as a float: later steps compare so, too.
+        if (single := regions.scores[i]) >= thresholds.get(label, 0):
+            groups[bool(single >= cuts[label])].append(i)
     best = [group[k] for group in groups.values() for k in share_out([scored[i] for i in group])]
     dropped = {*groups[True], *groups[False]} - {*best[:MAX_SHOWN]}
     return regions[best[:MAX_SHOWN]], tuple(scored[i] for i in sorted(dropped))

@@ -236,6 +236,15 @@ def distinct(labels: tuple[str, ...], bits: np.ndarray) -> list[int]:
     return kept
 
 
+def twins(proposals: Proposals, number: int) -> list[int]:
+    """Return the numbers of what is not shown beside a proposal because it is the same again."""
+    labels, bits = proposals.regions.labels, proposals.bits
+    # As in `_find`: best first, and of two that score the same the first.
+    order = np.argsort(-proposals.regions.scores, kind="stable").tolist()
+    worse = [i for i in order[order.index(number) + 1 :] if labels[i] == labels[number]]
+    return [i for i in worse if distinct((labels[i],) * 2, bits[[number, i]]) == [0]]
+
+
 def _overlap(a: np.ndarray, b: np.ndarray, area_a: int, area_b: int) -> bool:
     if min(area_a, area_b) <= DUPLICATE_IOU * max(area_a, area_b):
         return False  # even if one lies within the other

@@ -63,7 +63,7 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
             shows = math.floor(100 * best[phrase]) / 100
             lines.append(
                 f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
-                f"Its best score is {best[phrase]:.2f}; a threshold of {shows:.2f} would show it."
+                f"Its best score is {shows:.2f}; a threshold of {shows:.2f} would show it."
                 + _hint([phrase])
             )
     return lines

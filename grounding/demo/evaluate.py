@@ -116,10 +116,10 @@ def right_colour(regions: Regions, scene: Scene, query: Query) -> bool:
     return bool(overlap.max() > 0 and query.members[overlap.argmax()])
 
 
-def ask(name: str, grounder: Grounder, image: Image.Image, phrase: str) -> Regions:
-    """Return what the page would show of a phrase: the regions from its grounder's threshold on."""
-    threshold = ENTRIES[name].threshold
-    return keep_best(grounder.ground(image, [phrase], threshold), {phrase: threshold}, {})
+def ask(grounder: Grounder, image: Image.Image, phrase: str, threshold: float) -> Regions:
+    """Return what the page would show of a phrase at a threshold."""
+    regions = grounder.ground(image, [phrase], threshold)
+    return keep_best(regions, {phrase: threshold}, {})[0]
 
 
 def measure(
@@ -128,9 +128,9 @@ def measure(
     """Ask a scene a few phrases, one at a time, and add what came back."""
     image = Image.fromarray(scene.image)
     for query in queries(scene, PHRASES, ABSENT, np.random.default_rng(seed)):
-        regions = ask(name, grounder, image, query.phrase)
+        regions = ask(grounder, image, query.phrase, ENTRIES[name].threshold)
         if name in DETECTORS:
-            every = keep_best(grounder.ground(image, [query.phrase], LOW), {}, {})
+            every = ask(grounder, image, query.phrase, LOW)
             tally.found += judge(every.boxes, every.scores, scene.boxes[query.members])
             tally.objects += int(query.members.sum())
         if not query.members.any():
@@ -147,7 +147,7 @@ def measure_colour(tally: Tally, name: str, grounder: Grounder, scene: Scene, se
     """Ask a scene for each thing that has a twin of another colour, and add what came back."""
     image = Image.fromarray(scene.image)
     for query in twin_queries(scene, np.random.default_rng(seed)):
-        regions = ask(name, grounder, image, query.phrase)
+        regions = ask(grounder, image, query.phrase, ENTRIES[name].threshold)
         tally.colour.append(right_colour(regions, scene, query))
 
 

@@ -14,7 +14,7 @@ from grounding.edits import (
     row_under,
 )
 from grounding.prompt import parse_prompt
-from grounding.select import Proposals, pack_masks
+from grounding.select import Choice, Proposals, choose, pack_masks, twins
 
 
 def _square(x: int, y: int, side: int, size: int = 100) -> np.ndarray:
@@ -90,6 +90,37 @@ def test_nearest_of_large_and_thin_masks() -> None:
     assert row_near(masks, 1000, 900) == 1
     with pytest.raises(ValueError, match="draw a box instead"):
         row_near(masks[:0], 1, 1)
+
+
+@pytest.mark.parametrize("size", [(512, 512), (960, 1280), (2048, 3), (1, 1)])
+@pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
+def test_nearest_of_single_pixels_in_corners(
+    size: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    masks = np.zeros((1, *size), bool)
+    masks[0][corner] = True
+    assert row_near(masks, size[1] // 2, size[0] // 2) == 0
+
+
+def test_what_is_found_twice_stays_out_when_the_better_one_is_corrected() -> None:
+    twice, apart = _square(10, 10, 30), _square(60, 60, 30)
+    masks = np.stack([twice, twice, apart, twice])
+    masks[1, :, 39] = False
+    regions = Regions(
+        np.zeros((4, 4), np.float32),
+        np.array([0.9, 0.6, 0.5, 0.4], np.float32),
+        ("a dog", "a dog", "a dog", "a cat"),
+    )
+    query = parse_prompt("a dog, a cat")
+    found = Proposals(query, regions, pack_masks(masks), regions.scores, (100, 100), 0.05, {}, {})
+    assert twins(found, 0) == [1] and twins(found, 1) == twins(found, 2) == []
+
+    def shown(*edits: Edit) -> list[int]:
+        return choose(apply_edits(found, edits), Choice(0.3))[1]
+
+    assert shown() == [0, 2, 3]
+    assert shown(drop(found, 0)) == [2, 3]
+    assert shown(redraw(found, 0, _square(10, 10, 9), 0.5, ())) == [0, 2, 3]
 
 
 @pytest.mark.parametrize(

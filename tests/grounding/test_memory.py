@@ -62,6 +62,17 @@ def test_a_model_in_use_stays() -> None:
     assert len(shelf) == 0
 
 
+def test_an_old_model_in_use_stays_the_oldest() -> None:
+    shelf = shelf_of(10, 20, 30)
+    mine = shelf.find(10)
+    for key in (20, 30):
+        shelf.find(key)
+    shelf.make_room(45)
+    del mine
+    shelf.make_room(35)
+    assert shelf.find(30) and not shelf.find(10)
+
+
 class Adapter:
     """What a model is to the pipeline: some network, and things beside it."""
 

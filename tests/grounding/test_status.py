@@ -66,7 +66,7 @@ def test_describe(labels: tuple[str, ...], prompt: str, words: list[str]) -> Non
 @pytest.mark.parametrize(
     ("best", "words"),
     [
-        (0.219, "Its best score is 0.22; a threshold of 0.21 would show it"),  # just below
+        (0.219, "Its best score is 0.21; a threshold of 0.21 would show it"),  # just below
         (0.219, "with a score of at least 0.30"),  # the page's threshold
         (0.6, "was found but left out"),  # above, and cleaned away
     ],

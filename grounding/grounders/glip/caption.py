@@ -42,9 +42,9 @@ def encode(
     ids = whole["input_ids"]
     positive = torch.zeros(len(spans), max(len(ids), max_tokens), dtype=torch.bool)
     for row, (begin, end) in zip(positive, spans, strict=True):
-        # A phrase may begin or end with a space, which belongs to no token.
-        first = _token(whole, range(begin, begin + 3))
-        last = _token(whole, range(end - 1, end - 4, -1))
+        # A phrase may begin or end with what belongs to no token: a space, joiners.
+        first = _token(whole, range(begin, end))
+        last = _token(whole, range(end - 1, begin - 1, -1))
         if first is not None and last is not None:
             row[first : last + 1] = True
     if len(ids) > max_tokens:
@@ -54,5 +54,5 @@ def encode(
 
 def _token(whole: Any, characters: range) -> int | None:
     """Return the token of the first of the characters that belongs to one."""
-    tokens = (whole.char_to_token(0, character) for character in characters if character >= 0)
+    tokens = (whole.char_to_token(0, character) for character in characters)
     return next((token for token in tokens if token is not None), None)
