@@ -34,7 +34,7 @@ from grounding.pipeline import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
 from images import MAX_BYTES, open_image
-from page import forgive_sliders, page_errors
+from page import forgive_sliders, hand_over_files, page_errors
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 
@@ -173,6 +173,7 @@ def build_page(
     `checkpoints` is a folder of ViT checkpoints to choose from besides those in `assets`; `memory`
     is how many GB the segmentation models may take.
     """
+    hand_over_files()
     forgive_sliders()
     with gr.Blocks(title="ViT & segmentation", delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRO)

@@ -23,32 +23,32 @@ NO_MEMORY = (
 NO_ROOM = "The server's disk is full, so that nothing could be written. Please try again later."
 
 
-def hand_over_file(component: gr.Image) -> None:
-    """Make an image component pass on the uploaded file's path as it is, or a program's data: URL.
+def hand_over_files() -> None:
+    """Make image components pass on an uploaded file's path as it is, or a program's data: URL.
 
     By itself Gradio opens the file first, and fails without a word that helps the user, clips
     16-bit pictures and drops transparency; and it writes data: URLs to files that nobody deletes.
-    (This is no subclass because Gradio writes a .pyi file beside the source of every subclass.)
+    (A component that an event changes, as a click on an example does, is another object from then
+    on, so what changes is the class; a subclass would get a .pyi file beside its source.)
     """
+    gr.Image.preprocess = _path
 
-    def path(payload: ImageData | None) -> str | None:
-        if payload is None or not payload.path:
-            url = payload and payload.url
-            return url if url and url.startswith("data:") else None
-        # Gradio looks only at paths that come with its own mark (gradio 6.31).
-        if not is_in_or_equal(payload.path, get_upload_folder()):
-            raise gr.Error(NO_UPLOAD, title=CHECK, print_exception=False)
-        return payload.path
 
-    component.preprocess = path
+def _path(_: gr.Image, payload: ImageData | None) -> str | None:
+    if payload is None or not payload.path:
+        url = payload and payload.url
+        return url if url and url.startswith("data:") else None
+    # Gradio looks only at paths that come with its own mark (gradio 6.31).
+    if not is_in_or_equal(payload.path, get_upload_folder()):
+        raise gr.Error(NO_UPLOAD, title=CHECK, print_exception=False)
+    return payload.path
 
 
 def forgive_sliders() -> None:
     """Make sliders take for a number what their field becomes when it is left.
 
     By itself Gradio raises an error for each key of a number that is typed, as for 0 and 0. on the
-    way to 0.45, and fails where the field is empty. (A slider whose ends an event moves is another
-    object from then on, so what changes is the class.)
+    way to 0.45, and fails where the field is empty. (By class for the same reason.)
     """
     gr.Slider.preprocess = _within
 

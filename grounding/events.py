@@ -17,10 +17,12 @@ from grounding.compare import compare
 from grounding.core import Clicks, Masks, Regions
 from grounding.export import File, detections, write_zip
 from grounding.fetch import fetch_image
+from grounding.grounders import GROUNDERS
 from grounding.overlay import shown_scale
 from grounding.pipeline import ModelStore
 from grounding.prompt import parse_prompt
 from grounding.retouch import click, undo
+from grounding.segmenters import SEGMENTERS
 from grounding.select import Proposals
 from grounding.session import (
     Session,
@@ -38,6 +40,7 @@ Infer = Callable[[str, str, Image.Image, str, float], Proposals]
 Draw = Callable[[str, str, Image.Image, Regions | tuple[np.ndarray, Clicks]], Masks]
 Fetch = Callable[[str], Image.Image]
 P, T = ParamSpec("P"), TypeVar("T")
+GROUNDER, SEGMENTER = next(iter(GROUNDERS)), next(iter(SEGMENTERS))
 
 
 def read_picture(
@@ -79,12 +82,12 @@ class Events:
 
     def segment(
         self,
-        image: str | None,
-        url: str,
-        prompt: str,
-        grounder: str,
-        segmenter: str,
-        threshold: float,
+        image: str | None = None,  # for programs all have defaults: no picture, but an address
+        url: str = "",
+        prompt: str = "",
+        grounder: str = GROUNDER,
+        segmenter: str = SEGMENTER,
+        threshold: float = GROUNDERS[GROUNDER].threshold,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
         """Find what the prompt names in a picture and outline it.
@@ -109,8 +112,9 @@ class Events:
             refuse_clamped(threshold=threshold)
         session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
         settings = Settings()
+        view = look(session, settings, threshold)
         data = detections(shown_result(session, settings, threshold))
-        return *show(session, settings, threshold)[:4], data
+        return view.painted, view.regions, view.rows, view.status, data
 
     def run(
         self,
@@ -129,10 +133,10 @@ class Events:
 
     def compare(
         self,
-        image: str | None,
-        url: str,
-        prompt: str,
-        segmenter: str,
+        image: str | None = None,
+        url: str = "",
+        prompt: str = "",
+        segmenter: str = SEGMENTER,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
         """Run GroundingDINO tiny, CLIPSeg and GLIP-T on a picture, each at its own threshold.

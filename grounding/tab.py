@@ -15,7 +15,7 @@ from grounding.grounders import GROUNDERS
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import ModelStore, propose
 from grounding.select import Proposals
-from page import LATEST, hand_over_download, hand_over_file
+from page import LATEST, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody.
@@ -24,7 +24,6 @@ Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _wire_inputs(inputs: Inputs) -> None:
-    hand_over_file(inputs.image)
     # An old address must not win over a new upload; a picture that goes leaves it alone.
     first, *_ = load_samples(SAMPLES)[0]
 
@@ -55,11 +54,17 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     gr.on(
         [],
         events.segment,
-        [*asked, inputs.threshold],
+        [*_given(inputs), inputs.grounder, inputs.segmenter, inputs.threshold],
         [*_shown(outputs)[:4], outputs.data],
         api_name="segment",
         **models,
     )
+
+
+def _given(inputs: Inputs) -> list[gr.components.Component]:
+    """Return picture, address and prompt for programs: the page's sample is no default for them."""
+    image = gr.Image(type="filepath", label=inputs.image.label, visible=False)
+    return [image, inputs.url, gr.Textbox(label=inputs.prompt.label, visible=False)]
 
 
 def _hide_unless(before: object) -> dict[str, Any]:
@@ -153,14 +158,17 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     started = inputs.compare.click(
         lambda: gr.Column(visible=True), None, outputs.comparison, api_visibility="private"
     )
+    answer = [outputs.gallery, outputs.numbers, outputs.data]
+    models = {"concurrency_id": "models", "concurrency_limit": SLOTS}
+    asked = [*_given(inputs), inputs.segmenter]
+    gr.on([], events.compare, asked, answer, api_name="compare", **models)
     started.success(
         events.compare,
         [inputs.image, inputs.url, inputs.prompt, inputs.segmenter],
-        [outputs.gallery, outputs.numbers, outputs.data],
-        api_name="compare",
-        concurrency_id="models",
-        concurrency_limit=SLOTS,
+        answer,
+        api_visibility="private",
         show_progress_on=[outputs.gallery],
+        **models,
     ).failure(_hide_unless, outputs.data, outputs.comparison, **LATEST)
 
 

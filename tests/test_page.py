@@ -11,7 +11,7 @@ from page import (
     NO_ROOM,
     explain,
     forgive_sliders,
-    hand_over_file,
+    hand_over_files,
     page_errors,
     refuse_clamped,
 )
@@ -27,10 +27,15 @@ def test_an_error_becomes_a_message_without_markup() -> None:
     assert caught.value.message == "&lt;img src=x onerror=alert(1)&gt;"
 
 
+def upload_field(monkeypatch: pytest.MonkeyPatch) -> gr.Image:
+    monkeypatch.setattr(gr.Image, "preprocess", gr.Image.preprocess)  # put back afterwards
+    hand_over_files()
+    return gr.Image(type="filepath")
+
+
 def test_files_come_as_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    image = gr.Image(type="filepath")
-    hand_over_file(image)
+    image = upload_field(monkeypatch)
     (tmp_path / "fake.png").write_text("hello")
     path = str(tmp_path / "fake.png")
     assert image.preprocess(ImageData(path=path, orig_name="fake.png")) == path
@@ -66,8 +71,7 @@ def test_other_files_of_the_server_stay_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    image = gr.Image(type="filepath")
-    hand_over_file(image)
+    image = upload_field(monkeypatch)
     with pytest.raises(gr.Error, match="must be uploaded first"):
         image.preprocess(ImageData(path=path.format(tmp_path)))
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import QUIET, hand_over_file
+from page import QUIET
 from vit.events import ALL, CENTRE, Events, say_count
 from vit.panels import Drawing, build_heads, build_learned, build_model, build_patch, build_test
 from vit.samples import Sample
@@ -168,7 +168,6 @@ def _build_source(first: Sample) -> Source:
         height=220,
         elem_id="vit-image",
     )
-    hand_over_file(image)
     button = gr.Button("Classify", variant="primary", elem_id="vit-classify")
     with gr.Column(visible=False, elem_id="vit-part") as part:
         whole = gr.Image(

@@ -21,10 +21,11 @@ UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a c
 def _wire_api(page: Page, events: Events) -> None:
     """Offer an answer in one step; the page itself keeps it in its session."""
     source, controls, answer = page.source, page.controls, page.answer
+    image = gr.Image(type="filepath", label="Picture", visible=False)  # the page's is no default
     gr.on(
         [],
         events.classify,
-        [source.image, controls.fusion, controls.ratio, page.menu, *source.crop],
+        [image, controls.fusion, controls.ratio, page.menu, *source.crop],
         [answer.label, answer.heat, answer.seen, answer.note],
         api_name="classify",
     )

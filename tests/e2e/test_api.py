@@ -91,6 +91,21 @@ def test_segment_returns_data(web: httpx.Client, grounder: str) -> None:
         assert len(row["box"]) == 4 and row["area"] == coco_mask.area(row["rle"])
 
 
+def test_the_masks_are_as_documented(web: httpx.Client) -> None:
+    masks = call(web, "segment", "", PROMPT, "GroundingDINO tiny", "SAM 2.1 tiny", 0.3)[0]
+    assert masks["image"]["url"] and {one["label"] for one in masks["annotations"]} == {
+        *SAMPLE.prompt
+    }
+
+
+@pytest.mark.parametrize("endpoint", ["/classify", "/segment", "/compare"])
+def test_the_sample_of_the_page_is_no_answer_for_programs(web: httpx.Client, endpoint: str) -> None:
+    """Who forgets the picture or the prompt must hear of it."""
+    parameters = web.get("/info").json()["named_endpoints"][endpoint]["parameters"]
+    defaults = {one["parameter_name"]: one.get("parameter_default") for one in parameters}
+    assert defaults["image"] is None and defaults.get("prompt") is None
+
+
 def test_a_program_can_use_a_checkpoint_that_was_trained_meanwhile(
     web: httpx.Client, app: Any
 ) -> None:
