@@ -22,7 +22,7 @@ from grounding.overlay import (
 from grounding.pipeline import Models
 from grounding.select import Choice, Proposals, Result, choose, select, to_result
 from grounding.settings import Settings, settings_link
-from grounding.status import describe
+from grounding.status import describe, plain
 
 EVERYTHING = "everything"
 
@@ -96,7 +96,7 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
     labels = selection.regions[rows].labels
     shown, pairs = annotations(session.image, labels, selection.masks.masks[rows], settings.style)
     regions = draw_regions(session.image, selection.regions, colours)
-    text = describe(proposals, selection, session.models, threshold)
+    text = f"{_asked(session)}\n\n{describe(proposals, selection, session.models, threshold)}"
     if session.edits:
         text += f"\n\nCorrections by hand: {len(session.edits)}."
     painted = paint(shown, pairs, colours)
@@ -110,6 +110,12 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
         mark(painted, session.corner, shown_scale(session.image)),
         len(rows),
     )
+
+
+def _asked(session: Session) -> str:
+    """Say what the answer is about: the fields beside it may have been changed since."""
+    asked = session.asked
+    return f"<small>“{plain(' '.join(asked['prompt'].split()))}”, {asked['grounder']}:</small>"
 
 
 def switch(

@@ -20,6 +20,12 @@ from page import LATEST, hand_over_download
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody.
 SLOTS = 4
+# On a phone the answer lies below the settings, out of sight.
+SHOW_ANSWER = """() => {
+    const answer = document.querySelector("#seg-right")
+    if (answer.getBoundingClientRect().top > innerHeight - 200)
+        answer.scrollIntoView({behavior: "smooth"})
+}"""
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -47,6 +53,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         trigger_mode="always_last",  # another prompt while the models are at work comes after it
         **models,
     )
+    inputs.run.click(None, js=SHOW_ANSWER)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     columns = [outputs.details, outputs.comparison]
     ran.success(reveal, _state(inputs, outputs), [*_shown(outputs), *columns], **LATEST)
@@ -158,6 +165,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     started = inputs.compare.click(
         lambda: gr.Column(visible=True), None, outputs.comparison, api_visibility="private"
     )
+    inputs.compare.click(None, js=SHOW_ANSWER)
     answer = [outputs.gallery, outputs.numbers, outputs.data]
     models = {"concurrency_id": "models", "concurrency_limit": SLOTS}
     asked = [*_given(inputs), inputs.segmenter]

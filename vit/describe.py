@@ -3,6 +3,7 @@
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from images import MAX_SIDE
 from vit.crop import Crop
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def describe_answer(prediction: "Prediction", truth: str | None, size: tuple[int
     elif prediction.box == Crop().box(size):
         part = f"the middle {right - left} × {bottom - top}"
     width, height = prediction.seen.size
-    return f"{answer}\nThe model saw {part} of your picture, scaled to {width} × {height} pixels."
+    shrunk = f" (used at {size[0]} × {size[1]} pixels)" if max(size) == MAX_SIDE else ""
+    seen = f"{part} of your picture{shrunk}, scaled to {width} × {height} pixels"
+    return f"{answer}\nThe model saw {seen}."
 
 
 def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
@@ -43,9 +46,10 @@ def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
         name: What the page calls it.
         facts: Of `vit.facts.read_facts`.
     """
-    metrics, millions = facts["metrics"], facts["parameters"] / 1e6
+    metrics, count = facts["metrics"], facts["parameters"]
+    parameters = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
     return (
-        f"Model: **{escape(name)}**, a ViT with {millions:.1f} M parameters, "
+        f"Model: **{escape(name)}**, a ViT with {parameters} parameters, "
         f"**{metrics['test_accuracy']:.1%}** right on the {metrics['test_images']:,} test pictures "
         f"of {escape(metrics['data'])}. It knows {len(facts['classes'])} classes and always "
         "answers with one of them."

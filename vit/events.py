@@ -16,6 +16,7 @@ from vit.crop import Crop, crop_around
 from vit.describe import describe_answer, describe_checkpoint
 from vit.facts import read_facts
 from vit.heatmap import enlarge
+from vit.panels import layer_slider
 from vit.samples import Sample, mistakes
 from vit.view import (
     BEST,
@@ -143,7 +144,8 @@ class Events:
             size: Side of the square as a share of the shorter side of the picture.
 
         Returns:
-            Probabilities, the rollout over the square, what the model saw, and a text.
+            The five largest probabilities, the rollout over the square, what the model saw, and a
+            text.
         """
         with page_errors():
             refuse_clamped(discard_ratio=discard_ratio, across=across, down=down, size=size)
@@ -178,12 +180,12 @@ class Events:
         with page_errors():
             facts = self.facts(name)
         depth, heads = facts["config"]["depth"], facts["config"]["num_heads"]
-        last = gr.Slider(maximum=depth, value=depth)
+        first, last = layer_slider(depth, 1), layer_slider(depth, depth)
         classes = [BEST, SECOND, *facts["classes"]]
         return (
             gr.Dropdown(classes, value=BEST),
             gr.Dropdown(classes, value=SECOND),
-            gr.Slider(maximum=depth, value=1),
+            first,
             last,
             last,
             gr.Slider(maximum=heads, value=0),

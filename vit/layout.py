@@ -7,7 +7,15 @@ import gradio as gr
 
 from page import QUIET
 from vit.events import ALL, CENTRE, Events, say_count
-from vit.panels import Drawing, build_heads, build_learned, build_model, build_patch, build_test
+from vit.panels import (
+    Drawing,
+    build_heads,
+    build_learned,
+    build_model,
+    build_patch,
+    build_test,
+    layer_slider,
+)
 from vit.samples import Sample
 from vit.view import BEST, CLASS_METHODS, LAYER, METHODS, NOTHING, ROLLOUT, SECOND
 
@@ -245,7 +253,7 @@ def _build_settings(facts: dict[str, Any]) -> Controls:
 
 def _menu(choices: Sequence[str], label: str, elem_id: str, **options: Any) -> gr.Dropdown:
     # Wide enough for the longest choice; on a phone each has a line of its own.
-    return gr.Dropdown(list(choices), label=label, elem_id=elem_id, min_width=172, **options)
+    return gr.Dropdown(list(choices), label=label, elem_id=elem_id, min_width=230, **options)
 
 
 def _adapt(method: str, other: str) -> tuple[Any, ...]:
@@ -285,14 +293,14 @@ def _build_fusion() -> tuple[gr.Radio, gr.Slider]:
 
 def _build_range(depth: int) -> tuple[gr.Slider, gr.Slider]:
     options = {"step": 1, **SLIDER}
-    first = gr.Slider(1, depth, 1, label="From layer", elem_id="vit-first", **options)
-    last = gr.Slider(1, depth, depth, label="To layer", elem_id="vit-last", **options)
+    first = layer_slider(depth, 1, label="From layer", elem_id="vit-first", **options)
+    last = layer_slider(depth, depth, label="To layer", elem_id="vit-last", **options)
     return first, last
 
 
 def _build_single(config: dict[str, Any]) -> tuple[gr.Slider, gr.Slider]:
     depth, heads, options = config["depth"], config["num_heads"], {"step": 1, **SLIDER}
-    layer = gr.Slider(1, depth, depth, label="Layer", elem_id="vit-layer", **options)
+    layer = layer_slider(depth, depth, label="Layer", elem_id="vit-layer", **options)
     help_text = "0 is the mean of all"
     head = gr.Slider(0, heads, 0, label="Head", info=help_text, elem_id="vit-head", **options)
     return layer, head

@@ -220,6 +220,12 @@ def draw_model(facts: dict[str, Any]) -> tuple[str, Image.Image | None]:
     return text, draw_confusion(confusion, classes)
 
 
+def layer_slider(depth: int, value: int, **options: Any) -> gr.Slider:
+    """Return the choice of one of `depth` layers; of one layer there is none to make."""
+    # Gradio takes no slider whose ends are the same.
+    return gr.Slider(1, max(2, depth), value, interactive=depth > 1, **options)
+
+
 def build_patch(
     session: gr.State, pictures: Sequence[gr.Image], depth: int
 ) -> tuple[gr.Slider, Drawing]:
@@ -231,9 +237,8 @@ def build_patch(
     title = "One patch: where it looks, and who looks at it"
     with gr.Accordion(title, open=False, elem_id="vit-patch") as panel:
         gr.Markdown(PATCH_HELP)
-        layer = gr.Slider(
-            1, depth, depth, step=1, label="Layer", buttons=[], elem_id="vit-patch-layer"
-        )
+        options = {"step": 1, "label": "Layer", "buttons": [], "elem_id": "vit-patch-layer"}
+        layer = layer_slider(depth, depth, **options)
         with gr.Row(equal_height=True, elem_id="vit-patch-at"):
             # For those who cannot use a mouse.
             column, row = (

@@ -536,6 +536,14 @@ def upload_text(page: Page, folder: Path) -> None:
     press_run(page)
 
 
+def upload_text_after_a_sample(page: Page, folder: Path) -> None:
+    """A component that an event changes is another object from then on."""
+    page.locator("#seg-samples tbody tr").nth(1).click()
+    prompt = page.locator("#seg-prompt").get_by_role("textbox")
+    expect(prompt).not_to_have_value(re.compile("car"))
+    upload_text(page, folder)
+
+
 def bad_address(page: Page, _folder: Path) -> None:
     page.locator("#seg-url").get_by_role("textbox").fill("http://127.0.0.1/secret.png")
     press_run(page)
@@ -546,6 +554,7 @@ def bad_address(page: Page, _folder: Path) -> None:
     [
         (empty_prompt, "Type what to look for"),
         (upload_text, "a text file"),
+        (upload_text_after_a_sample, "a text file"),
         (bad_address, "address"),
     ],
 )

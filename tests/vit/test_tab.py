@@ -209,6 +209,18 @@ def test_the_settings_adapt_to_the_checkpoint(
     assert found == [(3, 1), (3, 3), (3, 3), (4, 0), (3, 3)]
 
 
+def test_a_checkpoint_of_one_layer(
+    tiny_checkpoint: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    tiny_checkpoint.rename(tiny_checkpoint.with_stem("first"))
+    single = make_checkpoint(("cat", "dog"), depth=1)
+    build(single)
+    page = build(tiny_checkpoint.with_stem("first"), single)
+    parts = handler(page, "choose")("tiny")
+    sliders = [part for part in parts if isinstance(part, gr.Slider) and part.minimum == 1]
+    assert sliders and all((part.value, part.interactive) == (1, False) for part in sliders)
+
+
 def test_only_a_few_checkpoints_stay_in_memory(
     tmp_path: Path, make_checkpoint: Callable[..., Path]
 ) -> None:
