@@ -252,8 +252,8 @@ def _build_settings(facts: dict[str, Any]) -> Controls:
 
 
 def _menu(choices: Sequence[str], label: str, elem_id: str, **options: Any) -> gr.Dropdown:
-    # Wide enough for the longest choice; on a phone each has a line of its own.
-    return gr.Dropdown(list(choices), label=label, elem_id=elem_id, min_width=230, **options)
+    # Wide enough for the longest choice, and two to a line; on a phone each has its own.
+    return gr.Dropdown(list(choices), label=label, elem_id=elem_id, min_width=260, **options)
 
 
 def _adapt(method: str, other: str) -> tuple[Any, ...]:
