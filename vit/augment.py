@@ -100,6 +100,8 @@ def _contrast(images: Tensor, magnitude: Tensor) -> Tensor:
 def _sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
     kernel = torch.ones(3, 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
+    if min(images.shape[-2:]) < 3:  # all is border, which stays
+        return images
     smooth = images.float()
     smooth[:, :, 1:-1, 1:-1] = F.conv2d(smooth, kernel / 13, groups=3).round()
     return _away_from(smooth, images, magnitude)

@@ -65,7 +65,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             return tensors, facts
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a checkpoint of train_vit.py ({error})") from error
 
 
@@ -94,11 +94,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         model = ViT(ViTConfig(**facts["config"]))
         model.load_state_dict(tensors)
-    except (TypeError, RuntimeError) as error:  # TypeError: a size this version does not know
+        classes = tuple(facts["classes"])
+        preprocessing = Preprocessing(
+            **{name: tuple(numbers) for name, numbers in facts["preprocessing"].items()}
+        )
+    # TypeError: a size this version does not know, or facts of another kind.
+    except (TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: the weights do not fit its config: {error}") from error
-    preprocessing = Preprocessing(
-        tuple(facts["preprocessing"]["mean"]), tuple(facts["preprocessing"]["std"])
-    )
-    return Checkpoint(
-        model.eval(), tuple(facts["classes"]), preprocessing, facts["recipe"], facts["metrics"]
-    )
+    if len({*classes}) != len(classes) or len(classes) != model.config.num_classes:
+        raise ValueError(
+            f"{path} names the classes {classes}; its model answers with "
+            f"{model.config.num_classes}, and each needs a name of its own"
+        )
+    return Checkpoint(model.eval(), classes, preprocessing, facts["recipe"], facts["metrics"])

@@ -11,6 +11,7 @@ from vit.strips import FONT, SIZE, sheet, text_width
 MANY = 30  # classes; with more there is no room for names and numbers
 SIDE = 900  # about that of the picture of so many, in pixels
 HEIGHT = 26  # of a cell, in pixels
+LONGEST = 24  # letters of a name
 LAST = "right"  # name of the last column
 
 
@@ -30,12 +31,22 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
     if len(classes) > MANY:
         matrix = Image.fromarray(colour(shares.astype(np.float32)))
         return enlarge(matrix, len(classes) * max(1, SIDE // len(classes)))
+    classes = [short(name) for name in classes]
     width = text_width([*classes, LAST]) + 2
     rows = []
     for number, (row, share) in enumerate(zip(counts, shares, strict=True)):
         tiles = [_cell(f"{n:,}", s, width) for n, s in zip(row, share, strict=True)]
         rows.append([*tiles, _cell(f"{share[number]:.0%}", share[number], width)])
     return sheet(rows, classes, [*classes, LAST])
+
+
+def short(name: str) -> str:
+    """Return a class name for a picture, where a long one would take the place of all else.
+
+    >>> short("cat"), len(short("cat" * 20))
+    ('cat', 24)
+    """
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def most_confused(

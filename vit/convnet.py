@@ -39,6 +39,7 @@ from vit.recipes import TrainConfig, learning_rate
 # Pictures that are as hard as those about which a student will ask.
 RECIPE = TrainConfig(lr=0.2, weight_decay=5e-4, warmup=0.05, batch_size=256, augment="trivial",
                      cutmix=0.5, test_every=10)  # fmt: skip
+LOWEST = {"epochs": 1, "image_size": 8, "holdout": 0}
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     device = torch.device(find_device(args.device))
-    if args.epochs < 1 or args.holdout < 0:
-        raise ValueError(
-            f"--epochs is {args.epochs} and --holdout {args.holdout}; at least 1 and 0 are needed"
-        )
+    for name, lowest in LOWEST.items():
+        if (given := getattr(args, name)) < lowest:
+            raise ValueError(f"{name} is {given}; it must be at least {lowest}")
     if args.out.exists():
         raise ValueError(f"{args.out} is there already; choose another --out")
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out is {args.out}, which cannot be written ({error})") from error
     torch.manual_seed(0)
     data = load_image_folder(args.data, args.image_size)
     data = hold_out(data, args.holdout) if args.holdout else data

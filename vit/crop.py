@@ -36,7 +36,9 @@ class Crop:
         (80, 0, 560, 480)
         """
         side = self.side(size)
-        left, top = int((size[0] - side) * self.across), int((size[1] - side) * self.down)
+        shares = zip(size, (self.across, self.down), strict=True)
+        # A bit more, or a share that stands for a whole pixel may give the one before it.
+        left, top = (int((length - side) * share + 1e-6) for length, share in shares)
         return left, top, left + side, top + side
 
 

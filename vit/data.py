@@ -24,7 +24,8 @@ from images import decode_image
 from vit.checkpoint import Preprocessing
 
 SPLITS = ("train", "test")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+SUFFIXES |= {".avif", ".heic", ".heif"}  # the last two to say that they cannot be read
 HOLD_OUT_EVERY = 5
 Labelled = list[tuple[str, np.ndarray]]  # class names and pictures (S, S, 3)
 
@@ -64,7 +65,10 @@ class ImageSet:
 
 
 def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    files = sorted(path for path in _walk(root) if path.is_file())
+    try:
+        files = sorted(path for path in _walk(root) if path.is_file())
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
     names = [PurePosixPath(path.relative_to(root).as_posix()) for path in files]
     pictures = [name for name in names if _is_picture(name)]
     if empty := _empty_class_folders(root, pictures):
@@ -79,9 +83,13 @@ def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 def _walk(root: Path) -> Iterator[Path]:
     """Yield all files below a folder, also behind links to other folders, each folder once."""
     seen = {os.path.realpath(root)}
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, below, files in os.walk(root, onerror=_fail, followlinks=True):
         below[:] = [name for name in sorted(below) if not _known(Path(folder, name), seen)]
         yield from (Path(folder, name) for name in files)
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def _known(folder: Path, seen: set[str]) -> bool:
@@ -156,15 +164,42 @@ def _decode(name: PurePosixPath, data: bytes, image_size: int) -> np.ndarray:
 def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:
     """Read class names and pictures by split; "" for those below neither train/ nor test/."""
     found: dict[str, Labelled] = {"train": [], "test": [], "": []}
+    places: list[tuple[str, ...]] = []
+    plain: list[tuple[str, ...]] = []
     for name, data in _files(path):
-        split = name.parts[-3].lower() if len(name.parts) >= 3 else ""
-        split = split if split in SPLITS else ""
+        split, place = _place(name)
         has_splits = found["train"] or found["test"]
-        if len(name.parts) >= 2 and (split or not has_splits):
+        if len(place) >= 2 and (split or not has_splits):
+            (places if split else plain).append(place)
             if any("\ud800" <= letter <= "\udfff" for letter in name.parts[-2]):
                 raise ValueError(f"the class folder {name.parts[-2]!a} in {path} has no UTF-8 name")
             found[split].append((name.parts[-2], _decode(name, data, image_size)))
+    _check_depth(path, places or _inside(plain))
     return found
+
+
+def _place(name: PurePosixPath) -> tuple[str, tuple[str, ...]]:
+    """Return the split that a picture belongs to, or "", and its path from there on."""
+    for i in reversed(range(len(name.parts) - 2)):
+        if (split := name.parts[i].lower()) in SPLITS:
+            return split, name.parts[i + 1 :]
+    return "", name.parts
+
+
+def _inside(places: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Leave out the folders around all classes."""
+    while len({place[0] for place in places}) == 1 and min(map(len, places)) > 2:
+        places = [place[1:] for place in places]
+    return places
+
+
+def _check_depth(path: Path, places: list[tuple[str, ...]]) -> None:
+    """Refuse folders inside class folders, where no one can say which of them is the class."""
+    if deep := next((place for place in places if len(place) > 2), None):
+        raise ValueError(
+            f"{'/'.join(deep)} in {path} lies in a folder inside a class folder; pictures must lie "
+            "in the class folders themselves"
+        )
 
 
 def _hold_out_every(path: Path, pictures: Labelled) -> dict[str, Labelled]:

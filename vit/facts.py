@@ -26,7 +26,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         facts = {key: json.loads(header["__metadata__"][key]) for key in FACTS}
         sizes = [math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__"]
         return facts | {"parameters": sum(sizes)}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

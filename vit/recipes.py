@@ -87,9 +87,17 @@ class TrainConfig:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
         for name in ("lr", "muon_lr", "batch_size", "accumulate", "epochs", "test_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("crop_padding", "mixup", "plain_epochs", "hint", "holdout", "train_images"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
+        for name in (
+            "weight_decay",
+            "crop_padding",
+            "mixup",
+            "plain_epochs",
+            "hint",
+            "holdout",
+            "train_images",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not 0 <= self.patch_dropout < 1:

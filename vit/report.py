@@ -84,13 +84,13 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
     """
     if not _is_installed("matplotlib"):
         return
-    from vit.confusion import MANY
+    from vit.confusion import MANY, short
 
     axes = _new_axes()
     shares = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="answer", ylabel="true class")
-    named = classes if len(classes) <= MANY else ()
+    named = [short(name) for name in classes] if len(classes) <= MANY else []
     places = range(len(named))
     axes.set_yticks(places, named)
     axes.set_xticks(places, named, rotation=90)

@@ -152,7 +152,8 @@ def _check(attentions: Tensor, head_fusion: str, discard_ratio: float, prefix: i
 def _discard(layers: Tensor, ratio: float, prefix: int) -> Tensor:
     """Set the lowest `ratio` of the patch columns to 0, row by row: (..., N, N) to the same."""
     patches = layers[..., prefix:]
-    lowest = patches.topk(int(ratio * patches.shape[-1]), dim=-1, largest=False).indices
+    count = int(ratio * patches.shape[-1] + 1e-6)  # 0.57 * 100 is a bit below 57
+    lowest = patches.topk(count, dim=-1, largest=False).indices
     return torch.cat((layers[..., :prefix], patches.scatter(-1, lowest, 0.0)), dim=-1)
 
 

@@ -28,8 +28,12 @@ def resize_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
     Returns:
         float (D, 3, patch_size, patch_size): FlexiViT's pseudo-inverse for resizing by areas.
     """
-    area = (weight.shape[-1] / patch_size) ** 2
-    return F.interpolate(weight, size=(patch_size, patch_size), mode="area") * area
+    side = weight.shape[-1]
+    pixels = torch.eye(side**2, dtype=torch.float64, device=weight.device)
+    resize = F.interpolate(pixels.view(-1, 1, side, side), (patch_size, patch_size), mode="area")
+    inverse = torch.linalg.pinv(resize.flatten(1).T)  # (p*p, patch_size**2)
+    resized = weight.flatten(2).double() @ inverse
+    return resized.to(weight.dtype).unflatten(2, (patch_size, patch_size))
 
 
 def resize_positions(pos_embed: Tensor, prefix: int, grid_size: int) -> Tensor:

@@ -140,8 +140,8 @@ def load_teacher(
             teacher = LIBRARIES[library](model_name, device)
         else:
             teacher = _from_checkpoint(name, device)
-    # What transformers raises for an unknown name, and for a pickle that would run code.
-    except (OSError, UnpicklingError) as error:
+    # OSError, UnpicklingError: of transformers, for an unknown name and for a pickle with code.
+    except (OSError, ValueError, UnpicklingError) as error:
         raise ValueError(f"teacher {name} cannot be loaded: {error}") from error
     if missing := [label for label in classes if label not in teacher.classes]:
         raise ValueError(f"teacher {name} does not know the classes {missing}; it must know all")

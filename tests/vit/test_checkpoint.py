@@ -69,6 +69,11 @@ def test_cut_off_file(tiny_checkpoint: Path) -> None:
         ({"config": {"embed_dim": 24, "num_heads": 2}}, "the weights do not fit its config"),
         ({"config": {"registers": 4}}, "unexpected keyword argument 'registers'"),  # a later size
         ({"config": {"depth": 0}}, "depth is 0"),
+        ({"config": {"stem": "conv", "patch_size": 4.0}}, "do not fit its config"),
+        ({"preprocessing": []}, "do not fit its config"),
+        ({"classes": 5}, "do not fit its config"),
+        ({"classes": ["cat"]}, "names the classes ('cat',)"),  # fewer than the model has
+        ({"classes": ["cat"] * 3}, "each needs a name of its own"),
         # a head that this model has not
         ({"config": {"pool": "mean"}}, "the weights do not fit its config"),
     ],

@@ -1,4 +1,5 @@
 import io
+import os
 import random
 import re
 import tarfile
@@ -100,6 +101,38 @@ def test_plain_class_folders(tmp_path: Path, write: type(write_zip)) -> None:
     assert data.train.images[:, 2, 0, 0].tolist() == [1, 2, 3, 4, 6] * 2
     assert data.train.labels.tolist() == [0] * 5 + [1] * 5
     assert "every 5th picture of a class held out" in data.name
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "pets/{}/2023/1.png",  # of which the class could be either
+        "{}/2023/1.png",
+        "train/{}/2023/1.png",
+        "set/Test/{}/a/b/1.png",
+    ],
+)
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_folders_inside_class_folders(tmp_path: Path, write: type(write_zip), place: str) -> None:
+    content = {place.format(name): png(colour) for name, colour in COLOURS.items()}
+    with pytest.raises(ValueError, match=r"1\.png in .* lies in a folder inside a class folder"):
+        load_image_folder(write(tmp_path, content), 8)
+
+
+def test_classes_may_be_called_like_the_splits(tmp_path: Path) -> None:
+    content = {f"train/{name}": png(COLOURS["cat"]) for name in ("1.png", "2.png")}
+    content |= {f"bus/{name}": png(COLOURS["dog"]) for name in ("1.jfif", "2.JPE")}
+    assert load_image_folder(write_zip(tmp_path, content), 8).classes == ("bus", "train")
+
+
+def test_a_folder_that_cannot_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    root = write_folder(tmp_path, files())
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=r"cannot be read \(Permission denied\)"):
+        load_image_folder(root, 8)
 
 
 @pytest.mark.parametrize("folder", ["set/train/cow", "set/test/cow"])

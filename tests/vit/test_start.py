@@ -32,6 +32,14 @@ def test_a_resized_embedding_says_the_same_of_a_resized_patch(old: int, new: int
     torch.testing.assert_close(F.conv2d(after, resized), F.conv2d(before, weight))
 
 
+@pytest.mark.parametrize(("old", "new"), [(8, 12), (4, 6), (6, 8)])
+def test_patches_that_grow_by_a_fraction_keep_their_answers(old: int, new: int) -> None:
+    weight, patch = torch.randn(5, 3, old, old), torch.randn(1, 3, old, old)
+    grown = F.interpolate(patch, size=(new, new), mode="area")
+    before, after = F.conv2d(patch, weight), F.conv2d(grown, resize_patch_embed(weight, new))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
 def test_positions_keep_their_prefix_and_their_places() -> None:
     # One channel counts columns, the other rows; two tokens stand before the grid of 2 x 2.
     grid = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])

@@ -194,7 +194,7 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--epochs", "0"], "train_vit.py: epochs is 0; it must be above 0"),
         (
             ["--data", "{folder}", "--teacher", "a", "--pool", "mean"],
-            "train_vit.py: a is not a check",
+            "train_vit.py: teacher a cannot be loaded: a is not a check",
         ),
         (["--data", "{folder}", "--start", "nowhere"], "train_vit.py: nowhere is not a checkpoint"),
         (["--device", "gpu"], "train_vit.py: The device gpu is not on this machine"),
