@@ -100,6 +100,12 @@ CSS = """
 """
 
 
+def _port(text: str) -> int:
+    if not 1 <= (port := int(text)) <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is no port; it must be from 1 to 65535")
+    return port
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
@@ -111,7 +117,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--host", default="0.0.0.0" if on_spaces else "127.0.0.1", help="address to listen on"
     )
-    parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+    parser.add_argument("--port", type=_port, default=7860, help="port to listen on")
     parser.add_argument("--device", default="auto", help=f"where models run: {DEVICES}")
     parser.add_argument(
         "--memory",
@@ -147,7 +153,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--url-ports",
-        type=int,
+        type=_port,
         nargs="+",
         default=sorted(PORTS),
         metavar="PORT",
@@ -232,4 +238,4 @@ if __name__ == "__main__":
     except OSError as error:
         if "empty port" not in str(error):
             raise
-        sys.exit("app.py: this port cannot be listened on; choose another with --port, or --host")
+        sys.exit("app.py: cannot listen there; choose another --port, or another --host")

@@ -1,5 +1,6 @@
 """The values that pass between the stages, and the two roles. No model library is needed here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -31,6 +32,11 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     if not len(rows):
         return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def mask_boxes(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the xyxy boxes, in pixels, of N bool masks (H, W): float32 (N, 4)."""
+    return np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from devices import find_device
-from grounding.core import Grounder, Masks, Regions, Segmenter, mask_box
+from grounding.core import Grounder, Masks, Regions, Segmenter, mask_boxes
 from grounding.grounders import GROUNDERS
 from grounding.memory import GIGABYTE, Shelf, default_budget, file_bytes
 from grounding.menu import ModelEntry
@@ -283,7 +283,7 @@ def cut(regions: Regions, cuts: dict[str, float]) -> tuple[Regions, tuple[Scored
             if mine == i:
                 np.copyto(row, regions.masks[i], where=numbers == part)
     kept = Regions(
-        np.array([mask_box(part > 0) for part in parts], np.float32).reshape(-1, 4),
+        mask_boxes(parts > 0),
         np.array([peak for *_, peak in chosen], np.float32),
         tuple(regions.labels[i] for i, *_ in chosen),
         parts,

@@ -13,7 +13,7 @@ from torch import Tensor
 from vit.attribution import attention_gradients
 from vit.checkpoint import Checkpoint, load_checkpoint
 from vit.crop import Box, Crop
-from vit.data import normalize
+from vit.data import normalize, statistics
 from vit.model import ViTConfig
 
 
@@ -117,6 +117,5 @@ class Predictor:
     def to_input(self, seen: Sequence[Image.Image]) -> Tensor:
         """Turn RGB pictures of the model's size S into its input, float (B, 3, S, S)."""
         pixels = torch.from_numpy(np.stack([np.array(image) for image in seen]))
-        statistics = self.checkpoint.preprocessing
-        mean, std = torch.tensor([statistics.mean, statistics.std], device=self._device)
-        return normalize(pixels.permute(0, 3, 1, 2).to(self._device), mean, std)
+        known = statistics(self.checkpoint.preprocessing, self._device)
+        return normalize(pixels.permute(0, 3, 1, 2).to(self._device), *known)

@@ -8,8 +8,6 @@ corners inside, as GLIP's anchors are.
 Axes: B batch, N positions of all levels, T tokens, G objects of one picture.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
-from ..grounders.glip.boxes import anchors, decode
-from ..grounders.glip.config import ANCHOR_SIZES, STRIDES
-from ..grounders.glip.model import RawDetections
-from .set_loss import focal_loss
+from grounding.demo.set_loss import focal_loss
+from grounding.grounders.glip.boxes import anchors, decode
+from grounding.grounders.glip.config import ANCHOR_SIZES, STRIDES
+from grounding.grounders.glip.model import RawDetections
 
 CANDIDATES = 9
 

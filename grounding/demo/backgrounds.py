@@ -1,7 +1,5 @@
 """Backgrounds for the scenes: plain, patterned and texture-like, made of noise and shapes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

@@ -4,8 +4,6 @@ Platt 1999, "Probabilistic Outputs for Support Vector Machines": a logistic regr
 Focal loss needs it most: it leaves right and wrong well apart but all scores low and close.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

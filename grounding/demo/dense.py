@@ -4,15 +4,13 @@ It teaches the vision tower in minutes what the phrases alone teach it in hours;
 and the head is not part of the saved model.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .scenes import Scene
-from .words import COLOURS, NAMES
+from grounding.demo.scenes import Scene
+from grounding.demo.words import COLOURS, NAMES
 
 _IGNORE = -100
 

@@ -10,8 +10,6 @@ colour  share of colour phrases, another object differing only in colour, whose 
 sam2    mean IoU from the true boxes
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections import defaultdict
@@ -20,16 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torchvision.ops import box_iou
 from tqdm import tqdm
 
-from ..core import Grounder, Regions, Segmenter
-from ..grounders import GROUNDERS
-from ..pipeline import keep_best
-from ..segmenters.sam2 import load as load_sam2
-from .scenes import Query, Scene, make_scene, queries, twin_queries
+from grounding.core import Grounder, Regions, Segmenter
+from grounding.demo.scenes import Query, Scene, make_scene, queries, twin_queries
+from grounding.grounders import GROUNDERS
+from grounding.pipeline import keep_best
+from grounding.segmenters.sam2 import load as load_sam2
+from grounding.weights import DEMO_ROOT
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
 SCENE_SIZE = 384
 PHRASES, ABSENT = 5, 2
 LOW = 0.02
@@ -59,17 +59,9 @@ class Tally:
         return {name: round(float(value), 3) for name, value in row.items()}
 
 
-def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the IoU of each pair of xyxy boxes, (N, 4) and (M, 4) -> (N, M).
-
-    >>> box_iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2]])).round(2).tolist()
-    [[0.33]]
-    """
-    top_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = (bottom_right - top_left).clip(min=0).prod(axis=-1)
-    area, other_area = ((b[:, 2:] - b[:, :2]).prod(axis=-1) for b in (boxes, others))
-    return shared / (area[:, None] + other_area[None] - shared).clip(min=1e-9)
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the IoU of each pair of xyxy boxes, (N, 4) and (M, 4) -> (N, M)."""
+    return box_iou(torch.from_numpy(boxes), torch.from_numpy(others)).numpy()
 
 
 def mask_iou(mask: np.ndarray, other: np.ndarray) -> float:
@@ -96,7 +88,7 @@ def average_precision(found: list[tuple[float, bool]], objects: int) -> float:
 def judge(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray) -> list[tuple[float, bool]]:
     """Mark each detection right or wrong; an object counts once, for the best score."""
     left = set(range(len(truth)))
-    overlap = box_iou(boxes, truth)
+    overlap = overlaps(boxes, truth)
     marked = []
     for i in np.argsort(-scores):
         best = max(left, key=lambda k, i=i: overlap[i, k], default=None)
@@ -112,7 +104,7 @@ def right_colour(regions: Regions, scene: Scene, query: Query) -> bool:
     if not len(regions):
         return False
     best = regions.boxes[regions.scores.argmax()][None]
-    overlap = box_iou(best, scene.boxes)[0] * scene.find(query.name)
+    overlap = overlaps(best, scene.boxes)[0] * scene.find(query.name)
     return bool(overlap.max() > 0 and query.members[overlap.argmax()])
 
 
@@ -188,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the demo checkpoints.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--assets", type=Path, default=ASSETS, help="folder of the checkpoints")
+    parser.add_argument("--assets", type=Path, default=DEMO_ROOT, help="folder of the checkpoints")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
     table = evaluate(args.seed, args.scenes, args.assets)

@@ -1,7 +1,5 @@
 """Saves transformers models as `from_pretrained` reads them, small."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

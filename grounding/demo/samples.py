@@ -5,8 +5,6 @@
 writes them, with their prompts and the boxes of what the prompts mean, to assets/samples.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .scenes import Scene, compose
-from .sprites import Sprite, load_sprites
+from grounding.demo.scenes import Scene, compose
+from grounding.demo.sprites import Sprite, load_sprites
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "samples" / "segmentation"
 SIZE = 384

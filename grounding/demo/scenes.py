@@ -6,8 +6,6 @@ writes for each scene its picture, its masks and phrases with the objects they m
 cut and paste follows Dwibedi et al. 2017, "Cut, Paste and Learn", https://arxiv.org/abs/1708.01642.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable, Sequence
@@ -18,9 +16,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .backgrounds import make_background
-from .sprites import Sprite, load_sprites
-from .words import COLOURS, NAMES, make_phrase
+from grounding.core import mask_boxes
+from grounding.demo.backgrounds import make_background
+from grounding.demo.sprites import Sprite, load_sprites
+from grounding.demo.words import COLOURS, NAMES, make_phrase
 
 # The ImageNet statistics: what the stock processors and SAM 2 subtract and divide by.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,19 +55,6 @@ class Scene:
         """Return whether every `name` in the scene has one colour a phrase could name."""
         pairs = zip(self.names, self.colours, strict=True)
         return all(c for n, c in pairs if n == name)
-
-
-def masks_to_boxes(masks: np.ndarray) -> np.ndarray:
-    """Return float32 (N, 4) xyxy boxes of non-empty bool masks (N, H, W).
-
-    >>> masks_to_boxes(np.array([[[0, 1, 1], [0, 1, 0]]], dtype=bool)).tolist()
-    [[1.0, 0.0, 3.0, 2.0]]
-    """
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for i, mask in enumerate(masks):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        boxes[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
 
 
 def normalise(scenes: Sequence[Scene]) -> np.ndarray:
@@ -149,7 +135,7 @@ def compose(
     return Scene(
         image=np.clip(canvas, 0, 255).astype(np.uint8),
         masks=masks,
-        boxes=masks_to_boxes(masks),
+        boxes=mask_boxes(masks),
         names=tuple(sprite.name for sprite in drawn),
         colours=tuple(sprite.colour for sprite in drawn),
     )

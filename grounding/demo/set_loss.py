@@ -5,8 +5,6 @@ https://arxiv.org/abs/2005.12872, with words in place of classes; several boxes 
 Ouyang-Zhang et al. 2022, "NMS Strikes Back", https://arxiv.org/abs/2212.06137, teach faster.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

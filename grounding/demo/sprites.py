@@ -7,8 +7,6 @@ npm package `@lobehub/fluent-emoji-3d` 1.1.0. To import the sprites of newly add
     python -m grounding.demo.sprites package/assets
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .words import PAINTS, THINGS
+from grounding.demo.words import PAINTS, THINGS
 
 SPRITE_DIR = Path(__file__).resolve().parents[2] / "assets" / "sprites"
 SPRITE_SIZE = 128

@@ -3,14 +3,12 @@
 A word outside the vocabulary falls to single letters, as it does in the full-size tokenizers.
 """
 
-from __future__ import annotations
-
 import string
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertTokenizer, CLIPTokenizer
 
-from .words import vocabulary
+from grounding.demo.words import vocabulary
 
 MAX_CLIP_TOKENS = 16
 _END = "</w>"

@@ -12,8 +12,6 @@ With `--start assets/demo/NAME` a run begins with exported weights instead of ra
 a lower `--rate` it forgets less of them.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import importlib

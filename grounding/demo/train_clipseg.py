@@ -5,8 +5,6 @@ https://arxiv.org/abs/2112.10003; there CLIP is pre-trained and frozen, here eve
 together, from nothing.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from pathlib import Path
@@ -23,10 +21,19 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from .dense import DenseHead
-from .pretrained import save_half
-from .scenes import MEAN, STD, Query, Scene, lookalike_query, make_scene, normalise, queries
-from .tokenizers import MAX_CLIP_TOKENS, make_clip_tokenizer
+from grounding.demo.dense import DenseHead
+from grounding.demo.pretrained import save_half
+from grounding.demo.scenes import (
+    MEAN,
+    STD,
+    Query,
+    Scene,
+    lookalike_query,
+    make_scene,
+    normalise,
+    queries,
+)
+from grounding.demo.tokenizers import MAX_CLIP_TOKENS, make_clip_tokenizer
 
 LEARNING_RATE = 1e-3
 BATCH = 8

@@ -4,8 +4,6 @@ Li et al. 2022, "Grounded Language-Image Pre-training", https://arxiv.org/abs/21
 network is the one of `grounders.glip`, small, and is saved in the layout of the official weights.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import math
@@ -20,17 +18,17 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 from transformers import BertTokenizer
 
-from ..grounders.glip.boxes import decode, phrase_scores
-from ..grounders.glip.caption import encode, join
-from ..grounders.glip.checkpoint import official_weights, read_model
-from ..grounders.glip.config import GlipConfig
-from ..grounders.glip.model import Glip
-from ..grounders.glip.pictures import prepare
-from .atss import Objects, atss_loss, flatten
-from .calibration import fit_sigmoid
-from .dense import DenseHead
-from .scenes import Query, Scene, captions, make_scene, queries
-from .tokenizers import bert_vocabulary, make_bert_tokenizer
+from grounding.demo.atss import Objects, atss_loss, flatten
+from grounding.demo.calibration import fit_sigmoid
+from grounding.demo.dense import DenseHead
+from grounding.demo.scenes import Query, Scene, captions, make_scene, queries
+from grounding.demo.tokenizers import bert_vocabulary, make_bert_tokenizer
+from grounding.grounders.glip.boxes import decode, phrase_scores
+from grounding.grounders.glip.caption import encode, join
+from grounding.grounders.glip.checkpoint import official_weights, read_model
+from grounding.grounders.glip.config import GlipConfig
+from grounding.grounders.glip.model import Glip
+from grounding.grounders.glip.pictures import prepare
 
 LEARNING_RATE = 1e-3
 BATCH = 8

@@ -7,8 +7,6 @@ layer. As the official model starts from a Swin and a BERT that were trained bef
 from those of the demo GLIP, so train that first.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 
@@ -26,14 +24,22 @@ from transformers import (
     SwinConfig,
 )
 
-from ..grounders.glip.checkpoint import read_model
-from ..weights import DEMO_ROOT
-from .calibration import fit_sigmoid
-from .dense import DenseHead
-from .pretrained import save_half
-from .scenes import MAX_OBJECTS, Query, Scene, captions, make_scene, normalise, queries
-from .set_loss import Batch, corners, set_loss
-from .tokenizers import bert_vocabulary, make_bert_tokenizer
+from grounding.demo.calibration import fit_sigmoid
+from grounding.demo.dense import DenseHead
+from grounding.demo.pretrained import save_half
+from grounding.demo.scenes import (
+    MAX_OBJECTS,
+    Query,
+    Scene,
+    captions,
+    make_scene,
+    normalise,
+    queries,
+)
+from grounding.demo.set_loss import Batch, corners, set_loss
+from grounding.demo.tokenizers import bert_vocabulary, make_bert_tokenizer
+from grounding.grounders.glip.checkpoint import read_model
+from grounding.weights import DEMO_ROOT
 
 LEARNING_RATE = 8e-4
 BATCH = 8

@@ -4,8 +4,6 @@ Images only: Ravi et al. 2024, "SAM 2", https://arxiv.org/abs/2408.00714; prompt
 Kirillov et al. 2023, "Segment Anything", https://arxiv.org/abs/2304.02643, appendix A.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .scenes import Scene, make_scene, masks_to_boxes, normalise
+from grounding.core import mask_boxes
+from grounding.demo.scenes import Scene, make_scene, normalise
 
 CONFIG = Path(__file__).with_name("sam2.yaml")
 LEARNING_RATE = 1e-3
@@ -108,7 +107,7 @@ def sample_prompts(scenes: list[Scene], count: int, rng: np.random.Generator) ->
             has_coarse[row] = True
             # Who has only a coarse mask has only its box, too.
             found = (coarse[row] > 0).numpy()
-            box = 4 * masks_to_boxes(found)[0] if found.any() else box
+            box = 4 * mask_boxes(found)[0] if found.any() else box
         if "box" in kind:
             points[row] = box.reshape(2, 2)
             labels[row] = _TOP_LEFT, _BOTTOM_RIGHT

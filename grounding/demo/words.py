@@ -5,8 +5,6 @@ To teach the models another thing, add a line to `THINGS`, import its sprite wit
 name it by: a red apple without the label "red" would count as a wrong answer to "red apple".
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from grounding.core import Regions, mask_box
+from grounding.core import Regions, mask_boxes
 from grounding.recent import Recent
 from precision import fast
 
@@ -40,7 +40,7 @@ class ClipSeg:
         kept = [i for i in np.argsort(-peaks, kind="stable") if peaks[i] >= threshold]
         masks = [maps[i] for i in kept]
         return Regions(
-            np.array([mask_box(mask >= threshold) for mask in masks], np.float32).reshape(-1, 4),
+            mask_boxes(mask >= threshold for mask in masks),
             peaks[kept],
             tuple(phrases[i] for i in kept),
             np.array(masks, np.float32).reshape(-1, image.height, image.width),

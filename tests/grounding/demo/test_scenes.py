@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding.core import mask_boxes
 from grounding.demo.backgrounds import HELD_OUT, TRAINING
 from grounding.demo.samples import SAMPLES, make_sample, meant
 from grounding.demo.scenes import (
@@ -16,7 +17,6 @@ from grounding.demo.scenes import (
     lookalike_query,
     main,
     make_scene,
-    masks_to_boxes,
     present_query,
     queries,
     twin_queries,
@@ -42,7 +42,7 @@ def test_masks_boxes_and_names_belong_together(size: int) -> None:
         assert made.masks.shape == (count, size, size) and made.masks.dtype == bool
         assert made.boxes.dtype == np.float32 and len(made.colours) == count > 0
         assert made.masks.sum(axis=0).max() == 1, "visible parts do not overlap"
-        assert np.array_equal(made.boxes, masks_to_boxes(made.masks))
+        assert np.array_equal(made.boxes, mask_boxes(made.masks))
 
 
 @pytest.mark.parametrize("background", [*TRAINING, *HELD_OUT], ids=lambda kind: kind.__name__)
@@ -108,7 +108,7 @@ def test_lookalikes_where_all_things_of_a_colour_are_in_the_scene() -> None:
 def test_twins_differ_in_colour_only(things: list[str], expected: list[tuple[str, str]]) -> None:
     colours, names = zip(*(thing.split(" ") for thing in things), strict=True)
     masks = np.eye(len(things), dtype=bool)[:, None]
-    made = Scene(np.zeros((1, 1, 3), np.uint8), masks, masks_to_boxes(masks), names, colours)
+    made = Scene(np.zeros((1, 1, 3), np.uint8), masks, mask_boxes(masks), names, colours)
     asked = twin_queries(made, np.random.default_rng(0))
     assert [(query.name, query.colour) for query in asked] == expected
     for query in asked:
