@@ -1,4 +1,4 @@
-"""What both tabs share: the picture input, and how an error reaches the person at the page."""
+"""What both tabs share: how inputs are read, and how an error reaches the person at the page."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,8 +1,4 @@
-"""Checkpoints in the layout of the official GLIP: names, strict loading, conversion.
-
-The released file is a pickle of 3.7 GB, most of it the optimiser's. Its weights are copied once to
-a safetensors file with the same names, and that is read from then on.
-"""
+"""Checkpoints in the layout of the official GLIP: names and strict loading."""
 
 import re
 from pathlib import Path
