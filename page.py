@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape, unescape
+from typing import Any
 
 import gradio as gr
 from gradio.data_classes import ImageData
@@ -70,6 +71,13 @@ def _within(slider: gr.Slider, payload: object) -> float:
     taken = Clamped(number)
     taken.given = payload
     return taken
+
+
+def choice_of(count: int, value: int, **options: Any) -> gr.Slider:
+    """Return a slider that chooses one of `count` things, from 1; of one there is no choice."""
+    # Gradio takes no slider whose ends are the same.
+    more = {"step": 1, "buttons": [], "interactive": count > 1}
+    return gr.Slider(1, max(2, count), value, **more, **options)
 
 
 def refuse_clamped(**numbers: float) -> None:

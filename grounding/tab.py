@@ -61,15 +61,15 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     gr.on(
         [],
         events.segment,
-        [*_given(inputs), inputs.grounder, inputs.segmenter, inputs.threshold],
+        [*_build_given(inputs), inputs.grounder, inputs.segmenter, inputs.threshold],
         [*_shown(outputs)[:4], outputs.data],
         api_name="segment",
         **models,
     )
 
 
-def _given(inputs: Inputs) -> list[gr.components.Component]:
-    """Return picture, address and prompt for programs: the page's sample is no default for them."""
+def _build_given(inputs: Inputs) -> list[gr.components.Component]:
+    """Build picture, address and prompt for programs: the page's sample is no default for them."""
     image = gr.Image(type="filepath", label=inputs.image.label, visible=False)
     return [image, inputs.url, gr.Textbox(label=inputs.prompt.label, visible=False)]
 
@@ -168,7 +168,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     inputs.compare.click(None, js=SHOW_ANSWER)
     answer = [outputs.gallery, outputs.numbers, outputs.data]
     models = {"concurrency_id": "models", "concurrency_limit": SLOTS}
-    asked = [*_given(inputs), inputs.segmenter]
+    asked = [*_build_given(inputs), inputs.segmenter]
     gr.on([], events.compare, asked, answer, api_name="compare", **models)
     started.success(
         events.compare,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from images import decode_image
 from vit.checkpoint import Preprocessing
+from vit.crop import Crop
 
 SPLITS = ("train", "test")
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -154,10 +155,7 @@ def _decode(name: PurePosixPath, data: bytes, image_size: int) -> np.ndarray:
         image = decode_image(data)  # as on the page: 16 bits, transparency, damaged files
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    # The middle square, as the page shows pictures to the model (vit/predictor.py).
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
+    square = image.crop(Crop().box(image.size))  # the middle, as on the page
     return np.asarray(square.resize((image_size, image_size), Image.Resampling.BICUBIC))
 
 

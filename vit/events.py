@@ -10,13 +10,12 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from page import page_errors, refuse_clamped
+from page import choice_of, page_errors, refuse_clamped
 from vit.arrays import save_arrays
 from vit.crop import Crop, crop_around
 from vit.describe import describe_answer, describe_checkpoint
 from vit.facts import read_facts
 from vit.heatmap import enlarge
-from vit.panels import layer_slider
 from vit.samples import Sample, mistakes
 from vit.view import (
     BEST,
@@ -180,7 +179,7 @@ class Events:
         with page_errors():
             facts = self.facts(name)
         depth, heads = facts["config"]["depth"], facts["config"]["num_heads"]
-        first, last = layer_slider(depth, 1), layer_slider(depth, depth)
+        first, last = choice_of(depth, 1), choice_of(depth, depth)
         classes = [BEST, SECOND, *facts["classes"]]
         return (
             gr.Dropdown(classes, value=BEST),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import QUIET
+from page import QUIET, choice_of
 from vit.events import ALL, CENTRE, Events, say_count
 from vit.panels import (
     Drawing,
@@ -14,7 +14,6 @@ from vit.panels import (
     build_model,
     build_patch,
     build_test,
-    layer_slider,
 )
 from vit.samples import Sample
 from vit.view import BEST, CLASS_METHODS, LAYER, METHODS, NOTHING, ROLLOUT, SECOND
@@ -292,17 +291,16 @@ def _build_fusion() -> tuple[gr.Radio, gr.Slider]:
 
 
 def _build_range(depth: int) -> tuple[gr.Slider, gr.Slider]:
-    options = {"step": 1, **SLIDER}
-    first = layer_slider(depth, 1, label="From layer", elem_id="vit-first", **options)
-    last = layer_slider(depth, depth, label="To layer", elem_id="vit-last", **options)
+    first = choice_of(depth, 1, label="From layer", elem_id="vit-first")
+    last = choice_of(depth, depth, label="To layer", elem_id="vit-last")
     return first, last
 
 
 def _build_single(config: dict[str, Any]) -> tuple[gr.Slider, gr.Slider]:
-    depth, heads, options = config["depth"], config["num_heads"], {"step": 1, **SLIDER}
-    layer = layer_slider(depth, depth, label="Layer", elem_id="vit-layer", **options)
-    help_text = "0 is the mean of all"
-    head = gr.Slider(0, heads, 0, label="Head", info=help_text, elem_id="vit-head", **options)
+    depth, heads = config["depth"], config["num_heads"]
+    layer = choice_of(depth, depth, label="Layer", elem_id="vit-layer")
+    options = {"step": 1, "info": "0 is the mean of all", "elem_id": "vit-head", **SLIDER}
+    head = gr.Slider(0, heads, 0, label="Head", **options)
     return layer, head
 
 

@@ -4,31 +4,19 @@ A panel is built by a function that also connects it. What has to be drawn anew 
 it returns as a `Drawing`.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from html import escape
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import gradio as gr
-import numpy as np
-from PIL import Image
 
-from page import LATEST, QUIET, page_errors
-from vit.confusion import MANY, draw_confusion, most_confused
-from vit.describe import describe_details
-from vit.heatmap import enlarge, outline, overlay
-from vit.strips import heat_tiles, numbered, sheet
-from vit.view import CLASS_METHODS, SIDE, Look, Settings, class_name, heat_map
+from page import LATEST, QUIET, choice_of, page_errors
+from vit.drawings import draw_heads, draw_learned, draw_model, draw_patch, run_test
+from vit.view import SIDE, Look, Settings
 
-TILE = 72  # side of a small map in pixels
 PATCH_HELP = """Click a patch on any of the large pictures, here or above, or name it. Left: where
 it looks in the chosen layer. Right: which patches look at it. Below: the same in every layer (mean
 of the heads)."""
-HEADS_HELP = """Where every head of every layer looks, seen from what the answer is read from; each
-small map has its own range from dark to yellow. Under it: how far the head looks on average, in
-pixels of the small picture, and how spread out its attention is, from 0 bits (a single place) to
-{bits:.1f} bits (everywhere alike)."""
 TEST_HELP = """A map that is right about what matters should pass this test. Left: patches are
 replaced by a plain colour, those the map calls most important first, and the probability should
 fall fast. Right: they are put back on a blurred picture, and it should rise fast. Compare with
@@ -38,10 +26,6 @@ others; a small map per patch, at its place in the picture, yellow where they ar
 patches should be alike: nobody told the model which patches are neighbours."""
 FILTER_HELP = """**Patch filters.** The main patterns of colour and brightness by which a patch is
 described, the most important first."""
-CONFUSION_HELP = """**Who is taken for whom.** True classes down, answers across; the brighter a
-cell, the more of its row."""
-CELLS_HELP = "Counts of test pictures; the last column is the share of each class that is right."
-MISTAKES = 8  # that are listed
 LINES = {"this map": "#2F80ED", "random": "#888888", "reversed": "#D55E00"}  # on light and dark
 # Pictures make the page longer when they arrive, and may push the panel out of sight again.
 SHOW_PATCH = """() => {
@@ -51,8 +35,6 @@ SHOW_PATCH = """() => {
     longer.observe(document.body)
     setTimeout(() => longer.disconnect(), 5000)
 }"""
-NO_CONFUSION = """This checkpoint does not say which classes it mixes up; `python train_vit.py
---evaluate CHECKPOINT --data PATH --save` counts it."""
 
 
 class Drawing(NamedTuple):
@@ -91,33 +73,6 @@ def _sheet(name: str, elem_id: str) -> gr.Image:
     return _picture(name, elem_id=elem_id, elem_classes="vit-sheet", show_label=False)
 
 
-def draw_patch(
-    look: Look | None, place: tuple[float, float] | None, layer: int
-) -> tuple[Image.Image | None, Image.Image | None, Image.Image | None]:
-    """Draw where a patch looks, who looks at it, and both in all layers; nothing without one.
-
-    Args:
-        look: The answer.
-        place: x and y inside the patch, in [0, 1) of the square that the model saw. (Not a
-            number: while a click is on its way, a checkpoint with other patches may come.)
-        layer: Counted from 1; one that the model does not have means its last.
-    """
-    from vit.heads import patch_maps
-    from vit.rollout import stretch
-
-    if look is None or place is None:
-        return None, None, None
-    grid, attentions = look.prediction.config.grid_size, look.prediction.attentions[:, 0]
-    column, row = (int(share * grid) for share in place)
-    patch = row * grid + column
-    both = [stretch(m.flatten(1)).view(m.shape) for m in patch_maps(attentions, grid, patch)]
-    square, number = look.picture.crop(look.prediction.box), min(layer, len(attentions)) - 1
-    large = [outline(overlay(square, m[number].numpy(), SIDE), patch, grid) for m in both]
-    tiles = heat_tiles(np.stack([m.numpy() for m in both]), TILE)
-    names = numbered("layer", len(attentions))
-    return *large, sheet(tiles, ("looks at", "seen by"), names)
-
-
 def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[float, float]:
     """Return x and y in [0, 1) of the middle of a patch, counted from 1."""
     with page_errors():
@@ -132,100 +87,6 @@ def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[fl
     return (column - 0.5) / grid, (row - 0.5) / grid
 
 
-def draw_heads(look: Look | None) -> tuple[str, Image.Image | None]:
-    """Draw a small map of every head, with distance and entropy, and explain it."""
-    from vit.heads import attention_distance, attention_entropy, head_maps
-    from vit.rollout import stretch
-
-    if look is None:
-        return "", None
-    config, attentions = look.prediction.config, look.prediction.attentions[:, 0]
-    maps = head_maps(attentions, config.grid_size)
-    tiles = heat_tiles(stretch(maps.flatten(2)).view(maps.shape).numpy(), TILE)
-    distance = attention_distance(attentions, config.grid_size, config.patch_size).tolist()
-    entropy = attention_entropy(attentions).tolist()
-    captions = [
-        [f"{pixels:.0f} px, {bits:.1f} b" for pixels, bits in zip(*row, strict=True)]
-        for row in zip(distance, entropy, strict=True)
-    ]
-    rows, columns = numbered("layer", config.depth), numbered("head", config.num_heads)
-    text = HEADS_HELP.format(bits=math.log2(attentions.shape[-1]))
-    return text, sheet(tiles, rows, columns, captions)
-
-
-def draw_learned(look: Look | None) -> tuple[Image.Image | None, Image.Image | None]:
-    """Draw the similarity of the positions and the filters of the patch embedding."""
-    from vit.learned import patch_filters, position_similarity
-    from vit.rollout import stretch
-
-    if look is None:
-        return None, None
-    model = look.predictor.checkpoint.model
-    similarity = position_similarity(model)
-    maps = stretch(similarity.flatten(2)).view(similarity.shape).numpy()
-    filters = (patch_filters(model).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
-    tiles = [enlarge(Image.fromarray(one), 48) for one in filters]
-    rows = [tiles[start : start + 7] for start in range(0, len(tiles), 7)]
-    return sheet(heat_tiles(maps, TILE * 8 // len(maps))), sheet(rows)
-
-
-def run_test(look: Look | None, settings: Settings) -> tuple[Any, Any, str]:
-    """Measure the shown map: two tables for the charts (deletion, insertion), and a text.
-
-    Raises:
-        ValueError: If there is no picture yet.
-    """
-    if look is None:
-        raise ValueError("Choose a picture first: there is no map to test yet.")
-    from vit.curves import ORDERS, area, measure, verdict
-
-    name = class_name(look.prediction, settings.label if settings.method in CLASS_METHODS else "")
-    index = list(look.prediction.probabilities).index(name)
-    x = look.predictor.to_input([look.prediction.seen]).cpu()
-    curves = measure(x, heat_map(look, settings), look.predictor.probabilities, index)
-    tables = [
-        _table(curves.shares.tolist(), c.tolist()) for c in (curves.deletion, curves.insertion)
-    ]
-    areas = [area(curves.shares, c).tolist() for c in (curves.deletion, curves.insertion)]
-    rows = "\n".join(f"| {n} | {d:.2f} | {i:.2f} |" for n, d, i in zip(ORDERS, *areas, strict=True))
-    head = "| area under the curve | deletion (small is good) | insertion (large is good) |"
-    return *tables, f"**{verdict(curves, name)}**\n\n{head}\n|---|---|---|\n{rows}"
-
-
-def _table(shares: list[float], curves: list[list[float]]) -> dict[str, Any]:
-    """Return the value of a `gr.LinePlot` as it is sent; by way of pandas it would take longer."""
-    from vit.curves import ORDERS
-
-    rows = [
-        [share, order, probability]
-        for order, curve in zip(ORDERS, curves, strict=True)
-        for share, probability in zip(shares, curve, strict=True)
-    ]
-    kinds = {"share": "quantitative", "order": "nominal", "probability": "quantitative"}
-    return {"columns": list(kinds), "data": rows, "datatypes": kinds, "mark": "line"}
-
-
-def draw_model(facts: dict[str, Any]) -> tuple[str, Image.Image | None]:
-    """Describe a checkpoint and draw its confusion matrix, if it has one."""
-    text, confusion = describe_details(facts), facts["metrics"].get("confusion")
-    if confusion is None:
-        return f"{text}\n\n{NO_CONFUSION}", None
-    classes = facts["classes"]
-    wrong = most_confused(confusion, classes, MISTAKES)
-    listed = (
-        ", ".join(f"{escape(true)} → {escape(said)} ({n})" for true, said, n in wrong) or "none"
-    )
-    help_text = f"{CONFUSION_HELP} {CELLS_HELP}" if len(classes) <= MANY else CONFUSION_HELP
-    text += f"\n\n{help_text}\n\nMost frequent mistakes (true → answer): {listed}."
-    return text, draw_confusion(confusion, classes)
-
-
-def layer_slider(depth: int, value: int, **options: Any) -> gr.Slider:
-    """Return the choice of one of `depth` layers; of one layer there is none to make."""
-    # Gradio takes no slider whose ends are the same.
-    return gr.Slider(1, max(2, depth), value, interactive=depth > 1, **options)
-
-
 def build_patch(
     session: gr.State, pictures: Sequence[gr.Image], depth: int
 ) -> tuple[gr.Slider, Drawing]:
@@ -237,8 +98,7 @@ def build_patch(
     title = "One patch: where it looks, and who looks at it"
     with gr.Accordion(title, open=False, elem_id="vit-patch") as panel:
         gr.Markdown(PATCH_HELP)
-        options = {"step": 1, "label": "Layer", "buttons": [], "elem_id": "vit-patch-layer"}
-        layer = layer_slider(depth, depth, **options)
+        layer = choice_of(depth, depth, label="Layer", elem_id="vit-patch-layer")
         with gr.Row(equal_height=True, elem_id="vit-patch-at"):
             # For those who cannot use a mouse.
             column, row = (

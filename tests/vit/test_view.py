@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vit import panels
+from vit import drawings, panels
 from vit.attribution import gradient_rollout, raw_attention, transformer_attribution
 from vit.confusion import draw_confusion
 from vit.facts import read_facts
@@ -96,15 +96,15 @@ def test_everything_is_drawn_for_any_model(
     look = look_at(make_checkpoint(**options))
     for method in METHODS:
         assert explain(look, Settings(method)).size == (SIDE, SIDE)
-    looks, seen_by, strip = panels.draw_patch(look, (0.8, 0.99), 2)
+    looks, seen_by, strip = drawings.draw_patch(look, (0.8, 0.99), 2)
     assert looks.size == seen_by.size == (SIDE, SIDE)
     assert looks.getpixel((SIDE - 1, SIDE - 1)) == (0, 255, 255)  # the frame of the last patch
-    text, heads = panels.draw_heads(look)
+    text, heads = drawings.draw_heads(look)
     bits = np.log2(16 + look.prediction.config.num_prefix_tokens)
     assert f"{bits:.1f} bits (everywhere alike)" in text
-    for picture in (strip, heads, *panels.draw_learned(look)):
+    for picture in (strip, heads, *drawings.draw_learned(look)):
         assert np.asarray(picture)[..., 3].any()
-    deletion, insertion, sentence = panels.run_test(look, Settings(CHEFER, SECOND))
+    deletion, insertion, sentence = drawings.run_test(look, Settings(CHEFER, SECOND))
     assert len(deletion["data"]) == len(insertion["data"]) == 3 * 13
     assert {order for _, order, _ in deletion["data"]} == set(panels.LINES)
     assert class_name(look.prediction, SECOND) in sentence
@@ -112,22 +112,22 @@ def test_everything_is_drawn_for_any_model(
 
 
 def test_without_a_picture_the_panels_stay_empty(look: Look) -> None:
-    assert panels.draw_patch(None, (0, 0), 1) == panels.draw_patch(look, None, 1) == (None,) * 3
-    assert panels.draw_heads(None) == ("", None)
-    assert panels.draw_learned(None) == (None, None)
+    assert drawings.draw_patch(None, (0, 0), 1) == drawings.draw_patch(look, None, 1) == (None,) * 3
+    assert drawings.draw_heads(None) == ("", None)
+    assert drawings.draw_learned(None) == (None, None)
     with pytest.raises(ValueError, match="Choose a picture first"):
-        panels.run_test(None, Settings())
+        drawings.run_test(None, Settings())
 
 
 def test_the_model_panel(tiny_checkpoint: Path) -> None:
     facts = read_facts(tiny_checkpoint)
     assert facts
-    text, picture = panels.draw_model(facts)
+    text, picture = drawings.draw_model(facts)
     assert "87.50% of 1,234 test pictures" in text
-    assert (panels.NO_CONFUSION in text, picture) == (True, None)
+    assert (drawings.NO_CONFUSION in text, picture) == (True, None)
     facts["metrics"]["confusion"] = [[9, 0, 0], [1, 8, 0], [0, 0, 5]]
-    text, picture = panels.draw_model(facts)
-    assert panels.CONFUSION_HELP in text and panels.CELLS_HELP in text
+    text, picture = drawings.draw_model(facts)
+    assert drawings.CONFUSION_HELP in text and drawings.CELLS_HELP in text
     assert "Most frequent mistakes (true → answer): green → red (1)." in text
     assert picture
     expected = draw_confusion(facts["metrics"]["confusion"], ["red", "green", "blue"])
@@ -135,7 +135,7 @@ def test_the_model_panel(tiny_checkpoint: Path) -> None:
 
 
 def test_a_layer_beyond_the_last_means_the_last(look: Look) -> None:
-    got, expected = (panels.draw_patch(look, (0.5, 0.5), layer) for layer in (9, 2))
+    got, expected = (drawings.draw_patch(look, (0.5, 0.5), layer) for layer in (9, 2))
     assert [image.tobytes() for image in got] == [image.tobytes() for image in expected]
 
 
@@ -150,7 +150,7 @@ def test_a_place_is_a_patch_of_any_grid(
     make_checkpoint: Callable[..., Path], patch_size: int, frame: list[tuple[int, int]]
 ) -> None:
     look = look_at(make_checkpoint(patch_size=patch_size))
-    for picture in panels.draw_patch(look, (0.6, 0.4), 1)[:2]:
+    for picture in drawings.draw_patch(look, (0.6, 0.4), 1)[:2]:
         rows, columns = np.nonzero((np.asarray(picture) == (0, 255, 255)).all(-1))
         assert [(columns.min(), rows.min()), (columns.max(), rows.max())] == frame
 
