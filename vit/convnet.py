@@ -63,11 +63,11 @@ def build(num_classes: int) -> nn.Module:
 def with_maps(model: nn.Module) -> nn.Module:
     """Return a network in eval mode that also answers with features, from which a student learns.
 
-    Normalised images (B, 3, S, S) to a dict, in this order: the last maps but one (B, 256, S/4,
-    S/4), with the grid of patches of 4 pixels, the last maps (B, 512, S/8, S/8), and logits (B, K);
-    where 4 or 8 does not divide S, a map is one larger.
+    Normalised images (B, 3, S, S) to a dict, in this order: maps (B, 128, S/2, S/2), maps (B, 256,
+    S/4, S/4), with the grid of patches of 4 pixels, maps (B, 512, S/8, S/8), and logits (B, K);
+    where 2, 4 or 8 does not divide S, a map is one larger.
     """
-    return create_feature_extractor(model.eval(), ["layer3", "layer4", "fc"])
+    return create_feature_extractor(model.eval(), ["layer2", "layer3", "layer4", "fc"])
 
 
 def _build_optimizer(model: nn.Module, device: torch.device) -> Optimizer:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vit.model import ViTConfig
 
-DEPTHS = (2 / 3, 1.0)  # after which share of the blocks each of a teacher's maps is learnt
+DEPTHS = (1 / 3, 2 / 3, 1.0)  # after which share of the blocks each of a teacher's maps is learnt
 
 
 class Hint(nn.Module):

@@ -35,7 +35,9 @@ class TrainConfig:
         cutmix: Share of the images that get a rectangle of another one.
         mixup: Alpha of the Beta distribution that blends images; 0 switches it off.
         random_erasing: Share of the images in which a rectangle becomes noise.
-        plain_epochs: Number of last epochs without cutmix, mixup and patch dropout.
+        plain_epochs: Number of last epochs with whole pictures that are only cropped and flipped.
+        sam_rho: How far away sharpness-aware minimisation looks for worse weights, which takes
+            twice the time (`vit/sharpness.py`); 0 is off.
         ema_decay: Decay of the running mean of the weights, which is what is kept; 0 is off.
         start: Checkpoint whose weights the run begins with (`vit/start.py`); empty for random ones.
         teacher: Whose answers are half of the loss, as `vit/teacher.py` says; empty for nobody.
@@ -72,6 +74,7 @@ class TrainConfig:
     mixup: float = 0.0
     random_erasing: float = 0.0
     plain_epochs: int = 0
+    sam_rho: float = 0.0
     ema_decay: float = 0.0
     start: str = ""
     teacher: str = ""
@@ -94,6 +97,7 @@ class TrainConfig:
             "crop_padding",
             "mixup",
             "plain_epochs",
+            "sam_rho",
             "hint",
             "holdout",
             "train_images",
@@ -136,17 +140,22 @@ _MUON = TrainConfig(
     cutmix=0.5,
     precision="bf16",
 )
+_BEST = replace(
+    _MUON,
+    lr=1e-3,
+    muon_lr=0.003,
+    warmup=0.05,
+    augment="trivial",
+    plain_epochs=10,
+    test_every=5,
+)
 RECIPES = {
     "reference": TrainConfig(),
-    # The most from 100 epochs of the reference architecture.
-    "best": replace(
-        _MUON,
-        lr=1e-3,
-        muon_lr=0.003,
-        warmup=0.05,
-        augment="trivial",
-        plain_epochs=10,
-        test_every=5,
+    # The most from 100 epochs of the reference architecture and nothing else.
+    "best": _BEST,
+    # The most with a teacher, which `python -m vit.convnet` trains before.
+    "taught": replace(
+        _BEST, muon_lr=0.006, sam_rho=0.1, teacher="convnet:runs/teacher.safetensors", hint=3.0
     ),
     # For two hours on a CPU, in two stages. First with --patch-size 8: a quarter of the tokens.
     "coarse": replace(

@@ -91,6 +91,8 @@ def _from_checkpoint(path: str, device: torch.device) -> Teacher:
 
 
 def _from_convnet(path: str, device: torch.device) -> Teacher:
+    if not Path(path).is_file():
+        raise ValueError("there is no such file; `python -m vit.convnet` trains and writes one")
     trained = convnet.load(Path(path))
     model = convnet.with_maps(trained.model).to(device)
     if device.type == "cuda":

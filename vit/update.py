@@ -1,6 +1,6 @@
 """One optimiser step: augment a batch, compare the model's answers, change its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -20,8 +20,10 @@ from vit.model import ViT
 from vit.objective import Objective
 from vit.optimizers import build_optimizers, scale_learning_rates
 from vit.recipes import TrainConfig, in_bfloat16
+from vit.sharpness import uphill
 from vit.teacher import Answer
 
+Part = tuple[Tensor, Tensor, Answer | None]
 KNOWN = 256  # training pictures of all classes on which a teacher's features are measured
 
 
@@ -83,10 +85,10 @@ class Update:
             chosen: int64 (B,), which pictures of the split are the batch.
             rate: Factor in [0, 1] on the peak learning rates.
             seed: Of augmentation and dropout, which so do not depend on the steps before.
-            plain: Whether cutmix, mixup and patch dropout are left out.
+            plain: Whether pictures are only cropped and flipped, and seen whole.
 
         Returns:
-            The mean loss of the batch, a scalar tensor.
+            The mean loss of the batch, a scalar tensor; with `sam_rho` that of the weights nearby.
         """
         torch.manual_seed(seed)
         scale_learning_rates(self.optimizers, rate)
@@ -103,26 +105,35 @@ class Update:
         )
         if rank() > 0:
             torch.manual_seed(torch.initial_seed() + 500_000_000 * rank())  # its own dropout
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        loss = self._backward(images, targets)
+        parts = self._take_parts(images, targets)
+        loss = self._backward(parts, len(images))
+        if self.config.sam_rho:
+            with uphill(self.model.parameters(), self.config.sam_rho):
+                loss = self._backward(parts, len(images))
         for optimizer in self.optimizers:
             optimizer.step()
         return loss
 
-    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Give the weights the gradient of the mean loss of the batch; return that loss."""
+    def _take_parts(self, images: Tensor, targets: Tensor) -> list[Part]:
+        """Return what this process learns of a batch, in parts, as `Objective` takes them."""
         first, last = rank() * self.config.accumulate, (rank() + 1) * self.config.accumulate
-        mine = list(
-            zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
-        )[first:last]
+        parts = zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
+        return [self._ask(*part) for part in list(parts)[first:last]]
+
+    def _ask(self, images: Tensor, targets: Tensor) -> Part:
+        with self._autocast():
+            taught = self.teach(images) if self.teach else None
+        return normalize(images, *self.statistics), targets, taught
+
+    def _backward(self, parts: Sequence[Part], count: int) -> Tensor:
+        """Give the weights the gradient of the mean loss of `count` pictures; return that loss."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)
-        for number, (part, part_targets) in enumerate(mine, 1):
-            with self._exchange(number == len(mine)):
+        for number, part in enumerate(parts, 1):
+            with self._exchange(number == len(parts)):
                 with self._autocast(), self._attention_kernels():
-                    taught = self.teach(part) if self.teach else None
-                    inputs = normalize(part, *self.statistics)
-                    part_loss = self.objective(inputs, part_targets, taught) / len(images)
+                    part_loss = self.objective(*part) / count
                 # Between processes gradients are averaged, and we want their sum.
                 (part_loss * world_size()).backward()
             loss += part_loss.detach()

@@ -14,6 +14,7 @@ EVERYTHING = dataclasses.replace(
     mixup=0.2,
     random_erasing=0.25,
     plain_epochs=1,
+    sam_rho=0.05,
     label_smoothing=0.1,
     drop_path=0.2,
     patch_dropout=0.5,

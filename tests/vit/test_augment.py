@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -156,7 +157,7 @@ def test_mixup_targets_are_the_shares() -> None:
     assert (targets.diagonal() < 1).any()
 
 
-MIXED = TrainConfig(augment="none", cutmix=1.0, mixup=1.0)
+MIXED = TrainConfig(augment="none", random_erasing=1.0, cutmix=1.0, mixup=1.0)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ MIXED = TrainConfig(augment="none", cutmix=1.0, mixup=1.0)
         (TrainConfig(augment="none"), False, False, False),
         (TrainConfig(augment="crop_flip"), False, True, False),
         (TrainConfig(augment="trivial", crop_padding=0), False, True, False),
-        (TrainConfig(augment="none", random_erasing=1.0), True, True, False),
+        (TrainConfig(augment="none", random_erasing=1.0), False, True, False),
         (TrainConfig(augment="none", cutmix=1.0), False, True, True),
         (TrainConfig(augment="none", mixup=1.0), False, True, True),
         (MIXED, False, True, True),
@@ -182,3 +183,14 @@ def test_augment(
     assert torch.equal(got, images) is not pictures_change
     assert torch.equal(got_targets, targets) is not targets_change
     torch.testing.assert_close(got_targets.sum(1), torch.ones(16))
+
+
+def test_plain_pictures_are_only_cropped_and_flipped() -> None:
+    config = dataclasses.replace(MIXED, augment="trivial", crop_padding=2)
+    images, targets = noise(16), one_hot(16)
+    torch.manual_seed(7)
+    expected = random_crop_flip(images, 2)
+    torch.manual_seed(7)
+    got, got_targets = augment(images, targets, config, plain=True)
+    assert torch.equal(got, expected)
+    assert torch.equal(got_targets, targets)

@@ -17,7 +17,7 @@ FLAGS = [
     "--image-size", "8", "--embed-dim", "16", "--depth", "1", "--num-heads", "2",
     "--epochs", "2", "--batch-size", "10", "--accumulate", "2", "--optimizer", "muon",
     "--lr", "0.002", "--dropout", "0", "--augment", "trivial", "--cutmix", "0.5",
-    "--ema-decay", "0.9", "--hint", "1", "--device", "cpu",
+    "--ema-decay", "0.9", "--hint", "1", "--sam-rho", "0.05", "--device", "cpu",
 ]  # fmt: skip
 
 

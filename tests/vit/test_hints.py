@@ -63,13 +63,13 @@ def test_every_channel_counts_as_much_and_a_dead_one_no_more() -> None:
     assert hint(patches, dead) < 0.5 * len(features)
 
 
-def test_the_two_maps_of_a_teacher(tiny_config: ViTConfig) -> None:
-    """After four and six of six blocks, with the same pictures, without the class token."""
+def test_the_maps_of_a_teacher(tiny_config: ViTConfig) -> None:
+    """After two, four and six of six blocks, of the same pictures, without the class token."""
     config = dataclasses.replace(tiny_config, depth=6, distilled=True)
-    maps = random_maps(5, 4), random_maps(7, 4)
+    maps = random_maps(3, 4), random_maps(5, 4), random_maps(7, 4)
     hints = Hints(maps, config, weight=1.5)
     tokens = [torch.full((6, 2 + 16, 16), torch.nan) for _ in range(6)]
-    for block, hint, features in zip((3, 5), hints.each, maps, strict=True):
+    for block, hint, features in zip((1, 3, 5), hints.each, maps, strict=True):
         tokens[block][:, 2:] = wanted(hint, features)
     assert hints(tokens, maps) == pytest.approx(0, abs=1e-3)
     tokens[3][:, 2:] *= -1
@@ -77,15 +77,15 @@ def test_the_two_maps_of_a_teacher(tiny_config: ViTConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "blocks"), [(1, [1, 1]), (2, [1, 2]), (6, [4, 6]), (10, [7, 10])]
+    ("depth", "blocks"), [(1, [1, 1, 1]), (2, [1, 1, 2]), (6, [2, 4, 6]), (10, [3, 7, 10])]
 )
 def test_after_which_blocks(tiny_config: ViTConfig, depth: int, blocks: list[int]) -> None:
-    maps = random_maps(5, 4), random_maps(7, 4)
+    maps = random_maps(3, 4), random_maps(5, 4), random_maps(7, 4)
     assert Hints(maps, dataclasses.replace(tiny_config, depth=depth), 1.0).blocks == blocks
 
 
 def test_nothing_of_it_is_trained_or_by_chance(tiny_config: ViTConfig) -> None:
-    maps = random_maps(5, 4), random_maps(7, 4)
+    maps = random_maps(3, 4), random_maps(5, 4), random_maps(7, 4)
     first, second = (Hints(maps, tiny_config, 1.0) for _ in range(2))
     assert not list(first.parameters())
     for ours, theirs in zip(first.buffers(), second.buffers(), strict=True):

@@ -41,7 +41,8 @@ def test_without_its_token_the_head_learns_the_teachers_probabilities(
 def test_hints_come_on_top(make_model: Callable[..., ViT], options: dict[str, object]) -> None:
     model = make_model(**options)
     images, targets = torch.randn(2, 3, 8, 8), torch.eye(3)[[0, 1]]
-    taught = Answer(torch.randn(2, 3), (torch.randn(2, 5, 4, 4), torch.randn(2, 7, 2, 2)))
+    maps = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 4, 4), torch.randn(2, 7, 2, 2)
+    taught = Answer(torch.randn(2, 3), maps)
     hints = Hints(taught.maps, model.config, weight=2.0)
     extra = hints(model.forward_to_learn(images)[2], taught.maps)
     plain = Objective(model, label_smoothing=0.0)(images, targets, taught)

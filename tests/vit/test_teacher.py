@@ -40,10 +40,11 @@ def test_a_convnet(tmp_path: Path, tiny_set: ImageSet) -> None:
         inputs = normalize(images, *statistics(Preprocessing(), CPU))
         logits = model(inputs)
         maps = model.layer1(model.relu(model.bn1(model.conv1(inputs))))
-        maps = model.layer3(model.layer2(maps))
+        first = model.layer2(maps)
+        maps = model.layer3(first)
     answer = teach(images)
     torch.testing.assert_close(answer.logits, logits.flip(1))
-    torch.testing.assert_close(answer.maps, (maps, model.layer4(maps).detach()))
+    torch.testing.assert_close(answer.maps, (first, maps, model.layer4(maps).detach()))
 
 
 class Brightest(torch.nn.Module):
@@ -104,7 +105,7 @@ def test_a_teacher_has_to_know_the_classes(torchvision_name: str) -> None:
         ("nowhere.safetensors", "nowhere.safetensors is not a checkpoint of train_vit.py"),
         ("torchvision:resnet9000", "Unknown model resnet9000"),
         ("transformers:./nowhere", "teacher transformers:./nowhere cannot be loaded"),
-        ("convnet:nowhere", "nowhere is not a checkpoint"),
+        ("convnet:nowhere", "there is no such file; `python -m vit.convnet` trains"),
     ],
 )
 def test_unknown_teachers(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,6 @@ def test_help_names_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train_vit.parse_args(["--help"])
     text = capsys.readouterr().out
-    assert "--recipe {reference,best,coarse,fine}" in text
+    assert "--recipe {reference,best,taught,coarse,fine}" in text
     assert "--label-smoothing float" in text
     assert "--embed-dim int" in text
