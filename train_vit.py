@@ -3,6 +3,8 @@ r"""Train the Vision Transformer of `vit/model.py` on CIFAR-10 or on your own cl
     python train_vit.py                                   # downloads CIFAR-10, reference recipe
     python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best
     python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best --resume
+    python -m vit.convnet --data cifar10.tar.xz           # the teacher of the next recipe
+    python train_vit.py --recipe taught --data cifar10.tar.xz --out runs/taught
     python train_vit.py --recipe coarse --patch-size 8 --data cifar10.tar.xz --out runs/coarse
     python train_vit.py --recipe fine --start runs/coarse/model.safetensors --data cifar10.tar.xz \
         --out runs/fine

@@ -343,10 +343,38 @@ def show(session: Session | None, settings: Settings, threshold: float) -> tuple
     return result, view.regions, view.rows, view.status, view.stages, view.canvas
 
 
-def reveal(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
-    """Show a new answer, with its details and without a comparison of the picture before it."""
+def move(
+    session: Session | None, settings: Settings, threshold: float, grounder: str
+) -> tuple[Any, ...]:
+    """Show what scores at least a threshold, unless that is for another grounder's next answer.
+
+    Returns:
+        The threshold of what is shown, then as `show`.
+    """
+    if session is None or session.asked["grounder"] != grounder:
+        return (gr.skip(),) * 7
+    return threshold, *show(session, settings, threshold)
+
+
+def choose_grounder(session: Session | None, shown: float | None, grounder: str) -> float | None:
+    """Return where the slider goes with a grounder: what is shown of its answer, or its own."""
+    if session and session.asked["grounder"] == grounder:
+        return shown
+    return GROUNDERS[grounder].threshold
+
+
+def reveal(
+    session: Session, settings: Settings, threshold: float, grounder: str
+) -> tuple[Any, ...]:
+    """Show a new answer, with its details and without a comparison of the picture before it.
+
+    Returns:
+        The threshold of what is shown, as `show`, and both columns.
+    """
+    # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
+    shown = threshold if session.asked["grounder"] == grounder else session.asked["threshold"]
     columns = gr.Column(visible=True), gr.Column(visible=False)
-    return *show(session, settings, threshold), *columns
+    return shown, *show(session, settings, shown), *columns
 
 
 def _report(progress: gr.Progress) -> Callable[[float, str], None]:

@@ -92,6 +92,7 @@ class Outputs:
     comparison: gr.Column
     session: gr.State
     settings: gr.State
+    threshold: gr.State  # of what is shown; the slider may be set for another grounder
 
 
 def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox, gr.Textbox]:
@@ -330,4 +331,5 @@ def build_outputs(weights: str) -> Outputs:
         regions=gr.Image(label="What the grounder saw", interactive=False, visible=False),
         session=gr.State(None, time_to_live=SESSION_SECONDS),
         settings=gr.State(Settings()),
+        threshold=gr.State(),
     )

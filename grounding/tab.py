@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from grounding.core import Clicks, Masks, Regions
-from grounding.events import Events, Fetch, reveal, show
+from grounding.events import Events, Fetch, choose_grounder, move, reveal
 from grounding.fetch import fetch_image
-from grounding.grounders import GROUNDERS
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import ModelStore, propose
 from grounding.select import Proposals
@@ -55,8 +54,9 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     )
     inputs.run.click(None, js=SHOW_ANSWER)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
+    shown = [outputs.threshold, *_shown(outputs)]
     columns = [outputs.details, outputs.comparison]
-    ran.success(reveal, _state(inputs, outputs), [*_shown(outputs), *columns], **LATEST)
+    ran.success(reveal, _asked_for(inputs, outputs), [*shown, *columns], **LATEST)
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -79,8 +79,12 @@ def _hide_unless(before: object) -> dict[str, Any]:
     return gr.skip() if before else gr.Column(visible=False)
 
 
-def _state(inputs: Inputs, outputs: Outputs) -> list[gr.components.Component]:
-    return [outputs.session, outputs.settings, inputs.threshold]
+def _state(outputs: Outputs) -> list[gr.components.Component]:
+    return [outputs.session, outputs.settings, outputs.threshold]
+
+
+def _asked_for(inputs: Inputs, outputs: Outputs) -> list[gr.components.Component]:
+    return [outputs.session, outputs.settings, inputs.threshold, inputs.grounder]
 
 
 def _shown(outputs: Outputs) -> list[gr.components.Component]:
@@ -94,8 +98,8 @@ def _shown(outputs: Outputs) -> list[gr.components.Component]:
     ]
 
 
-def _wire_correction(inputs: Inputs, outputs: Outputs, events: Events) -> None:
-    tools, state, shown = outputs.correction, _state(inputs, outputs), _shown(outputs)
+def _wire_correction(outputs: Outputs, events: Events) -> None:
+    tools, state, shown = outputs.correction, _state(outputs), _shown(outputs)
     corrected = [*state, tools.tool, tools.phrase]
     models = {
         "api_visibility": "private",
@@ -140,17 +144,16 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
 
 def _wire_look(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     """Let the page answer from what is already computed."""
-    state, shown = _state(inputs, outputs), _shown(outputs)
+    state, shown = _state(outputs), _shown(outputs)
     # Only a person's choice: a link to settings brings its own threshold.
-    chosen = inputs.grounder.input(
-        lambda name: GROUNDERS[name].threshold, inputs.grounder, inputs.threshold, **LATEST
-    )
-    for moved in (inputs.threshold.input, chosen.success):
-        moved(show, state, shown, **LATEST)
+    chosen = [outputs.session, outputs.threshold, inputs.grounder]
+    inputs.grounder.input(choose_grounder, chosen, inputs.threshold, **LATEST)
+    moved = [outputs.threshold, *shown]
+    inputs.threshold.input(move, _asked_for(inputs, outputs), moved, **LATEST)
     gr.on(
         [component.input for component in inputs.more],
         events.configure,
-        [outputs.session, inputs.threshold, *inputs.more],
+        [outputs.session, outputs.threshold, *inputs.more],
         [outputs.settings, *shown],
         **LATEST,
     )
@@ -223,7 +226,7 @@ def build_tab(
     _wire_run(inputs, outputs, events)
     _wire_look(inputs, outputs, events)
     _wire_compare(inputs, outputs, events)
-    _wire_correction(inputs, outputs, events)
+    _wire_correction(outputs, events)
     _wire_several(inputs, outputs, events)
     chosen = [inputs.prompt, inputs.url, inputs.grounder, inputs.segmenter, inputs.threshold]
     return [outputs.settings, *chosen, *inputs.more]

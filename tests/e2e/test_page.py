@@ -246,7 +246,9 @@ def test_an_old_address_does_not_win_over_a_new_picture(
 
 
 def test_what_is_shown_is_what_is_taken_home(page: Page) -> None:
-    """Also when the next grounder has been chosen, which brings a threshold of its own."""
+    """Also when the next grounder has been chosen, which brings a threshold of its own: that is
+    for its answer. The slider goes back with the first one.
+    """
     open_tab(page, "segment")
     expect(page.get_by_role("tabpanel").last.get_by_label("Reset to default")).to_have_count(0)
     pick_segmentation_sample(page)
@@ -255,14 +257,21 @@ def test_what_is_shown_is_what_is_taken_home(page: Page) -> None:
     threshold.press("Tab")
     press_run(page)
     page.locator("#seg-result img.mask").first.wait_for()
+    count, link = page.locator("#seg-result img.mask").count(), page.locator("#seg-status a")
     choose(page, "#seg-grounder", "GLIP-T")
-    link = page.locator("#seg-status a")
-    expect(link).to_have_attribute("href", re.compile(r"threshold=0\.50"))
+    expect(threshold).to_have_value("0.5")
+    threshold.fill("0.94")
+    threshold.press("Tab")
+    page.wait_for_timeout(1000)
+    assert page.locator("#seg-result img.mask").count() == count
+    expect(link).to_have_attribute("href", re.compile(r"threshold=0\.05"))
     with page.expect_download() as download:
         page.locator("#seg-pack").click()
     with ZipFile(download.value.path()) as archive:
         masks = [name for name in archive.namelist() if name.startswith("masks/")]
-    wait_for_layers(page, len(masks))
+    assert len(masks) == count
+    choose(page, "#seg-grounder", next(iter(GROUNDERS)))
+    expect(threshold).to_have_value("0.05")
 
 
 def test_a_number_can_be_typed_key_by_key(page: Page) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from train_vit import SHIPPED
+from vit.facts import read_facts
 from vit.recipes import RECIPES, TrainConfig, build_model_config, learning_rate
 
 COSINE, LINEAR = TrainConfig(), TrainConfig(schedule="linear", warmup=0.1)
@@ -69,6 +71,11 @@ def test_the_reference_recipe_is_the_reference() -> None:
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_recipes_survive_json(recipe: TrainConfig) -> None:
     assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+
+
+def test_the_shipped_weights_are_of_the_recipe_taught() -> None:
+    recipe = read_facts(SHIPPED)["recipe"] | {"train_images": 0}  # it says how many those were
+    assert recipe == dataclasses.asdict(RECIPES["taught"]) | {"lengthened": []}
 
 
 def test_build_model_config() -> None:
