@@ -30,6 +30,9 @@ MAX_LENGTH = 65_535  # of a side: what most formats allow, and a longer one take
 _TURN = Lock()
 
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF")
+# By which a picture is found in a folder; HEIC photos, too, so that they are named as bad.
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+SUFFIXES |= {".avif", ".heic", ".heif"}
 HTML = "an HTML page"
 
 # What the first bytes say, first match wins. HEIC and AVIF share a container, hence their order.

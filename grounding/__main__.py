@@ -10,7 +10,6 @@ import glob
 import json
 import math
 import os
-import re
 import shutil
 import sys
 from collections import deque
@@ -30,10 +29,8 @@ from grounding.pipeline import Models, ModelStore, Result, run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import BUNDLED, MODES, Weights
-from images import open_image
+from images import SUFFIXES, open_image
 
-# HEIC photos cannot be opened; they are taken up all the same, so that they are named as bad.
-SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)
 MAX_BYTES = 2**30  # of a picture on one's own disk
 INTERRUPTED = 130
 
@@ -130,7 +127,7 @@ def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
         if place.is_file() and not (patterns and _is_answer(place)):
             yield place, Path(place.name)
         for path in sorted(place.rglob("*")) if place.is_dir() else ():
-            if SUFFIX.fullmatch(path.suffix) and _is_input(path, path.relative_to(place)):
+            if path.suffix.lower() in SUFFIXES and _is_input(path, path.relative_to(place)):
                 yield path, path.relative_to(place)
 
 

@@ -20,13 +20,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from images import decode_image
+from images import SUFFIXES, decode_image
 from vit.checkpoint import Preprocessing
 from vit.crop import Crop
 
 SPLITS = ("train", "test")
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-SUFFIXES |= {".avif", ".heic", ".heif"}  # the last two to say that they cannot be read
 HOLD_OUT_EVERY = 5
 Labelled = list[tuple[str, np.ndarray]]  # class names and pictures (S, S, 3)
 

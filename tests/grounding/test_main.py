@@ -88,6 +88,7 @@ def _folders(out: Path) -> list[str]:
         (["a/x.png", "b/x.png"], ["a", "b"], ["x", "x-2"]),  # the same name in two folders
         (["a.png"], ["a.png", ".", "*.png"], ["a"]),  # the same picture three times
         (["[1].png", "1.png"], ["[1].png"], ["1"]),  # a file that looks like a pattern
+        (["a.JFIF", "b.heic", "c.md"], ["."], ["a", "b"]),  # by suffix; that b is bad is said later
         ([".a.png", ".b/a.png", "c.png"], ["."], ["c"]),  # hidden ones
         (["CON.png", "🐕.png"], ["."], ["_CON", "unnamed"]),  # no names for folders
         ([f"{'d' * 60}/{'e' * 60}.png"], ["."], ["e" * 48]),  # a long one
