@@ -356,9 +356,9 @@ def move(
     return threshold, *show(session, settings, threshold)
 
 
-def choose_grounder(session: Session | None, shown: float | None, grounder: str) -> float | None:
+def choose_grounder(session: Session | None, shown: float | None, grounder: str) -> float:
     """Return where the slider goes with a grounder: what is shown of its answer, or its own."""
-    if session and session.asked["grounder"] == grounder:
+    if session and shown and session.asked["grounder"] == grounder:
         return shown
     return GROUNDERS[grounder].threshold
 
