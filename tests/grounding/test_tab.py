@@ -3,14 +3,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
 from grounding.core import Regions
 from grounding.edits import drop
-from grounding.events import read_picture
+from grounding.events import choose_grounder, move, read_picture, reveal
 from grounding.export import PARTS
+from grounding.grounders import GROUNDERS
 from grounding.layout import PHOTOS, SAMPLES, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
 from grounding.pipeline import Models
@@ -143,3 +145,39 @@ def test_samples_are_there(folder: Path, least: int) -> None:
     for path, _, address in samples:
         assert address == "", "an old one must not win over a sample"
         assert Image.open(path).convert("RGB").width >= 300
+
+
+@pytest.mark.parametrize(
+    ("grounder", "threshold"),
+    [
+        ("CLIPSeg", 0.7),  # still chosen: its slider may have been moved during the run
+        ("GLIP-T", 0.3),  # chosen meanwhile: the slider is for its answer, as asked for this one
+    ],
+)
+def test_a_new_answer_is_shown_at_its_own_threshold(
+    session: Session, grounder: str, threshold: float
+) -> None:
+    shown, _, _, rows, *_ = reveal(session, Settings(), 0.7, grounder)
+    assert shown == threshold and rows == _rows(session, threshold)
+
+
+def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:
+    shown, _, _, rows, *_ = move(session, Settings(), 0.7, "CLIPSeg")
+    assert shown == 0.7 and rows == _rows(session, 0.7) != _rows(session, 0.3)
+    nothing = move(session, Settings(), 0.7, "GLIP-T")
+    assert nothing == move(None, Settings(), 0.7, "CLIPSeg") == (gr.skip(),) * 7
+
+
+@pytest.mark.parametrize(
+    ("shown", "grounder", "slider"),
+    [
+        (0.7, "CLIPSeg", 0.7),  # back to the one whose answer is shown
+        (0.7, "GLIP-T", GROUNDERS["GLIP-T"].threshold),
+        (None, "CLIPSeg", GROUNDERS["CLIPSeg"].threshold),  # its answer is about to be shown
+    ],
+)
+def test_where_the_slider_goes(
+    session: Session, shown: float | None, grounder: str, slider: float
+) -> None:
+    assert choose_grounder(session, shown, grounder) == slider
+    assert choose_grounder(None, None, grounder) == GROUNDERS[grounder].threshold
