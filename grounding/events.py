@@ -125,11 +125,16 @@ class Events:
         segmenter: str,
         threshold: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
-    ) -> tuple[Session, dict[str, Any]]:
-        """Answer the page: return what it keeps, and the phrases that a drawn box may hold."""
+    ) -> tuple[Session, float, dict[str, Any]]:
+        """Answer the page.
+
+        Returns:
+            The session and its threshold, which the page keeps, and the phrases that a drawn box
+            may hold.
+        """
         session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
         phrases = session.proposals.query.phrases
-        return session, gr.Dropdown(choices=phrases, value=phrases[0])
+        return session, session.asked["threshold"], gr.Dropdown(choices=phrases, value=phrases[0])
 
     def compare(
         self,
@@ -302,7 +307,7 @@ class Events:
             "prompt": prompt,
             "grounder": grounder,
             "segmenter": segmenter,
-            "threshold": threshold,
+            "threshold": float(threshold),  # on the page it may be a `page.Clamped`
             "url": url,
         }
         return Session(picture, proposals, models, asked)
@@ -353,26 +358,29 @@ def move(
     """
     if session is None or session.asked["grounder"] != grounder:
         return (gr.skip(),) * 7
-    return threshold, *show(session, settings, threshold)
+    return float(threshold), *show(session, settings, threshold)
 
 
-def choose_grounder(session: Session | None, shown: float | None, grounder: str) -> float:
+def choose_grounder(session: Session | None, shown: float, grounder: str) -> float:
     """Return where the slider goes with a grounder: what is shown of its answer, or its own."""
-    if session and shown and session.asked["grounder"] == grounder:
+    if session and session.asked["grounder"] == grounder:
         return shown
     return GROUNDERS[grounder].threshold
 
 
 def reveal(
-    session: Session, settings: Settings, threshold: float, grounder: str
+    session: Session | None, settings: Settings, threshold: float, grounder: str
 ) -> tuple[Any, ...]:
     """Show a new answer, with its details and without a comparison of the picture before it.
 
     Returns:
         The threshold of what is shown, as `show`, and both columns.
     """
+    if session is None:  # lost between two steps
+        return (gr.skip(),) * 9
     # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
-    shown = threshold if session.asked["grounder"] == grounder else session.asked["threshold"]
+    asked = session.asked
+    shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
     columns = gr.Column(visible=True), gr.Column(visible=False)
     return shown, *show(session, settings, shown), *columns
 

@@ -46,7 +46,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [inputs.run.click, inputs.prompt.submit, inputs.url.submit],
         events.run,
         [*asked, inputs.threshold],
-        [outputs.session, outputs.correction.phrase],
+        [outputs.session, outputs.threshold, outputs.correction.phrase],
         api_visibility="private",
         show_progress_on=[outputs.result],
         trigger_mode="always_last",  # another prompt while the models are at work comes after it

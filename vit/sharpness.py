@@ -1,8 +1,8 @@
 """Sharpness-aware minimisation: follow the gradient of the worst weights nearby, not of those here.
 
 Foret et al., ICLR 2021 (https://arxiv.org/abs/2010.01412). It costs a second forward and backward
-pass. Vision Transformers gain more by it than convolutional networks: Chen et al., ICLR 2022
-(https://arxiv.org/abs/2106.01548).
+pass, in which dropout, if there is any, draws other masks. Vision Transformers gain more by it than
+convolutional networks: Chen et al., ICLR 2022 (https://arxiv.org/abs/2106.01548).
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,6 +16,8 @@ from torch.nn.utils import get_total_norm
 @contextmanager
 def uphill(weights: Iterable[Tensor], rho: float) -> Iterator[None]:
     """Move all weights by `rho` to where the loss is higher, and back at the end of the block.
+
+    They come back but for the rounding of both moves.
 
     Args:
         weights: The weights; those without a gradient stay.

@@ -1,6 +1,6 @@
 """One optimiser step: augment a batch, compare the model's answers, change its weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -105,33 +105,37 @@ class Update:
         )
         if rank() > 0:
             torch.manual_seed(torch.initial_seed() + 500_000_000 * rank())  # its own dropout
-        parts = self._take_parts(images, targets)
-        loss = self._backward(parts, len(images))
-        if self.config.sam_rho:
-            with uphill(self.model.parameters(), self.config.sam_rho):
-                loss = self._backward(parts, len(images))
+        loss = self._find_gradients(images, targets)
         for optimizer in self.optimizers:
             optimizer.step()
         return loss
 
-    def _take_parts(self, images: Tensor, targets: Tensor) -> list[Part]:
-        """Return what this process learns of a batch, in parts, as `Objective` takes them."""
+    def _find_gradients(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Give the weights the gradients that the recipe asks for; return the mean loss."""
+        parts = self._take_parts(images, targets)
+        if not self.config.sam_rho:
+            return self._backward(parts, len(images))
+        parts = list(parts)  # for two passes; the teacher is asked once
+        self._backward(parts, len(images))
+        with uphill(self.model.parameters(), self.config.sam_rho):
+            return self._backward(parts, len(images))
+
+    def _take_parts(self, images: Tensor, targets: Tensor) -> Iterator[Part]:
+        """Yield what this process learns of a batch, in parts, as `Objective` takes them."""
         first, last = rank() * self.config.accumulate, (rank() + 1) * self.config.accumulate
-        parts = zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
-        return [self._ask(*part) for part in list(parts)[first:last]]
+        pairs = zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
+        for part, part_targets in list(pairs)[first:last]:
+            with self._autocast(), self._attention_kernels():
+                taught = self.teach(part) if self.teach else None
+            yield normalize(part, *self.statistics), part_targets, taught
 
-    def _ask(self, images: Tensor, targets: Tensor) -> Part:
-        with self._autocast():
-            taught = self.teach(images) if self.teach else None
-        return normalize(images, *self.statistics), targets, taught
-
-    def _backward(self, parts: Sequence[Part], count: int) -> Tensor:
+    def _backward(self, parts: Iterable[Part], count: int) -> Tensor:
         """Give the weights the gradient of the mean loss of `count` pictures; return that loss."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, 1):
-            with self._exchange(number == len(parts)):
+            with self._exchange(number == self.config.accumulate):
                 with self._autocast(), self._attention_kernels():
                     part_loss = self.objective(*part) / count
                 # Between processes gradients are averaged, and we want their sum.

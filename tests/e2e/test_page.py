@@ -253,7 +253,7 @@ def test_what_is_shown_is_what_is_taken_home(page: Page) -> None:
     expect(page.get_by_role("tabpanel").last.get_by_label("Reset to default")).to_have_count(0)
     pick_segmentation_sample(page)
     threshold = page.locator("#seg-threshold input[type=number]")
-    threshold.fill("0.05")
+    threshold.fill("0")  # the slider takes its lowest
     threshold.press("Tab")
     press_run(page)
     page.locator("#seg-result img.mask").first.wait_for()
@@ -264,6 +264,10 @@ def test_what_is_shown_is_what_is_taken_home(page: Page) -> None:
     threshold.press("Tab")
     page.wait_for_timeout(1000)
     assert page.locator("#seg-result img.mask").count() == count
+    box = page.locator("#seg-table input[type=checkbox]").nth(1)  # the first is for all rows
+    for left in (count - 1, count):
+        box.click()
+        wait_for_layers(page, left)
     expect(link).to_have_attribute("href", re.compile(r"threshold=0\.05"))
     with page.expect_download() as download:
         page.locator("#seg-pack").click()
@@ -272,6 +276,9 @@ def test_what_is_shown_is_what_is_taken_home(page: Page) -> None:
     assert len(masks) == count
     choose(page, "#seg-grounder", next(iter(GROUNDERS)))
     expect(threshold).to_have_value("0.05")
+    press_run(page)
+    page.wait_for_timeout(2000)
+    expect(page.get_by_test_id("toast-body")).to_have_count(0)
 
 
 def test_a_number_can_be_typed_key_by_key(page: Page) -> None:

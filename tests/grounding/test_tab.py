@@ -27,6 +27,7 @@ from grounding.session import (
 )
 from grounding.settings import Settings
 from grounding.weights import Source
+from page import Clamped
 
 ASKED = {
     "prompt": "dog -collar",
@@ -157,8 +158,9 @@ def test_samples_are_there(folder: Path, least: int) -> None:
 def test_a_new_answer_is_shown_at_its_own_threshold(
     session: Session, grounder: str, threshold: float
 ) -> None:
-    shown, _, _, rows, *_ = reveal(session, Settings(), 0.7, grounder)
+    shown, _, _, rows, *rest = reveal(session, Settings(), 0.7, grounder)
     assert shown == threshold and rows == _rows(session, threshold)
+    assert len(reveal(None, Settings(), 0.7, grounder)) == 4 + len(rest)  # a session that is lost
 
 
 def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:
@@ -173,11 +175,16 @@ def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:
     [
         (0.7, "CLIPSeg", 0.7),  # back to the one whose answer is shown
         (0.7, "GLIP-T", GROUNDERS["GLIP-T"].threshold),
-        (None, "CLIPSeg", GROUNDERS["CLIPSeg"].threshold),  # its answer is about to be shown
     ],
 )
 def test_where_the_slider_goes(
-    session: Session, shown: float | None, grounder: str, slider: float
+    session: Session, shown: float, grounder: str, slider: float
 ) -> None:
     assert choose_grounder(session, shown, grounder) == slider
-    assert choose_grounder(None, None, grounder) == GROUNDERS[grounder].threshold
+    assert choose_grounder(None, shown, grounder) == GROUNDERS[grounder].threshold
+
+
+def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> None:
+    """Gradio sends the page no subclass of float as a number."""
+    for show in (move, reveal):
+        assert type(show(session, Settings(), Clamped(0.95), "CLIPSeg")[0]) is float
