@@ -28,7 +28,8 @@ from starlette.middleware import Middleware
 
 from devices import DEVICES, find_device
 from doors import Doors, close_url_inputs, delete_files_of_tools
-from grounding.events import Fetch, follow_link
+from grounding.display import follow_link
+from grounding.events import Fetch
 from grounding.fetch import PORTS, fetch_image
 from grounding.pipeline import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab

@@ -1,37 +1,29 @@
-"""What happens when somebody presses, ticks or moves something on the segmentation tab."""
+"""What happens when somebody asks the models of the segmentation tab for something."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain
-from pathlib import Path
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
-from uuid import uuid4
 
 import gradio as gr
 import numpy as np
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from grounding.batch import Report, segment_files
 from grounding.compare import compare
 from grounding.core import Clicks, Masks, Regions
-from grounding.export import File, detections, write_zip
+from grounding.display import show, write_download
+from grounding.export import detections
 from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
 from grounding.overlay import shown_scale
 from grounding.pipeline import ModelStore
 from grounding.prompt import parse_prompt
-from grounding.retouch import click, undo
+from grounding.retouch import click
 from grounding.segmenters import SEGMENTERS
 from grounding.select import Proposals
-from grounding.session import (
-    Session,
-    look,
-    pack,
-    shown_result,
-    switch,
-)
-from grounding.settings import RANGES, Settings, read_settings, settings_from_query
+from grounding.session import Session, look, shown_result
+from grounding.settings import Settings
 from images import open_image
 from page import page_errors, refuse_clamped
 
@@ -70,7 +62,7 @@ def _one_at_a_time(function: Callable[P, T], turn: Lock) -> Callable[P, T]:
 
 
 class Events:
-    """Answer the events; models run in `segment`, `compare`, `batch` and `correct` only."""
+    """Answer the events that need a model."""
 
     def __init__(
         self, store: ModelStore, infer: Infer, draw: Draw, fetch: Fetch | None = fetch_image
@@ -171,27 +163,6 @@ class Events:
         data = {str(answer.row[0]): answer.detections for answer in answers}
         return pictures, [answer.row for answer in answers], data
 
-    def configure(self, session: Session | None, threshold: float, *values: Any) -> tuple[Any, ...]:
-        """Take over “More settings”."""
-        settings = read_settings(*values)
-        return settings, *show(session, settings, threshold)
-
-    def tick(
-        self,
-        session: Session | None,
-        settings: Settings,
-        threshold: float,
-        rows: list[list[Any]],
-    ) -> tuple[Any, ...]:
-        """Switch detections on and off."""
-        if session is None:
-            return (gr.skip(),) * 7
-        session = switch(session, settings, threshold, rows)
-        result, regions, table, *rest = show(session, settings, threshold)
-        # Without negatives no other row changes, and the table keeps the keyboard's place.
-        table = table if session.proposals.query.negatives else gr.skip()
-        return session, result, regions, table, *rest
-
     def click(
         self,
         session: Session | None,
@@ -228,21 +199,6 @@ class Events:
             session = click(session, settings, threshold, tool, phrase, place, outline)
         return session, *show(session, settings, threshold)
 
-    def undo(
-        self, session: Session | None, settings: Settings, threshold: float
-    ) -> tuple[Any, ...]:
-        """Take back the latest correction."""
-        with page_errors():
-            if session is None:
-                raise ValueError("There is nothing to undo.")
-            session = undo(session)
-        return session, *show(session, settings, threshold)
-
-    def pack(self, session: Session | None, settings: Settings, threshold: float, part: str) -> str:
-        """Write what is to be taken home and return its path."""
-        with page_errors():
-            return str(_write(pack(session, settings, threshold, part)))
-
     def batch(
         self,
         files: list[str] | None,
@@ -278,7 +234,7 @@ class Events:
             parse_prompt(prompt or "")
             made = segment_files(files or [], answer, settings, threshold, report)
             first = next(made, None)
-            file = _write(chain([first], made)) if first else None
+            file = write_download(chain([first], made)) if first else None
         return file and str(file), report.painted, report.describe()
 
     def _ask(self, image: str | None, url: str, *asked: Any) -> Session:
@@ -313,89 +269,8 @@ class Events:
         return Session(picture, proposals, models, asked)
 
 
-def _write(files: Iterator[File]) -> Path:
-    """Write a single file as it is, several into a ZIP.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    # Inside Gradio's own folder, which it cleans; a folder each, so that names do not meet.
-    folder = Path(get_upload_folder()) / uuid4().hex
-    first, second = next(files, None), next(files, None)
-    if first is None:
-        raise ValueError("Nothing is shown, so there is nothing of that kind to download.")
-    folder.mkdir(parents=True)
-    if second is None:
-        name, content = first
-        path = folder / Path(name).name
-        path.write_bytes(content)
-        return path
-    write_zip(folder / "segmentation.zip", chain((first, second), files))
-    return folder / "segmentation.zip"
-
-
-def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
-    """Show an answer in another way; before the first answer nothing changes.
-
-    Returns:
-        The picture with its masks, the grounder's own answer, the table, the status, both stages
-        and the picture to click on.
-    """
-    if session is None:
-        return (gr.skip(),) * 6
-    view = look(session, settings, threshold)
-    result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
-    return result, view.regions, view.rows, view.status, view.stages, view.canvas
-
-
-def move(
-    session: Session | None, settings: Settings, threshold: float, grounder: str
-) -> tuple[Any, ...]:
-    """Show what scores at least a threshold, unless that is for another grounder's next answer.
-
-    Returns:
-        The threshold of what is shown, then as `show`.
-    """
-    if session is None or session.asked["grounder"] != grounder:
-        return (gr.skip(),) * 7
-    return float(threshold), *show(session, settings, threshold)
-
-
-def choose_grounder(session: Session | None, shown: float, grounder: str) -> float:
-    """Return where the slider goes with a grounder: what is shown of its answer, or its own."""
-    if session and session.asked["grounder"] == grounder:
-        return shown
-    return GROUNDERS[grounder].threshold
-
-
-def reveal(
-    session: Session | None, settings: Settings, threshold: float, grounder: str
-) -> tuple[Any, ...]:
-    """Show a new answer, with its details and without a comparison of the picture before it.
-
-    Returns:
-        The threshold of what is shown, as `show`, and both columns.
-    """
-    if session is None:  # lost between two steps
-        return (gr.skip(),) * 9
-    # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
-    asked = session.asked
-    shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
-    columns = gr.Column(visible=True), gr.Column(visible=False)
-    return shown, *show(session, settings, shown), *columns
-
-
 def _report(progress: gr.Progress) -> Callable[[float, str], None]:
     return lambda share, text: progress(share, desc=text)
-
-
-def follow_link(request: gr.Request) -> list[Any]:
-    """Return which tab to open and what to put into the components that `build_tab` returns."""
-    said = settings_from_query(dict(request.query_params))
-    more = [said.get(name, value) for name, value in Settings().values().items()]
-    names = ("prompt", "url", "grounder", "segmenter", "threshold", *RANGES)
-    tab = gr.Tabs(selected="segmentation") if said else gr.skip()
-    return [tab, read_settings(*more), *(said.get(name, gr.skip()) for name in names)]
 
 
 def _pixels(typed: str | float) -> float:

@@ -8,8 +8,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from grounding import display
 from grounding.core import Clicks, Masks, Regions
-from grounding.events import Events, Fetch, choose_grounder, move, reveal
+from grounding.events import Events, Fetch
 from grounding.fetch import fetch_image
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import ModelStore, propose
@@ -56,7 +57,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
     columns = [outputs.details, outputs.comparison]
-    ran.success(reveal, _asked_for(inputs, outputs), [*shown, *columns], **LATEST)
+    ran.success(display.reveal, _asked_for(inputs, outputs), [*shown, *columns], **LATEST)
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -116,7 +117,7 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
         [outputs.session, *shown],
         **models,
     )
-    tools.undo.click(events.undo, state, [outputs.session, *shown], **LATEST)
+    tools.undo.click(display.undo, state, [outputs.session, *shown], **LATEST)
 
 
 def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
@@ -142,24 +143,24 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     ).failure(_hide_unless, several.file, several.results, **LATEST)
 
 
-def _wire_look(inputs: Inputs, outputs: Outputs, events: Events) -> None:
+def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
     """Let the page answer from what is already computed."""
     state, shown = _state(outputs), _shown(outputs)
     # Only a person's choice: a link to settings brings its own threshold.
     chosen = [outputs.session, outputs.threshold, inputs.grounder]
-    inputs.grounder.input(choose_grounder, chosen, inputs.threshold, **LATEST)
+    inputs.grounder.input(display.choose_grounder, chosen, inputs.threshold, **LATEST)
     moved = [outputs.threshold, *shown]
-    inputs.threshold.input(move, _asked_for(inputs, outputs), moved, **LATEST)
+    inputs.threshold.input(display.move, _asked_for(inputs, outputs), moved, **LATEST)
     gr.on(
         [component.input for component in inputs.more],
-        events.configure,
+        display.configure,
         [outputs.session, outputs.threshold, *inputs.more],
         [outputs.settings, *shown],
         **LATEST,
     )
-    outputs.table.input(events.tick, [*state, outputs.table], [outputs.session, *shown], **LATEST)
+    outputs.table.input(display.tick, [*state, outputs.table], [outputs.session, *shown], **LATEST)
     packed = outputs.pack.click(
-        events.pack, [*state, outputs.part], outputs.file, api_visibility="private"
+        display.take_home, [*state, outputs.part], outputs.file, api_visibility="private"
     )
     hand_over_download(packed, outputs.file)
 
@@ -224,7 +225,7 @@ def build_tab(
     _wire_inputs(inputs)
     events = Events(store, infer, draw, fetch)
     _wire_run(inputs, outputs, events)
-    _wire_look(inputs, outputs, events)
+    _wire_look(inputs, outputs)
     _wire_compare(inputs, outputs, events)
     _wire_correction(outputs, events)
     _wire_several(inputs, outputs, events)

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from grounding.core import Regions
+from grounding.display import choose_grounder, move, reveal
 from grounding.edits import drop
-from grounding.events import choose_grounder, move, read_picture, reveal
+from grounding.events import read_picture
 from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
 from grounding.layout import PHOTOS, SAMPLES, load_samples

@@ -1,0 +1,135 @@
+"""What happens when somebody moves, ticks or takes home what is shown: no model runs."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from grounding import retouch
+from grounding.export import File, write_zip
+from grounding.grounders import GROUNDERS
+from grounding.session import Session, look, pack, switch
+from grounding.settings import RANGES, Settings, read_settings, settings_from_query
+from page import page_errors
+
+
+def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
+    """Show an answer in another way; before the first answer nothing changes.
+
+    Returns:
+        The picture with its masks, the grounder's own answer, the table, the status, both stages
+        and the picture to click on.
+    """
+    if session is None:
+        return (gr.skip(),) * 6
+    view = look(session, settings, threshold)
+    result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
+    return result, view.regions, view.rows, view.status, view.stages, view.canvas
+
+
+def move(
+    session: Session | None, settings: Settings, threshold: float, grounder: str
+) -> tuple[Any, ...]:
+    """Show what scores at least a threshold, unless that is for another grounder's next answer.
+
+    Returns:
+        The threshold of what is shown, then as `show`.
+    """
+    if session is None or session.asked["grounder"] != grounder:
+        return (gr.skip(),) * 7
+    return float(threshold), *show(session, settings, threshold)
+
+
+def choose_grounder(session: Session | None, shown: float, grounder: str) -> float:
+    """Return where the slider goes with a grounder: what is shown of its answer, or its own."""
+    if session and session.asked["grounder"] == grounder:
+        return shown
+    return GROUNDERS[grounder].threshold
+
+
+def reveal(
+    session: Session | None, settings: Settings, threshold: float, grounder: str
+) -> tuple[Any, ...]:
+    """Show a new answer, with its details and without a comparison of the picture before it.
+
+    Returns:
+        The threshold of what is shown, as `show`, and both columns.
+    """
+    if session is None:  # lost between two steps
+        return (gr.skip(),) * 9
+    # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
+    asked = session.asked
+    shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
+    columns = gr.Column(visible=True), gr.Column(visible=False)
+    return shown, *show(session, settings, shown), *columns
+
+
+def configure(session: Session | None, threshold: float, *values: Any) -> tuple[Any, ...]:
+    """Take over “More settings”."""
+    settings = read_settings(*values)
+    return settings, *show(session, settings, threshold)
+
+
+def tick(
+    session: Session | None,
+    settings: Settings,
+    threshold: float,
+    rows: list[list[Any]],
+) -> tuple[Any, ...]:
+    """Switch detections on and off."""
+    if session is None:
+        return (gr.skip(),) * 7
+    session = switch(session, settings, threshold, rows)
+    result, regions, table, *rest = show(session, settings, threshold)
+    # Without negatives no other row changes, and the table keeps the keyboard's place.
+    table = table if session.proposals.query.negatives else gr.skip()
+    return session, result, regions, table, *rest
+
+
+def undo(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
+    """Take back the latest correction."""
+    with page_errors():
+        if session is None:
+            raise ValueError("There is nothing to undo.")
+        session = retouch.undo(session)
+    return session, *show(session, settings, threshold)
+
+
+def take_home(session: Session | None, settings: Settings, threshold: float, part: str) -> str:
+    """Write what is to be taken home and return its path."""
+    with page_errors():
+        return str(write_download(pack(session, settings, threshold, part)))
+
+
+def write_download(files: Iterator[File]) -> Path:
+    """Write a single file as it is, several into a ZIP.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    # Inside Gradio's own folder, which it cleans; a folder each, so that names do not meet.
+    folder = Path(get_upload_folder()) / uuid4().hex
+    first, second = next(files, None), next(files, None)
+    if first is None:
+        raise ValueError("Nothing is shown, so there is nothing of that kind to download.")
+    folder.mkdir(parents=True)
+    if second is None:
+        name, content = first
+        path = folder / Path(name).name
+        path.write_bytes(content)
+        return path
+    write_zip(folder / "segmentation.zip", chain((first, second), files))
+    return folder / "segmentation.zip"
+
+
+def follow_link(request: gr.Request) -> list[Any]:
+    """Return which tab to open and what to put into the components that `build_tab` returns."""
+    said = settings_from_query(dict(request.query_params))
+    more = [said.get(name, value) for name, value in Settings().values().items()]
+    names = ("prompt", "url", "grounder", "segmenter", "threshold", *RANGES)
+    tab = gr.Tabs(selected="segmentation") if said else gr.skip()
+    return [tab, read_settings(*more), *(said.get(name, gr.skip()) for name in names)]
