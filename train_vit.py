@@ -31,8 +31,10 @@ from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
 from vit.distributed import first_alone, process_group, rank
 from vit.evaluation import accuracy, confusion_matrix
-from vit.model import ViTConfig
+from vit.model import ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
+from vit.start import start_from
+from vit.teacher import load_teacher
 from vit.training import Trainer
 
 SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
@@ -101,11 +103,24 @@ def prepare_folder(folder: Path, resume: bool) -> None:
         raise ValueError(f"{folder} holds a run; go on with --resume, or choose another --out")
 
 
+def try_sources(config: TrainConfig, model_config: ViTConfig) -> None:
+    """Load once what a run begins with and learns from, which shows mistakes before data are read.
+
+    Raises:
+        ValueError: If the checkpoint to start with or the teacher cannot be had or does not fit.
+    """
+    if config.start:
+        start_from(ViT(model_config), load_checkpoint(Path(config.start)), classes=())
+    if config.teacher:
+        load_teacher(config.teacher, classes=(), device=torch.device("cpu"))
+
+
 def train(args: argparse.Namespace, device: torch.device) -> None:
     """Train as the command line says."""
     config = dataclasses.replace(RECIPES[args.recipe], **_given(args, RECIPE_FLAGS))
     sizes = _given(args, MODEL_FLAGS)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
+    try_sources(config, model_config)
     out = args.out or Path("assets/ablation" if args.ablate else "runs/vit")
     prepare_folder(out, args.resume)
     data = load_data(args.data, model_config.image_size)

@@ -192,11 +192,13 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--data", "nowhere"], "train_vit.py: nowhere does not exist"),
         (["--patch-size", "5"], "train_vit.py: patch_size 5 does not divide image_size 32"),
         (["--epochs", "0"], "train_vit.py: epochs is 0; it must be above 0"),
+        # These before the data, which may take long to read.
+        (["--data", "nowhere", "--teacher", "a"], "train_vit.py: teacher a cannot be loaded: a is"),
+        (["--data", "nowhere", "--start", "b"], "train_vit.py: b is not a checkpoint"),
         (
-            ["--data", "{folder}", "--teacher", "a", "--pool", "mean"],
-            "train_vit.py: teacher a cannot be loaded: a is not a check",
+            ["--data", "nowhere", "--start", "{checkpoint}"],
+            "train_vit.py: start is of a model with {{'embed_dim': ",
         ),
-        (["--data", "{folder}", "--start", "nowhere"], "train_vit.py: nowhere is not a checkpoint"),
         (["--device", "gpu"], "train_vit.py: The device gpu is not on this machine"),
         (["--device", "cuda:99"], "train_vit.py: The device cuda:99 is not on this"),
         (["--evaluate", "--device", "mps:9"], "train_vit.py: The device mps:9 is not"),
