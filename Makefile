@@ -2,18 +2,19 @@
 # make test                               install, check the style, run every test
 # make lint                               check the style only
 # make bench                              print the measurements in benchmarks/
+# make soak [ARGS="--clients 40"]         many users at once on the app; prints what they saw
 # PYTHON=... chooses the Python that .venv is made with.
 
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep -E '^torch(vision)?[<>=]' requirements.txt)
-BENCHMARKS := $(wildcard benchmarks/*.py)
+BENCHMARKS := $(filter-out benchmarks/real_size.py,$(wildcard benchmarks/*.py))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # SAM 2's optional CUDA kernel needs a compiler and is not used.
 export SAM2_BUILD_CUDA := 0
 
-.PHONY: run test lint bench chromium
+.PHONY: run test lint bench soak chromium
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -27,8 +28,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 
 bench: $(VENV)/.installed-dev
-	@[ -n "$(BENCHMARKS)" ] || echo "There are no benchmarks yet."
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python tests/soak.py $(ARGS)
 
 $(BIN)/python:
 	@for python in $(PYTHON) python3.11 python3; do \

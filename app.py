@@ -31,6 +31,7 @@ from doors import Doors, close_url_inputs, delete_files_of_tools
 from grounding.display import follow_link
 from grounding.events import Fetch
 from grounding.fetch import PORTS, fetch_image
+from grounding.layout import CSS as SEGMENTATION_CSS
 from grounding.pipeline import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
@@ -75,36 +76,13 @@ CSS = """
 /* The dot behind the last link, which on a phone is alone. */
 .gradio-container footer .divider { display: none !important; }
 .label-wrap { text-align: left; }
-#seg-result img.mask:not(.inactive) { opacity: 1; }
-#seg-table, #seg-numbers, #seg-samples, #seg-photos { max-width: calc(100vw - 32px);
-    overflow-x: auto; }
-/* Rows are switched off by their box; nothing else of the table is to be edited. */
-#seg-table .add-row-container, #seg-table .add-row-button, #seg-table .header-icons,
-#seg-table .cell-menu, #seg-table .cell-menu-button { display: none; }
-#seg-point { align-items: end; }
-#seg-status p { margin: .2em 0; }
-#seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0; }
-#seg-gallery .grid-container { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-#seg-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
-    border-radius: 0; text-align: center; white-space: normal; font-size: 12px; }
-#seg-gallery .thumbnail-item { padding-bottom: 24px; }
-/* On a phone the answer comes before the samples. */
-@media (max-width: 700px) {
-    #seg-row { flex-direction: column; flex-wrap: nowrap; }
-    #seg-left { display: contents; }
-    #seg-right { order: 1; }
-    #seg-samples, #seg-photos { order: 2; }
-    #seg-row, #seg-row > *, #seg-right { min-width: 0 !important; max-width: 100%; }
-    #seg-result { height: auto !important; }
-    #seg-gallery .thumbnail-item { padding-bottom: 40px; }
-}
 """
 
 
 def _port(text: str) -> int:
-    if not 1 <= (port := int(text)) <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; it must be from 1 to 65535")
-    return port
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; it must be from 1 to 65535")
+    return int(text)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -219,7 +197,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         server_port=args.port,
         share=args.share,
         theme=gr.themes.Soft(primary_hue="indigo"),
-        css=CSS,
+        css=CSS + SEGMENTATION_CSS,
         max_file_size=MAX_BYTES,
         # A visitor's latest answer takes up to 30 MB.
         state_session_capacity=64,

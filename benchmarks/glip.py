@@ -1,21 +1,18 @@
-"""GLIP-T at 800 px: our forward against a plain one with the same random weights.
+"""GLIP-T at 800 px: the boxes of our forward and of a plain one with the same random weights.
 
-    python benchmarks/glip.py [--rounds 3] [--threads 2]
+    python benchmarks/glip.py [--threads 2] [--demo SCENES]
 
 plain  float32, the caption padded to 256 tokens as the official code pads it, every projection of
        the picture spelt out (2048 wide), torchvision's deform_conv2d
 ours   only the tokens there are, projections moved to the side of the text, deformable samples by
        embedding_bag, the half that sees no text in bfloat16 if this processor has units for it
 
-Both run in turns in one process, on a padded picture of 800 x 1088 and a caption of 12 tokens. Then
-the boxes of both are compared, position by position, and each side's peak memory is taken from a
-process of its own. With `--demo` the boxes that the demo weights keep on held-out scenes are
-compared with and without bfloat16, too.
+On a padded picture of 800 x 1088 and a caption of 12 tokens the boxes of both are compared,
+position by position; stages.py has their times and memory. With `--demo` the boxes that the demo
+weights keep on held-out scenes are compared with and without bfloat16, too.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -23,7 +20,6 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
-from real_size import own_peak_gib, peak_gib
 from torch import Tensor
 from torchvision.ops import box_iou, deform_conv2d
 
@@ -122,23 +118,11 @@ def paired_iou(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([box_iou(x, y).diagonal() for x, y in chunks])
 
 
-def compare(rounds: int) -> None:
-    """Time both sides in turns, and print medians, the ratio and how far apart their boxes are."""
-    model, pixels, ids = build()
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    answers = {side: forward(side, model, pixels, ids) for side in SIDES}  # warm-up
-    for _ in range(rounds):
-        for side in SIDES:
-            began = time.perf_counter()
-            forward(side, model, pixels, ids)
-            seconds[side].append(time.perf_counter() - began)
-    medians = {side: statistics.median(times) for side, times in seconds.items()}
-    for side in SIDES:
-        shown = " ".join(f"{value:.2f}" for value in seconds[side])
-        peak = peak_gib(__file__, "--peak", side)
-        print(f"{side:6} median {medians[side]:6.2f} s   ({shown})   peak {peak:.2f} GiB")
-    print(f"ratio  {medians['plain'] / medians['ours']:.2f}x")
-    iou = paired_iou(all_boxes(answers["plain"]), all_boxes(answers["ours"]))
+def compare() -> None:
+    """Print how far the boxes of both sides are apart."""
+    inputs = build()
+    plain, ours = (all_boxes(forward(side, *inputs)) for side in SIDES)
+    iou = paired_iou(plain, ours)
     print(f"boxes  IoU of {len(iou)} positions: mean {iou.mean():.4f}, worst {iou.min():.4f}")
 
 
@@ -175,17 +159,11 @@ def in_float32() -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--demo", type=int, default=0, metavar="SCENES")
-    parser.add_argument("--peak", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.peak:
-        forward(args.peak, *build())
-        print(own_peak_gib())
-        return
-    compare(args.rounds)
+    compare()
     if args.demo:
         compare_demo(args.demo)
 

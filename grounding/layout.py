@@ -14,11 +14,36 @@ from grounding.overlay import HEADERS
 from grounding.retouch import BOX, HELP, TOOLS
 from grounding.segmenters import SEGMENTERS
 from grounding.session import EVERYTHING
-from grounding.settings import RANGES, Settings
+from grounding.settings import RANGES, THRESHOLDS, Settings
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 PHOTOS = SAMPLES.with_name("photos")
 SESSION_SECONDS = 3600
+CSS = """
+#seg-result img.mask:not(.inactive) { opacity: 1; }
+#seg-table, #seg-numbers, #seg-samples, #seg-photos { max-width: calc(100vw - 32px);
+    overflow-x: auto; }
+/* Rows are switched off by their box; nothing else of the table is to be edited. */
+#seg-table .add-row-container, #seg-table .add-row-button, #seg-table .header-icons,
+#seg-table .cell-menu, #seg-table .cell-menu-button { display: none; }
+#seg-point { align-items: end; }
+#seg-status p { margin: .2em 0; }
+#seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0; }
+#seg-gallery .grid-container { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+#seg-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
+    border-radius: 0; text-align: center; white-space: normal; font-size: 12px; }
+#seg-gallery .thumbnail-item { padding-bottom: 24px; }
+/* On a phone the answer comes before the samples. */
+@media (max-width: 700px) {
+    #seg-row { flex-direction: column; flex-wrap: nowrap; }
+    #seg-left { display: contents; }
+    #seg-right { order: 1; }
+    #seg-samples, #seg-photos { order: 2; }
+    #seg-row, #seg-row > *, #seg-right { min-width: 0 !important; max-width: 100%; }
+    #seg-result { height: auto !important; }
+    #seg-gallery .thumbnail-item { padding-bottom: 40px; }
+}
+"""
 PROMPT_HELP = (
     "Separate phrases with commas. “a dog: 0.4” gives a phrase its own threshold; "
     "“a dog -collar” takes the collar away."
@@ -186,8 +211,7 @@ def build_inputs(urls: bool) -> Inputs:
         )
     first = next(iter(GROUNDERS.values()))
     threshold = gr.Slider(
-        0.05,
-        0.95,
+        *THRESHOLDS,
         first.threshold,
         step=0.01,
         label="Threshold",

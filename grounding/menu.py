@@ -1,6 +1,6 @@
 """What a line in a menu of models says: which file adapts the model, and where its weights are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ class ModelEntry:
             the name of the bundled demo weights.
         repo: Repository on the hub.
         files: Patterns of the files needed from the repository, the weights' own last.
+        kept: Share of the file of weights that the model keeps in memory.
     """
 
     package: ClassVar[str]
@@ -22,6 +23,7 @@ class ModelEntry:
     module: str
     repo: str
     files: tuple[str, ...]
+    kept: float = field(default=1.0, kw_only=True)
 
     def load(self, folder: Path, device: str) -> Any:
         """Load the model from the files in `folder` onto `device`."""

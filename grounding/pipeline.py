@@ -118,7 +118,7 @@ class ModelStore:
         with self._lock:
             if (model := self._shelf.find(source)) is None:
                 progress(1.0, f"Loading {name}")
-                self._shelf.make_room(self.budget, file_bytes(source.folder))
+                self._shelf.make_room(self.budget, int(entry.kept * file_bytes(source.folder)))
                 model = self._read(entry, source, name)
                 self._shelf.put(source, model)
                 self._shelf.make_room(self.budget)  # the file may have been smaller than the model

@@ -11,6 +11,7 @@ from grounding.segmenters import SEGMENTERS
 from grounding.select import MAX_SHOWN, Choice
 
 MAX_TEXT = 2000  # characters of a prompt or an address in a link
+THRESHOLDS = (0.05, 0.95)  # lowest and highest
 # Lowest and highest value of each of “More settings”, in their order on the page.
 RANGES = {
     "count": (1, MAX_SHOWN),
@@ -69,7 +70,7 @@ def settings_from_query(query: Mapping[str, str]) -> dict[str, Any]:
             said[name] = query[name]
     if "grounder" in said:
         said["threshold"] = GROUNDERS[said["grounder"]].threshold
-    for name, (low, high) in ({"threshold": (0.05, 0.95)} | RANGES).items():
+    for name, (low, high) in ({"threshold": THRESHOLDS} | RANGES).items():
         value = _number(query.get(name, ""))
         if value is not None and low <= value <= high:
             said[name] = value

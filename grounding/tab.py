@@ -19,7 +19,7 @@ from page import LATEST, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody.
-SLOTS = 4
+MODELS = {"concurrency_id": "models", "concurrency_limit": 4}
 # On a phone the answer lies below the settings, out of sight.
 SHOW_ANSWER = """() => {
     const answer = document.querySelector("#seg-right")
@@ -42,7 +42,6 @@ def _wire_inputs(inputs: Inputs) -> None:
 
 def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     asked = [inputs.image, inputs.url, inputs.prompt, inputs.grounder, inputs.segmenter]
-    models = {"concurrency_id": "models", "concurrency_limit": SLOTS}
     ran = gr.on(
         [inputs.run.click, inputs.prompt.submit, inputs.url.submit],
         events.run,
@@ -51,7 +50,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         api_visibility="private",
         show_progress_on=[outputs.result],
         trigger_mode="always_last",  # another prompt while the models are at work comes after it
-        **models,
+        **MODELS,
     )
     inputs.run.click(None, js=SHOW_ANSWER)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
@@ -65,7 +64,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [*_build_given(inputs), inputs.grounder, inputs.segmenter, inputs.threshold],
         [*_shown(outputs)[:4], outputs.data],
         api_name="segment",
-        **models,
+        **MODELS,
     )
 
 
@@ -102,10 +101,8 @@ def _shown(outputs: Outputs) -> list[gr.components.Component]:
 def _wire_correction(outputs: Outputs, events: Events) -> None:
     tools, state, shown = outputs.correction, _state(outputs), _shown(outputs)
     corrected = [*state, tools.tool, tools.phrase]
-    models = {
+    models = MODELS | {
         "api_visibility": "private",
-        "concurrency_id": "models",
-        "concurrency_limit": SLOTS,
         "show_progress_on": [tools.canvas],
         "trigger_mode": "once",
     }
@@ -137,9 +134,8 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         ],
         [several.file, several.gallery, several.text],
         api_visibility="private",
-        concurrency_id="models",
-        concurrency_limit=SLOTS,
         show_progress_on=[several.text],
+        **MODELS,
     ).failure(_hide_unless, several.file, several.results, **LATEST)
 
 
@@ -171,16 +167,15 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     )
     inputs.compare.click(None, js=SHOW_ANSWER)
     answer = [outputs.gallery, outputs.numbers, outputs.data]
-    models = {"concurrency_id": "models", "concurrency_limit": SLOTS}
     asked = [*_build_given(inputs), inputs.segmenter]
-    gr.on([], events.compare, asked, answer, api_name="compare", **models)
+    gr.on([], events.compare, asked, answer, api_name="compare", **MODELS)
     started.success(
         events.compare,
         [inputs.image, inputs.url, inputs.prompt, inputs.segmenter],
         answer,
         api_visibility="private",
         show_progress_on=[outputs.gallery],
-        **models,
+        **MODELS,
     ).failure(_hide_unless, outputs.data, outputs.comparison, **LATEST)
 
 

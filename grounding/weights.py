@@ -62,10 +62,11 @@ class Weights:
             progress: Called with the share done in [0, 1] and a text while a download runs.
 
         Raises:
-            ValueError: If the mode is "full" and the weights cannot be had, or the disk is full.
+            ValueError: If the weights cannot be had, in the mode "full" or where there are no demo
+                weights, or the disk is full.
         """
         if self.mode == "demo":
-            return self._bundled(demo)
+            return self._bundled(repo, demo)
         folder = (
             self._local(repo, files)
             or self._cached(repo, files)
@@ -79,7 +80,7 @@ class Weights:
                 f"The weights of {repo} are not on this machine and cannot be downloaded: {why}. "
                 "Try again later, or start the app with --weights auto."
             )
-        return self._bundled(demo)
+        return self._bundled(repo, demo)
 
     def describe(self) -> str:
         """Say in a sentence which weights a run will use, before anything is loaded."""
@@ -97,8 +98,13 @@ class Weights:
             "bundled demo weights where the Hugging Face hub cannot be reached."
         )
 
-    def _bundled(self, demo: str) -> Source:
-        return Source(BUNDLED, DEMO_ROOT / demo, demo=True)
+    def _bundled(self, repo: str, demo: str) -> Source:
+        if not (folder := DEMO_ROOT / demo).is_dir():
+            raise ValueError(
+                f"There are no demo weights to stand in for {repo}: {folder} is missing. Start the "
+                "app where the Hugging Face hub can be reached, and without --weights demo."
+            )
+        return Source(BUNDLED, folder, demo=True)
 
     def _local(self, repo: str, files: tuple[str, ...]) -> Path | None:
         return _if_whole(self.folder / repo, files) if self.folder else None

@@ -88,7 +88,9 @@ print(read, inspect.getfile(app.gr.Image).endswith("image.py"))
 
 
 @pytest.mark.parametrize("flag", ["--port", "--url-ports"])
-@pytest.mark.parametrize(("port", "taken"), [("0", False), ("1", True), ("65536", False)])
+@pytest.mark.parametrize(
+    ("port", "taken"), [("0", False), ("1", True), ("65536", False), ("a", False), ("²", False)]
+)
 def test_ports(flag: str, port: str, taken: bool, capsys: pytest.CaptureFixture[str]) -> None:
     import app
 
@@ -97,7 +99,7 @@ def test_ports(flag: str, port: str, taken: bool, capsys: pytest.CaptureFixture[
         return
     with pytest.raises(SystemExit):
         app.parse_args([flag, port])
-    assert f"{port} is no port; it must be from 1 to 65535" in capsys.readouterr().err
+    assert f"{port!r} is no port; it must be from 1 to 65535" in capsys.readouterr().err
 
 
 def test_memory_reaches_the_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,9 @@ class Checkpoint:
     metrics: dict[str, Any]
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file so that a crash leaves the old file or the new one, never half.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write a new file, so that a crash leaves the old one or the new, never half.
 
     Raises:
         ValueError: If it cannot be written; the old file is still there.
@@ -43,7 +46,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
+        yield partial
         with partial.open("r+b") as file:
             os.fsync(file.fileno())  # before the old file goes, in case the power does
         partial.replace(path)
@@ -52,6 +55,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     finally:
         if partial.exists():  # not where even the folder is none
             partial.unlink()
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file in the place of an older one.
+
+    Raises:
+        ValueError: If it cannot be written; the old file is still there.
+    """
+    with replacing(path) as new:
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, new, metadata)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Muon: momentum whose update is orthogonalised, for weight matrices and filters.
+"""Muon: momentum whose update is orthogonalised, for weight matrices.
 
 Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/ (coefficients from there).
 The fused qkv weight is three matrices and is orthogonalised as three. torch has its own Muon from
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+STEPS = 5  # of the Newton-Schulz iteration
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Move the singular values of every matrix near 1 by Newton-Schulz iterations.
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Move the singular values of every matrix near 1, into about [0.7, 1.2].
 
     Args:
         matrices: float (K, rows, columns).
-        steps: Number of iterations; five bring the values into about [0.7, 1.2].
 
     Returns:
         float (K, rows, columns) with the singular vectors of the input.
@@ -27,7 +28,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
+    for _ in range(STEPS):
         gram = x @ x.mT
         x = torch.baddbmm(
             x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445
@@ -36,10 +37,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Optimise weights with orthogonalised Nesterov momentum and decoupled weight decay.
-
-    Filters of a convolution are rows of a matrix.
-    """
+    """Optimise matrices with orthogonalised Nesterov momentum and decoupled weight decay."""
 
     def __init__(
         self,
@@ -52,7 +50,7 @@ class Muon(Optimizer):
         """Take parameter groups; a group's `split` says how many matrices a weight stacks.
 
         Args:
-            params: Groups of weights with two dimensions or more.
+            params: Groups of weights (rows, columns).
             lr: Learning rate: the size of an update's singular values.
             momentum: Decay of the running mean of the gradients, in [0, 1).
             weight_decay: Decoupled weight decay, multiplied by `lr`.
@@ -74,8 +72,7 @@ class Muon(Optimizer):
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for weight, change in zip(weights, changes, strict=True):
-                matrices = weight.view(len(weight), -1), change.flatten(1)
-                parts = (matrix.chunk(group["split"]) for matrix in matrices)
+                parts = (matrix.chunk(group["split"]) for matrix in (weight, change))
                 for part, part_change in zip(*parts, strict=True):
                     shapes[part.shape].append((part, part_change))
             for shape, pairs in shapes.items():

@@ -12,7 +12,7 @@ from vit.recipes import TrainConfig, in_bfloat16
 
 
 def build_optimizers(model: ViT, config: TrainConfig) -> list[Optimizer]:
-    """Return the optimisers of a recipe; vectors and embeddings are never decayed."""
+    """Return the optimisers of a recipe; only the matrices of the blocks are decayed."""
     matrices = [(n, p) for n, p in model.blocks.named_parameters() if p.ndim == 2]
     inside = {id(p) for _, p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]

@@ -17,7 +17,8 @@ class TrainConfig:
         optimizer: "adam", "adamw", or "muon" for the blocks' matrices with AdamW for the rest.
         lr: Peak learning rate of Adam or AdamW.
         muon_lr: Peak learning rate of Muon; used with "muon" only.
-        weight_decay: Weight decay of the matrices; decoupled, but for "adam" part of the gradient.
+        weight_decay: Weight decay of the blocks' matrices; decoupled, but for "adam" part of the
+            gradient.
         schedule: "cosine" or "linear": the way from the peak down to 0, step by step; "constant"
             stays at the peak, for weights that another run starts from.
         warmup: Share of all steps in which the learning rate rises from 0.

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from vit.checkpoint import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -35,14 +37,15 @@ def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
     """Write rows as a CSV file with the columns of all of them; a missing value stays empty.
 
     The whole file is written each time, so that a resumed run repeats no row.
+
+    Raises:
+        ValueError: If it cannot be written; the old file is still there.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
+    with replacing(path) as new, new.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def write_tensorboard(folder: Path, row: Row) -> None:

@@ -67,23 +67,6 @@ def chain(layers: Tensor) -> Tensor:
     return rollout
 
 
-def layers_between(attentions: Tensor, first: int, last: int) -> Tensor:
-    """Return layers `first` to `last` of (L, ...), counted from 1, both included.
-
-    Raises:
-        ValueError: If there are no such layers.
-
-    >>> layers_between(torch.arange(6), 2, 4)
-    tensor([1, 2, 3])
-    """
-    if not 1 <= first <= last <= len(attentions):
-        raise ValueError(
-            f"layers {first} to {last} were asked for; choose 1 <= first <= last <= "
-            f"{len(attentions)}"
-        )
-    return attentions[first - 1 : last]
-
-
 def answer_row(relevance: Tensor, num_prefix_tokens: int = 1) -> Tensor:
     """Return what reached the tokens that the answer is read from.
 

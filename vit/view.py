@@ -106,7 +106,7 @@ def relevance(look: Look, settings: Settings) -> "Tensor":
         layer, head = min(settings.layer, depth), min(settings.head, heads) or None
         return attribution.raw_attention(attentions, layer, head)
     first, last = sorted((min(settings.first, depth), min(settings.last, depth)))
-    chosen = rollout.layers_between(attentions, first, last)
+    chosen = attentions[first - 1 : last]
     if settings.method == ROLLOUT:
         fusion, ratio = settings.head_fusion, settings.discard_ratio
         return rollout.attention_rollout(chosen, fusion, ratio, prefix)

@@ -6,11 +6,18 @@ Ouyang-Zhang et al. 2022, "NMS Strikes Back", https://arxiv.org/abs/2212.06137, 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
+from torchvision.ops import (
+    box_convert,
+    generalized_box_iou,
+    generalized_box_iou_loss,
+    sigmoid_focal_loss,
+)
+
+focal_loss = partial(sigmoid_focal_loss, alpha=0.35)
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,6 @@ class Batch:
     boxes: Tensor
     tokens: Tensor
     real: Tensor
-
-
-def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the focal loss (alpha .35, gamma 2), unreduced.
-
-    Lin et al. 2017, "Focal Loss for Dense Object Detection", https://arxiv.org/abs/1708.02002.
-    """
-    probability = logits.sigmoid()
-    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    miss = (probability - targets).abs()
-    return (0.35 * targets + 0.65 * (1 - targets)) * miss**2 * loss
 
 
 def corners(boxes: Tensor) -> Tensor:

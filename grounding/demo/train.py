@@ -20,6 +20,7 @@ import math
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,8 +29,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -75,8 +76,17 @@ RECIPES = {
 
 @dataclass
 class Progress:
-    """How far a run has come, and the metrics of the weights that it started from, if any."""
+    """Hold how far a run has come, and what it began with.
 
+    Attributes:
+        rate: Peak learning rate.
+        steps: Steps taken.
+        pictures: Pictures seen.
+        minutes: Time that a processor spent on the steps.
+        start: Metrics of the weights that it started from, if any.
+    """
+
+    rate: float
     steps: int = 0
     pictures: int = 0
     minutes: float = 0.0
@@ -126,13 +136,6 @@ def update_average(average: nn.Module, model: nn.Module, weight: float) -> None:
             value.lerp_(targets[name], weight)
 
 
-def _replace(state: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file in one atomic step."""
-    partial = path.with_suffix(".partial")
-    save_file({name: value.contiguous().clone() for name, value in state.items()}, partial)
-    partial.replace(path)
-
-
 def _read_start(recipe: Recipe, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Return exported weights to begin with, and their metrics."""
     try:
@@ -153,46 +156,46 @@ class Run:
         rate: float | None = None,
     ) -> None:
         self.name, self.recipe, self.folder = name, recipe, folder
-        self.rate = rate or recipe.LEARNING_RATE
         self.model, metrics = _read_start(recipe, start) if start else (recipe.build(), {})
         self.average = copy.deepcopy(self.model).eval()
-        self.optimizer = make_optimizer(self.model, self.rate)
-        self.progress = Progress(start=metrics)
+        self.progress = Progress(rate or recipe.LEARNING_RATE, start=metrics)
+        self.optimizer = make_optimizer(self.model, self.progress.rate)
 
     def save(self) -> None:
-        """Write the state of the run; the JSON comes last and so vouches for the rest."""
+        """Write the state of the run so that a crash leaves the old one or the new one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        moments = {
-            f"{index}.{key}": value
-            for index, entry in self.optimizer.state_dict()["state"].items()
-            for key, value in entry.items()
+        parts = {"model": self.model.state_dict(), "average": self.average.state_dict()}
+        parts |= {str(i): moments for i, moments in self.optimizer.state_dict()["state"].items()}
+        tensors = {
+            f"{part}/{name}": tensor.contiguous().clone()  # a model may share some of its tensors
+            for part, state in parts.items()
+            for name, tensor in state.items()
         }
-        _replace(self.model.state_dict(), self.folder / "model.safetensors")
-        _replace(self.average.state_dict(), self.folder / "average.safetensors")
-        _replace(moments, self.folder / "optimizer.safetensors")
-        partial = self.folder / "progress.partial"
-        partial.write_text(json.dumps(asdict(self.progress)))
-        partial.replace(self.folder / "progress.json")
+        partial = self.folder / "state.partial"
+        save_file(tensors, partial, {"progress": json.dumps(asdict(self.progress))})
+        partial.replace(self.folder / "state.safetensors")
 
     def load(self) -> None:
-        """Go on from the files.
+        """Go on from the file of `save`.
 
         Raises:
-            ValueError: If they are not there, or not those of a run.
+            ValueError: If it is not there, or not that of a run.
         """
         try:
             self._read()
-        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{self.folder} holds no run to go on with ({error})") from error
 
     def _read(self) -> None:
-        self.progress = Progress(**json.loads((self.folder / "progress.json").read_text()))
-        self.model.load_state_dict(load_file(self.folder / "model.safetensors"))
-        self.average.load_state_dict(load_file(self.folder / "average.safetensors"))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in load_file(self.folder / "optimizer.safetensors").items():
-            index, name = key.split(".")
-            moments.setdefault(int(index), {})[name] = value
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        with safe_open(self.folder / "state.safetensors", "pt") as file:
+            self.progress = Progress(**json.loads(file.metadata()["progress"]))
+            for key in file.keys():  # noqa: SIM118
+                part, name = key.split("/", 1)
+                parts[part][name] = file.get_tensor(key)
+        self.model.load_state_dict(parts.pop("model"))
+        self.average.load_state_dict(parts.pop("average"))
+        moments = {int(index): state for index, state in parts.items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
     def step(self, share: float) -> float:
@@ -201,7 +204,7 @@ class Run:
         seed = 1 + self.progress.start.get("steps", 0)
         rng = np.random.default_rng((seed, self.progress.steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.rate, self.progress.steps, share)
+            group["lr"] = learning_rate(self.progress.rate, self.progress.steps, share)
         begin = TRAINED if self.progress.start else 0.0
         with fast("cpu"):
             loss = self.recipe.loss(self.model, rng, begin + (1 - begin) * share)
@@ -279,6 +282,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, help="peak learning rate; default: the recipe's")
     parser.add_argument("--resume", action="store_true", help="go on with the last run")
     args = parser.parse_args(argv)
+    if args.resume and (args.start or args.rate):
+        parser.error("--resume keeps the run's own --start and --rate; give neither")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     recipe = cast(Recipe, importlib.import_module(RECIPES[args.model]))

@@ -33,5 +33,6 @@ GROUNDERS = {
         "GLIPModel/GLIP",
         ("glip_tiny_model_o365_goldg_cc_sbu.pth",),
         threshold=0.5,
+        kept=0.25,  # the rest is the state of its training
     ),
 }

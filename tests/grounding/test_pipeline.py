@@ -18,6 +18,7 @@ from PIL import Image
 from grounding import pipeline
 from grounding.core import Masks, Regions
 from grounding.grounders import GROUNDERS
+from grounding.memory import Shelf, file_bytes
 from grounding.pipeline import (
     FLOOR,
     Models,
@@ -221,6 +222,15 @@ def test_a_speck_is_no_part_and_threshold_zero_leaves_zeros_out() -> None:
     box = np.zeros((1, 4), np.float32)
     regions = Regions(box, np.ones(1, np.float32), ("a dog",), heat, heat[0])
     assert cut(regions, {"a dog": 0.0})[0].boxes.tolist() == [[50, 50, 60, 60]]
+
+
+def test_room_is_made_for_what_a_model_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three quarters of the file of GLIP-T are left on the disk; no other model goes for them."""
+    made = []
+    monkeypatch.setattr(Shelf, "make_room", lambda _, budget, needed=0: made.append(needed))
+    models = ModelStore(Weights("demo"), "cpu").get("GLIP-T", "SAM 2.1 tiny")
+    glip, sam = (file_bytes(s.folder) for s in (models.grounder_source, models.segmenter_source))
+    assert made == [glip // 4, 0, sam, 0]
 
 
 def test_unknown_model_names_the_menu() -> None:

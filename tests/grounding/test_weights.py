@@ -68,6 +68,12 @@ def test_full_weights_that_cannot_be_had(cache: Path, offline: bool, why: str) -
         Weights("full", offline).locate(REPO, FILES, "grounding_dino", _quiet)
 
 
+@pytest.mark.parametrize("mode", ["demo", "auto"])
+def test_a_model_without_demo_weights(cache: Path, mode: str) -> None:
+    with pytest.raises(ValueError, match=f"no demo weights to stand in for {REPO}"):
+        Weights(mode, offline=True).locate(REPO, FILES, "my_grounder", _quiet)
+
+
 def test_half_a_download_is_not_taken_for_whole(cache: Path) -> None:
     _fill(cache, REPO, DEMO_ROOT / "grounding_dino", ("*.json",))
     assert Weights("auto", offline=True).locate(REPO, FILES, "grounding_dino", _quiet).demo

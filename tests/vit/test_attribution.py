@@ -14,7 +14,7 @@ from vit.attribution import (
     transformer_attribution,
 )
 from vit.model import ViT
-from vit.rollout import attention_map, attention_rollout, layers_between
+from vit.rollout import attention_map, attention_rollout
 
 KINDS: list[dict[str, Any]] = [{}, {"pool": "mean"}, {"pool": "seq"}, {"distilled": True}]
 LAYERS, BATCH, HEADS, TOKENS = 3, 2, 4, 6
@@ -177,9 +177,6 @@ def test_wrong_class(tiny_model: ViT) -> None:
         (lambda a: raw_attention(a, 1, 0), "head 0 was asked for"),
         (lambda a: gradient_rollout(a, a[:2]), "and gradients (2, 2, 4, 6, 6); expected"),
         (lambda a: transformer_attribution(a[0], a[0]), "expected (L, B, h, N, N) twice"),
-        (lambda a: layers_between(a, 2, 1), "layers 2 to 1 were asked for"),
-        (lambda a: layers_between(a, 0, 2), "layers 0 to 2 were asked for"),
-        (lambda a: layers_between(a, 1, 4), "choose 1 <= first <= last <= 3"),
     ],
 )
 def test_bad_arguments(call: Callable[[Tensor], Tensor], message: str) -> None:

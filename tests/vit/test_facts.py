@@ -33,6 +33,11 @@ def test_what_is_no_checkpoint_has_no_facts(tmp_path: Path, content: bytes | Non
     assert read_facts(path) is None
 
 
+def test_half_a_checkpoint_has_no_facts(tiny_checkpoint: Path) -> None:
+    tiny_checkpoint.write_bytes(tiny_checkpoint.read_bytes()[:-1])
+    assert read_facts(tiny_checkpoint) is None
+
+
 def test_checkpoints_by_name(tmp_path: Path, tiny_checkpoint: Path) -> None:
     shipped, runs = tmp_path / "assets", tmp_path / "runs"
     files = {

@@ -14,6 +14,7 @@ from vit.checkpoint import load_tensors, save_tensors
 from vit.data import ImageSet
 from vit.model import ViTConfig
 from vit.recipes import TrainConfig
+from vit.report import write_csv
 from vit.training import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +124,14 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
         save_tensors(path, {"x": torch.zeros(5000)}, {})
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
     assert torch.equal(load_tensors(path)[0]["x"], torch.ones(2))
+
+
+def test_a_full_disk_keeps_the_old_table(tmp_path: Path) -> None:
+    write_csv(tmp_path / "log.csv", [{"epoch": 1}])
+    with pytest.raises(ValueError, match=r"log\.csv cannot be written"), full_disk():
+        write_csv(tmp_path / "log.csv", [{"epoch": epoch} for epoch in range(5000)])
+    assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]
+    assert (tmp_path / "log.csv").read_text().split() == ["epoch", "1"]
 
 
 def test_a_full_disk_ends_a_training_with_a_sentence(

@@ -52,12 +52,6 @@ def test_split_is_as_many_weights() -> None:
     assert not torch.allclose(step([weight], [gradient])[0], torch.cat(parts), atol=1e-2)
 
 
-def test_filters_are_rows() -> None:
-    weight, gradient = noise(6, 4, 3, 3), noise(6, 4, 3, 3, seed=1)
-    matrix = step([weight.flatten(1)], [gradient.flatten(1)])[0]
-    torch.testing.assert_close(step([weight], [gradient])[0].flatten(1), matrix)
-
-
 def test_equal_shapes_are_not_mixed_up() -> None:
     weights = [noise(4, 4, seed=i) for i in range(3)]
     gradients = [noise(4, 4, seed=i + 3) for i in range(3)]

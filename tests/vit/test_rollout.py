@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vit.model import ViT
-from vit.rollout import HEAD_FUSIONS, attention_map, attention_rollout, layers_between
+from vit.rollout import HEAD_FUSIONS, attention_map, attention_rollout
 
 DISCARDS = [0.0, 0.1, 0.5, 0.9, 0.99]
 
@@ -165,16 +165,6 @@ def test_map_is_the_mean_of_class_and_distillation_token() -> None:
     rollout[0, 1] = torch.tensor([7.0, 7.0, 0.1, 0.2, 0.3, 0.9])
     expected = torch.tensor([[[0, 0.25], [0.5, 1]]])
     torch.testing.assert_close(attention_map(rollout, 2, 2), expected)
-
-
-@pytest.mark.parametrize(("first", "last"), [(1, 1), (1, 2), (2, 3), (3, 3)])
-def test_from_layer_to_layer(first: int, last: int) -> None:
-    """Only the chosen layers take part, and rows still sum to 1."""
-    weights = attentions().double()
-    got = attention_rollout(layers_between(weights, first, last))
-    by_hand = slow_rollout(weights[first - 1 : last, 0].numpy(), "mean", 0.0, 1)
-    np.testing.assert_allclose(got[0], by_hand)
-    torch.testing.assert_close(got.sum(-1), torch.ones(2, 17, dtype=torch.float64))
 
 
 def test_map_without_prefix_is_the_mean_of_all_rows() -> None:

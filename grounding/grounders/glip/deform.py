@@ -3,7 +3,7 @@
 torchvision has it, and on a GPU its kernel is the one to use. On a CPU it takes the samples one
 number at a time; here a sample is a weighted sum of four rows of a table (the pixels, channels
 last), which is what `embedding_bag` does with vector instructions on all cores, and the rest is one
-matrix product. benchmarks/glip.py measures it.
+matrix product. benchmarks/stages.py measures it within GLIP-T.
 
 Axes: C channels, H W the input map, h w the output map, K = 9 taps, row by row.
 """

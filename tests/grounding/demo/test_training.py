@@ -60,10 +60,11 @@ class LineRecipe:
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    first = Run("line", LineRecipe(), tmp_path)
+    first = Run("line", LineRecipe(), tmp_path, rate=0.01)
     for _ in range(5):
         first.step(0.1)
     first.save()
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     second = Run("line", LineRecipe(), tmp_path)
     second.load()
     assert [first.step(0.2) for _ in range(5)] == [second.step(0.2) for _ in range(5)]
