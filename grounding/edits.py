@@ -5,7 +5,8 @@ overwritten, so undo forgets the last one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -40,6 +41,24 @@ class Edit:
     bits: np.ndarray
     mask_score: float
     clicks: Clicks = ()
+
+
+@dataclass
+class Corrections:
+    """Hold the corrections of one answer, which all its copies share.
+
+    A correction takes seconds: it joins those that there are then, and undoes nothing else that was
+    done to the answer meanwhile.
+
+    Attributes:
+        edits: The latest last.
+        corner: First corner of a box that is being drawn, x and y in pixels, or None.
+        lock: Held while they change.
+    """
+
+    edits: tuple[Edit, ...] = ()
+    corner: tuple[float, float] | None = None
+    lock: Lock = field(default_factory=Lock)
 
 
 def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:

@@ -12,7 +12,7 @@ from PIL import Image
 from grounding.batch import Report, segment_files
 from grounding.compare import compare
 from grounding.core import Clicks, Masks, Regions
-from grounding.display import show, write_download
+from grounding.display import write_download
 from grounding.export import detections
 from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
@@ -171,11 +171,11 @@ class Events:
         tool: str,
         phrase: str,
         event: gr.SelectData,
-    ) -> tuple[Any, ...]:
+    ) -> None:
         """Correct the answer where the picture was clicked."""
         scale = shown_scale(session.image) if session else 1.0
         x, y = (place * scale for place in event.index)
-        return self.correct(session, settings, threshold, tool, phrase, x, y)
+        self.correct(session, settings, threshold, tool, phrase, x, y)
 
     def correct(
         self,
@@ -186,7 +186,7 @@ class Events:
         phrase: str,
         x: str | float,
         y: str | float,
-    ) -> tuple[Any, ...]:
+    ) -> None:
         """Correct the answer at a point of the picture, x and y in pixels, maybe as typed."""
 
         def outline(asked: Session, what: Regions | tuple[np.ndarray, Clicks]) -> Masks:
@@ -196,8 +196,7 @@ class Events:
             if session is None:
                 raise ValueError("Press Run first, then say where the picture is to be corrected.")
             place = _pixels(x), _pixels(y)
-            session = click(session, settings, threshold, tool, phrase, place, outline)
-        return session, *show(session, settings, threshold)
+            click(session, settings, threshold, tool, phrase, place, outline)
 
     def batch(
         self,

@@ -7,7 +7,7 @@ import numpy as np
 
 from grounding.core import Clicks, Masks, Regions
 from grounding.edits import Edit, add, clicks_on, drop, obey, redraw, row_near, row_under
-from grounding.select import select
+from grounding.select import Proposals, select
 from grounding.session import Session
 from grounding.settings import Settings
 
@@ -33,8 +33,8 @@ def click(
     phrase: str,
     point: tuple[float, float],
     outline: Outline,
-) -> Session:
-    """Return the session after a click.
+) -> None:
+    """Correct an answer where its picture was clicked.
 
     Args:
         session: The answer to correct.
@@ -56,52 +56,74 @@ def click(
             f"The point {point[0]:g}, {point[1]:g} is outside the picture of {width} × {height}."
         )
     if tool == BOX:
-        return _draw_box(session, phrase, point, outline)
+        _draw_box(session, phrase, point, outline)
+        return
     selection = select(session.current, session.choice(settings, threshold))
     shown = selection.shown()
     masks, numbers = selection.masks.masks[shown], [selection.numbers[row] for row in shown]
     number = numbers[(row_near if tool == ADD else row_under)(masks, *point)]
-    edit = (
-        drop(session.current, number)
-        if tool == DROP
-        else _reshape(session, number, (*point, tool == ADD), outline)
-    )
-    return replace(session, edits=(*session.edits, edit), corner=None)
+    if tool == DROP:
+        _correct(session, lambda proposals: drop(proposals, number))
+    else:
+        _reshape(session, number, (*point, tool == ADD), outline)
+
+
+def _correct(session: Session, make: Callable[[Proposals], Edit]) -> None:
+    """Add a correction, made of the answer as it is now, to those that there are."""
+    corrections = session.corrections
+    with corrections.lock:
+        corrections.edits += (make(session.current),)
+        corrections.corner = None
 
 
 def _reshape(
     session: Session, number: int, clicked: tuple[float, float, bool], outline: Outline
-) -> Edit:
-    clicks = (*clicks_on(session.edits, number), clicked)
+) -> None:
+    clicks = (*clicks_on(session.corrections.edits, number), clicked)
     found = outline(session, (session.current.masks([number]).masks[0], clicks))
-    return redraw(
-        session.current, number, obey(found.masks[0], clicks), float(found.scores[0]), clicks
-    )
+
+    def make(proposals: Proposals) -> Edit:
+        if number >= len(proposals.regions):
+            raise ValueError("What was to be corrected has been taken back meanwhile.")
+        mask = obey(found.masks[0], clicks)
+        return redraw(proposals, number, mask, float(found.scores[0]), clicks)
+
+    _correct(session, make)
 
 
-def _draw_box(
-    session: Session, phrase: str, point: tuple[float, float], outline: Outline
-) -> Session:
-    if session.corner is None:
-        return replace(session, corner=point)
-    corners = np.array([session.corner, point], np.float32)
+def _draw_box(session: Session, phrase: str, point: tuple[float, float], outline: Outline) -> None:
+    corrections = session.corrections
+    if corrections.corner is None:
+        corrections.corner = point
+        return
+    corners = np.array([corrections.corner, point], np.float32)
     box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
     if (box[2:] - box[:2]).min() < SMALLEST_BOX:
         raise ValueError("The two corners are too close together; click on opposite ones.")
     if phrase not in session.proposals.query.phrases:
         raise ValueError(f"{phrase!r} is none of the phrases that were looked for.")
     found = outline(session, Regions(box[None], np.ones(1, np.float32), (phrase,)))
-    edit = add(session.current, phrase, box, found.masks[0], float(found.scores[0]))
-    return replace(session, edits=(*session.edits, edit), corner=None)
+    mask, score = found.masks[0], float(found.scores[0])
+    _correct(session, lambda proposals: add(proposals, phrase, box, mask, score))
 
 
 def undo(session: Session) -> Session:
-    """Return the session without its first corner of a box or, if there is none, the last edit."""
-    if session.corner is not None:
-        return replace(session, corner=None)
-    if not session.edits:
-        raise ValueError("There is nothing to undo.")
-    before = replace(session, edits=session.edits[:-1])
-    # The next box that is drawn gets the number of the one that is gone, but was not switched off.
-    there = len(before.current.regions)
-    return replace(before, off=frozenset(number for number in before.off if number < there))
+    """Take back the first corner of a box or, if there is none, the last correction.
+
+    Returns:
+        The session: the next box that is drawn gets the number of one that is gone, but was not
+        switched off.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    corrections = session.corrections
+    with corrections.lock:
+        if corrections.corner is not None:
+            corrections.corner = None
+        elif corrections.edits:
+            corrections.edits = corrections.edits[:-1]
+        else:
+            raise ValueError("There is nothing to undo.")
+        there = len(session.current.regions)
+    return replace(session, off=frozenset(number for number in session.off if number < there))

@@ -1,13 +1,14 @@
 """What is kept of a visitor's latest answer, and what can be shown of it without a model."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from grounding.edits import Edit, apply_edits
+from grounding.core import Regions
+from grounding.edits import Corrections, apply_edits
 from grounding.export import PARTS, File, export_files, make_manifest
 from grounding.overlay import (
     annotations,
@@ -20,7 +21,7 @@ from grounding.overlay import (
     table_rows,
 )
 from grounding.pipeline import Models
-from grounding.select import Choice, Proposals, Result, choose, select, to_result
+from grounding.select import Choice, Proposals, Result, Selection, choose, select, to_result
 from grounding.settings import Settings, settings_link
 from grounding.status import describe, plain
 
@@ -63,8 +64,7 @@ class Session:
         models: Where the weights came from and the device; the models themselves are left out.
         asked: The prompt, and the settings of the run by their names.
         off: Numbers of the regions that have been switched off.
-        edits: Corrections by hand, the latest last.
-        corner: First corner of a box that is being drawn, x and y in pixels, or None.
+        corrections: Made by hand.
         file: Name of the picture's file, where it is one of several.
     """
 
@@ -73,14 +73,13 @@ class Session:
     models: Models
     asked: dict[str, Any]
     off: frozenset[int] = frozenset()
-    edits: tuple[Edit, ...] = ()
-    corner: tuple[float, float] | None = None
+    corrections: Corrections = field(default_factory=Corrections)
     file: str = ""
 
     @property
     def current(self) -> Proposals:
         """Return the proposals with all corrections made."""
-        return apply_edits(self.proposals, self.edits)
+        return apply_edits(self.proposals, self.corrections.edits)
 
     def choice(self, settings: Settings, threshold: float) -> Choice:
         """Complete the settings with the threshold and what has been switched off."""
@@ -95,10 +94,13 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
     colours = phrase_colours(query.phrases, query.negatives)
     labels = selection.regions[rows].labels
     shown, pairs = annotations(session.image, labels, selection.masks.masks[rows], settings.style)
-    regions = draw_regions(session.image, selection.regions, colours)
+    regions = draw_regions(session.image, _as_found(session, selection), colours)
     text = f"{_asked(session)}\n\n{describe(proposals, selection, session.models, threshold)}"
-    if session.edits:
-        text += f"\n\nCorrections by hand: {len(session.edits)}."
+    if edits := session.corrections.edits:
+        text += f"\n\nCorrections by hand: {len(edits)}."
+    if corner := session.corrections.corner:
+        x, y = corner
+        text += f"\n\nFirst corner of a box: {x:.0f}, {y:.0f}. Now the opposite one."
     painted = paint(shown, pairs, colours)
     return View(
         (shown, pairs),
@@ -107,9 +109,19 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
         table_rows(selection.regions, selection.masks, selection.on, query.negatives),
         f"{text}\n\n{settings_link(session.asked, threshold, settings)}",
         (shrink(regions), painted),
-        mark(painted, session.corner, shown_scale(session.image)),
+        mark(painted, corner, shown_scale(session.image)),
         len(rows),
     )
+
+
+def _as_found(session: Session, selection: Selection) -> Regions:
+    """Return the chosen regions with the boxes that the segmenter got, also of areas corrected."""
+    found = session.proposals.regions.boxes
+    boxes = selection.regions.boxes.copy()
+    for row, number in enumerate(selection.numbers):
+        if number < len(found):
+            boxes[row] = found[number]
+    return replace(selection.regions, boxes=boxes)
 
 
 def _asked(session: Session) -> str:
@@ -151,7 +163,7 @@ def pack(
     asked = {
         "prompt": session.asked["prompt"],
         "settings": session.asked | more,
-        "corrections": len(session.edits),
+        "corrections": len(session.corrections.edits),
     } | ({"file": session.file} if session.file else {})
     used = {
         "grounder": (session.asked["grounder"], models.grounder_source),

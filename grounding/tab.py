@@ -100,20 +100,26 @@ def _shown(outputs: Outputs) -> list[gr.components.Component]:
 
 def _wire_correction(outputs: Outputs, events: Events) -> None:
     tools, state, shown = outputs.correction, _state(outputs), _shown(outputs)
-    corrected = [*state, tools.tool, tools.phrase]
-    models = MODELS | {
+    asked = [*state, tools.tool, tools.phrase]
+    # Each begins with what the one before has made.
+    one_by_one = {
         "api_visibility": "private",
+        "concurrency_id": "corrections",
+        "concurrency_limit": 1,
         "show_progress_on": [tools.canvas],
-        "trigger_mode": "once",
+        "trigger_mode": "multiple",  # each click counts
     }
-    tools.canvas.select(events.click, corrected, [outputs.session, *shown], **models)
-    gr.on(
+    clicked = tools.canvas.select(events.click, asked, None, **one_by_one)
+    applied = gr.on(
         [tools.apply.click, tools.x.submit, tools.y.submit],
         events.correct,
-        [*corrected, tools.x, tools.y],
-        [outputs.session, *shown],
-        **models,
+        [*asked, tools.x, tools.y],
+        None,
+        **one_by_one,
     )
+    # A step of its own: much may have been done while the segmenter was at work.
+    for made in (clicked, applied):
+        made.success(display.show, state, shown, **LATEST)
     tools.undo.click(display.undo, state, [outputs.session, *shown], **LATEST)
 
 

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from grounding.core import Clicks, Masks, Regions
+from grounding.edits import Corrections
 from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
-from grounding.retouch import ADD, BOX, DROP, TAKE, click, undo
+from grounding.retouch import ADD, BOX, DROP, TAKE, Outline, click, undo
 from grounding.select import Choice, Proposals, pack_masks, select
 from grounding.session import Session
 from grounding.settings import Settings
@@ -50,6 +51,17 @@ class Recorder:
         return Masks(mask, np.full(1, 0.8, np.float32))
 
 
+def clicked(
+    session: Session, *clicks: tuple[str, str, tuple[float, float]], outline: Outline | None = None
+) -> Session:
+    """Return a copy of an answer with clicks of a tool for a phrase at a point."""
+    was = session.corrections
+    session = replace(session, corrections=Corrections(was.edits, was.corner))
+    for tool, phrase, point in clicks:
+        click(session, Settings(), 0.1, tool, phrase, point, outline or Recorder())
+    return session
+
+
 def areas(session: Session, threshold: float = 0.1) -> dict[str, int]:
     selection = select(session.current, Choice(threshold))
     sums = selection.masks.masks.sum((1, 2)).tolist()
@@ -67,7 +79,7 @@ def areas(session: Session, threshold: float = 0.1) -> dict[str, int]:
 def test_a_click_changes_one_area(
     session: Session, tool: str, point: tuple[float, float], grows: str, shrinks: str
 ) -> None:
-    after = areas(click(session, Settings(), 0.1, tool, "", point, Recorder()))
+    after = areas(clicked(session, (tool, "", point)))
     for label, area in areas(session).items():
         assert (after[label] > area) == (label == grows)
         assert (after[label] < area) == (label == shrinks)
@@ -75,8 +87,8 @@ def test_a_click_changes_one_area(
 
 def test_later_clicks_bring_the_earlier_ones_along(session: Session) -> None:
     recorder = Recorder()
-    for tool, point in ((ADD, (45, 20)), (ADD, (55, 20)), (TAKE, (15, 15))):
-        session = click(session, Settings(), 0.1, tool, "", point, recorder)
+    clicks = (ADD, "", (45, 20)), (ADD, "", (55, 20)), (TAKE, "", (15, 15))
+    clicked(session, *clicks, outline=recorder)
     assert [asked[1] for asked in recorder.asked] == [
         ((45, 20, True),),
         ((55, 20, True),),
@@ -85,41 +97,73 @@ def test_later_clicks_bring_the_earlier_ones_along(session: Session) -> None:
 
 
 def test_drop_and_undo(session: Session) -> None:
-    dropped = click(session, Settings(), 0.1, DROP, "", (20, 20), Recorder())
+    dropped = clicked(session, (DROP, "", (20, 20)))
     assert set(areas(dropped)) == {"a cat"}
     assert areas(undo(dropped)) == areas(session)
 
 
 def test_a_box_is_two_clicks_in_any_direction(session: Session) -> None:
-    once = click(session, Settings(), 0.1, BOX, "a cat", (50, 75), Recorder())
-    assert once.corner == (50, 75) and areas(once) == areas(session)
-    assert undo(once).corner is None
-    twice = click(once, Settings(), 0.1, BOX, "a cat", (20, 55), Recorder())
+    once = clicked(session, (BOX, "a cat", (50, 75)))
+    assert once.corrections.corner == (50, 75) and areas(once) == areas(session)
+    twice = clicked(once, (BOX, "a cat", (20, 55)))
+    assert undo(once).corrections.corner is None
     labels, sums = twice.current.regions.labels, twice.current.masks([2]).masks.sum()
-    assert twice.corner is None and labels == ("a dog", "a cat", "a cat") and sums == 30 * 20
+    assert (
+        twice.corrections.corner is None
+        and labels == ("a dog", "a cat", "a cat")
+        and sums == 30 * 20
+    )
     assert select(twice.current, Choice(0.99)).regions.labels == ("a cat",), "it passes always"
 
 
 def test_what_was_drawn_replaces_what_was_found_there(session: Session) -> None:
-    once = click(session, Settings(), 0.1, BOX, "a dog", (9, 9), Recorder())
-    twice = click(once, Settings(), 0.1, BOX, "a dog", (41, 41), Recorder())
+    twice = clicked(session, (BOX, "a dog", (9, 9)), (BOX, "a dog", (41, 41)))
     assert areas(twice)["a dog"] == 32 * 32 and len(areas(twice)) == 2
 
 
 def test_a_box_drawn_around_everything_is_shown(session: Session) -> None:
-    for corner in ((0, 0), (99, 79)):
-        session = click(session, Settings(), 0.1, BOX, "a cat", corner, Recorder())
+    session = clicked(session, (BOX, "a cat", (0, 0)), (BOX, "a cat", (99, 79)))
     assert select(session.current, Choice(0.99)).masks.masks.sum() == 99 * 79
 
 
 def test_a_new_box_is_on_though_one_taken_back_was_off(session: Session) -> None:
-    def draw(session: Session) -> Session:
-        for corner in ((5, 50), (30, 70)):
-            session = click(session, Settings(), 0.1, BOX, "a dog", corner, Recorder())
-        return session
+    corners = (BOX, "a dog", (5, 50)), (BOX, "a dog", (30, 70))
+    off = replace(clicked(session, *corners), off=frozenset({1, 2}))
+    assert clicked(undo(off), *corners).off == {1}, "the cat stays off"
 
-    off = replace(draw(session), off=frozenset({1, 2}))
-    assert draw(undo(off)).off == {1}, "the cat stays off"
+
+class Meanwhile(Recorder):
+    """A segmenter that takes so long that something else is done to the answer."""
+
+    def __init__(self, done: Callable[[], object]) -> None:
+        super().__init__()
+        self.done = done
+
+    def __call__(self, session: Session, what: Asked) -> Masks:
+        self.done()
+        return super().__call__(session, what)
+
+
+def test_a_correction_joins_what_is_done_meanwhile(session: Session) -> None:
+    """The box that was there at first is taken back, and a row is switched off."""
+    box = (BOX, "a dog", (5, 50)), (BOX, "a dog", (30, 70))
+    session = clicked(session, *box, (BOX, "a cat", (50, 60)))
+    other = replace(session, off=frozenset({0}))
+
+    def take_back() -> None:
+        for _ in range(2):  # the corner, the box
+            undo(session)
+
+    click(session, Settings(), 0.1, BOX, "a cat", (70, 75), Meanwhile(take_back))
+    assert other.current.regions.labels == ("a dog", "a cat", "a cat") and other.off == {0}
+
+
+def test_what_is_taken_back_meanwhile_is_not_corrected(session: Session) -> None:
+    session = clicked(session, (BOX, "a dog", (5, 50)), (BOX, "a dog", (30, 70)))
+    slow = Meanwhile(lambda: undo(session))
+    with pytest.raises(ValueError, match="taken back meanwhile"):
+        click(session, Settings(), 0.1, TAKE, "", (20, 60), slow)
+    assert session.corrections.edits == ()
 
 
 def _without_masks(session: Session) -> Session:
@@ -127,7 +171,7 @@ def _without_masks(session: Session) -> Session:
 
 
 def _with_corner(session: Session) -> Session:
-    return replace(session, corner=(50, 50))
+    return replace(session, corrections=Corrections(corner=(50, 50)))
 
 
 def _same(session: Session) -> Session:

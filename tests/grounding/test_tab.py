@@ -10,7 +10,7 @@ from PIL import Image
 
 from grounding.core import Regions
 from grounding.display import choose_grounder, move, reveal
-from grounding.edits import drop
+from grounding.edits import Corrections, drop, redraw
 from grounding.events import read_picture
 from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
@@ -111,7 +111,7 @@ def test_nothing_to_download_yet() -> None:
 
 def test_a_correction_shows_everywhere_and_undo_takes_it_back(session: Session) -> None:
     before = look(session, Settings(), 0.3)
-    edited = replace(session, edits=(drop(session.proposals, 0),))
+    edited = replace(session, corrections=Corrections((drop(session.proposals, 0),)))
     after = look(edited, Settings(), 0.3)
     assert len(after.rows) == len(before.rows) - 1 and after.found == 1
     assert "Corrections by hand: 1." in after.status and "Corrections" not in before.status
@@ -120,8 +120,20 @@ def test_a_correction_shows_everywhere_and_undo_takes_it_back(session: Session) 
     assert manifest["corrections"] == 1 and len(manifest["rows"]) == 1
 
 
+def test_before_sam_are_the_boxes_that_it_got(session: Session) -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[15:, :3] = True
+    edited = replace(
+        session, corrections=Corrections((redraw(session.proposals, 0, mask, 0.9, ()),))
+    )
+    before, after = (look(s, Settings(), 0.3) for s in (session, edited))
+    assert after.regions.tobytes() == before.regions.tobytes() and after.rows != before.rows
+
+
 def test_the_first_corner_of_a_box_is_marked(session: Session) -> None:
-    plain, marked = (look(s, Settings(), 0.3) for s in (session, replace(session, corner=(3, 4))))
+    begun = replace(session, corrections=Corrections(corner=(3, 4)))
+    plain, marked = (look(s, Settings(), 0.3) for s in (session, begun))
+    assert "First corner of a box: 3, 4." in marked.status and "corner" not in plain.status
     changed = np.asarray(plain.canvas) != np.asarray(marked.canvas)
     assert changed[4, 3].any() and not changed[15:, 15:].any()
 
