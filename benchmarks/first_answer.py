@@ -25,7 +25,7 @@ from grounding.grounders.grounding_dino.grounder import GroundingDino
 from grounding.grounders.grounding_dino.lean import make_lean
 from grounding.pipeline import Models, propose
 from grounding.segmenters.sam2 import Sam2
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 
 THRESHOLD = 0.3
 
@@ -92,7 +92,7 @@ def main() -> None:
     make_lean(lean, "cpu")
     grounder, segmenter = GroundingDino(lean, processor, "cpu"), Sam2(sam2)
     source = Source("random", real.ROOT, True)
-    models = Models(ThreeBoxes(grounder), segmenter, source, source)
+    models = Models(ThreeBoxes(grounder), segmenter, Origin(source, source))
 
     def plain(turn: int) -> None:
         plain_boxes(dino, processor, real.picture(turn))

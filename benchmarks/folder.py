@@ -26,7 +26,7 @@ from grounding.core import Masks, Regions
 from grounding.demo.scenes import make_scene
 from grounding.pipeline import Models, ModelStore, run
 from grounding.segmenters.sam2 import Sam2
-from grounding.weights import Source, Weights
+from grounding.weights import Origin, Source, Weights
 from images import open_image
 
 PROMPT = "a dog, the red car, a tree, an apple"
@@ -54,7 +54,7 @@ def demo_models() -> Models:
 
 def real_models() -> Models:
     source = Source("random", Path(), demo=False)
-    return Models(ThreeBoxes(real.grounding_dino()), Ellipses(real.sam2()), source, source)
+    return Models(ThreeBoxes(real.grounding_dino()), Ellipses(real.sam2()), Origin(source, source))
 
 
 def draw(folder: Path, seed: int, count: int) -> dict[str, Path]:

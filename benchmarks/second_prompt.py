@@ -20,7 +20,7 @@ from grounding.pipeline import Models, propose
 from grounding.segmenters.sam2 import Sam2
 from grounding.session import Session, look
 from grounding.settings import Settings
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 
 PROMPTS = (", ".join(real.PHRASES), "a chair")
 
@@ -39,7 +39,7 @@ class ThreeBoxes:
 
 def measure(name: str, grounder: Grounder, segmenter: Sam2, seeds: range) -> None:
     source = Source("random", Path(), True)
-    models = Models(ThreeBoxes(grounder), segmenter, source, source)
+    models = Models(ThreeBoxes(grounder), segmenter, Origin(source, source))
     seconds: dict[str, list[float]] = {key: [] for key in ("first", "second", "look", "click")}
     for seed in seeds:
         image = real.picture(seed)

@@ -28,7 +28,7 @@ from grounding.grounders import GROUNDERS
 from grounding.pipeline import Models, ModelStore, Result, run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
-from grounding.weights import BUNDLED, MODES, Weights
+from grounding.weights import BUNDLED, MODES, Origin, Weights, names
 from images import SUFFIXES, open_image
 
 MAX_BYTES = 2**30  # of a picture on one's own disk
@@ -202,15 +202,10 @@ def _remove(*folders: Path) -> None:
 
 
 def write_answer(
-    folder: Path, picture: Image.Image, result: Result, asked: Asked, models: Models
+    folder: Path, picture: Image.Image, result: Result, asked: Asked, origin: Origin
 ) -> None:
     """Write the answer for one picture."""
-    settings = asked["settings"]
-    used = {
-        "grounder": (settings["grounder"], models.grounder_source),
-        "segmenter": (settings["segmenter"], models.segmenter_source),
-    }
-    manifest = make_manifest(result, asked, used, models.device)
+    manifest = make_manifest(result, asked, origin)
     replace_folder(folder, export_files(picture, result, manifest))
 
 
@@ -233,7 +228,8 @@ def segment_files(
         def answer(name: str, opened: Future[tuple[Asked, Image.Image]]) -> Future[None]:
             asked, picture = opened.result()
             result = run(models, picture, args.prompt, args.threshold)
-            return writer.submit(write_answer, args.out / name, picture, result, asked, models)
+            folder = args.out / name
+            return writer.submit(write_answer, folder, picture, result, asked, models.origin)
 
         opened = ahead(reader.submit(read, path) for path in pictures.values())
         written = ahead(now(answer, *each) for each in zip(pictures, opened, strict=True))
@@ -284,8 +280,8 @@ def load_models(args: argparse.Namespace) -> Models:
     args.device = find_device(args.device)
     weights = Weights(args.weights, args.offline, args.weights_folder)
     models = ModelStore(weights, args.device).get(args.grounder, args.segmenter)
-    names = dict.fromkeys((models.grounder_source.name, models.segmenter_source.name))
-    print(f"Weights in use: {' and '.join(names)}, on {args.device}.", flush=True)
+    sources = models.origin.sources.values()
+    print(f"Weights in use: {names(sources)}, on {args.device}.", flush=True)
     return models
 
 
@@ -305,8 +301,7 @@ def main(argv: list[str] | None = None) -> int:
         with TemporaryDirectory(prefix=".", dir=args.out):
             pass  # before the models look at anything: files can be written there
         models = load_models(args)
-        sources = {"grounder": models.grounder_source, "segmenter": models.segmenter_source}
-        public = {role for role, source in sources.items() if not source.demo}
+        public = {role for role, source in models.origin.sources.items() if not source.demo}
         if again := {name for name, roles in demo.items() if roles & public}:
             print(f"Done again, because demo weights had made them: {len(again)}.", flush=True)
         left = {n: path for n, path in pictures.items() if n in again or n not in done}

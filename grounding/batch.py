@@ -9,6 +9,7 @@ from PIL import Image
 from grounding.export import File, free_name
 from grounding.session import EVERYTHING, Session, look, pack
 from grounding.settings import Settings
+from grounding.weights import Source, names
 from images import open_image
 from page import explain
 
@@ -22,15 +23,19 @@ class Report:
     Attributes:
         painted: The good pictures with their masks, and a caption each.
         failures: The file's name of each picture that could not be used, and a sentence.
+        sources: The weights that were used.
     """
 
     painted: list[tuple[Image.Image, str]] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
 
     def describe(self) -> str:
-        """Say what has come of the pictures, a line each for the bad ones."""
+        """Say what has come of the pictures, by which weights, and a line each of the bad ones."""
         total = len(self.painted) + len(self.failures)
         lines = [f"{len(self.painted)} of {total} pictures done."]
+        if self.sources:
+            lines[0] += f" Weights in use: {names(self.sources)}."
         return "\n".join([*lines, *(f"{name}: {why}" for name, why in self.failures)])
 
 
@@ -67,8 +72,9 @@ def segment_files(
         except Exception as error:
             report.failures.append((path.name, explain(error)[1]))
             continue
+        report.sources.extend(session.origin.sources.values())
         view = look(session, settings, threshold)
-        report.painted.append((view.stages[1], f"{path.name}: {view.found} found"))
+        report.painted.append((view.stages[1], f"{view.found} found: {path.name}"))
         folder = free_name(Path(path.name), taken)
         for name, content in pack(session, settings, threshold, EVERYTHING):
             yield f"{folder}/{name}", content

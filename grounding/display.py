@@ -85,8 +85,10 @@ def tick(
         return (gr.skip(),) * 7
     session = switch(session, settings, threshold, rows)
     result, regions, table, *rest = show(session, settings, threshold)
-    # Without negatives no other row changes, and the table keeps the keyboard's place.
-    table = table if session.proposals.query.negatives else gr.skip()
+    # Without negatives no other row changes, and the table keeps the keyboard's place. The Delete
+    # key leaves an empty cell in the place of the box.
+    boxes = all(isinstance(row[0], bool) for row in rows if row)
+    table = gr.skip() if boxes and not session.proposals.query.negatives else table
     return session, result, regions, table, *rest
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from grounding.batch import Report, segment_files
-from grounding.compare import compare
+from grounding.compare import compare, describe
 from grounding.core import Clicks, Masks, Regions
 from grounding.display import write_download
 from grounding.export import detections
@@ -24,6 +24,7 @@ from grounding.segmenters import SEGMENTERS
 from grounding.select import Proposals
 from grounding.session import Session, look, shown_result
 from grounding.settings import Settings
+from grounding.weights import Source
 from images import open_image
 from page import page_errors, refuse_clamped
 
@@ -149,19 +150,47 @@ class Events:
             A picture for each grounder, a table of counts, scores and seconds, and the detections
             of each grounder as data, as in segment.
         """
+        with page_errors():
+            answers, _ = self._compare(image, url, prompt, segmenter, Settings(), progress)
+        return answers
+
+    def compare_here(
+        self,
+        image: str | None,
+        url: str,
+        prompt: str,
+        segmenter: str,
+        settings: Settings,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
+    ) -> tuple[Any, ...]:
+        """Answer the page: as `compare`, and what is to be said of it."""
+        with page_errors():
+            answers, said = self._compare(image, url, prompt, segmenter, settings, progress)
+        return *answers, said
+
+    def _compare(
+        self,
+        image: str | None,
+        url: str,
+        prompt: str,
+        segmenter: str,
+        settings: Settings,
+        progress: gr.Progress,
+    ) -> tuple[tuple[Any, ...], str]:
+        sources: list[Source] = []
 
         def ask(grounder: str, threshold: float) -> Proposals:
-            self.store.locate(grounder, segmenter, _report(progress))
+            origin = self.store.locate(grounder, segmenter, _report(progress))
+            sources.extend(origin.sources.values())
             progress(1.0, desc=f"Asking {grounder}")
             return self.infer(grounder, segmenter, picture, prompt, threshold)
 
-        with page_errors():
-            picture = read_picture(image, url, self.fetch)
-            parse_prompt(prompt or "")
-            answers = list(compare(picture, ask))
+        picture = read_picture(image, url, self.fetch)
+        parse_prompt(prompt or "")
+        answers = list(compare(picture, ask, settings))
         pictures = [(answer.picture, answer.caption) for answer in answers]
         data = {str(answer.row[0]): answer.detections for answer in answers}
-        return pictures, [answer.row for answer in answers], data
+        return (pictures, [answer.row for answer in answers], data), describe(prompt, sources)
 
     def click(
         self,
@@ -255,7 +284,7 @@ class Events:
         """Run the models; `url` is where the picture came from, if it has an address."""
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
         # Not loaded: on ZeroGPU only `infer` and `draw` can, in a process of their own.
-        models = self.store.locate(grounder, segmenter, _report(progress))
+        origin = self.store.locate(grounder, segmenter, _report(progress))
         progress(1.0, desc="Looking for regions")
         proposals = self.infer(grounder, segmenter, picture, prompt, threshold)
         asked = {
@@ -265,7 +294,7 @@ class Events:
             "threshold": float(threshold),  # on the page it may be a `page.Clamped`
             "url": url,
         }
-        return Session(picture, proposals, models, asked)
+        return Session(picture, proposals, origin, asked)
 
 
 def _report(progress: gr.Progress) -> Callable[[float, str], None]:

@@ -30,7 +30,7 @@ from PIL import Image
 from grounding.core import mask_box
 from grounding.overlay import annotations, draw_regions, paint, phrase_colours
 from grounding.pipeline import Result
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 
 CHANGES = Path(__file__).parent.parent / "CHANGES.md"
 MAX_NAME = 48
@@ -243,24 +243,23 @@ def detections(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def make_manifest(
-    result: Result, asked: Manifest, models: Mapping[str, tuple[str, Source]], device: str
-) -> dict[str, Any]:
+def make_manifest(result: Result, asked: Manifest, origin: Origin) -> dict[str, Any]:
     """Return what makes a result understandable, and repeatable, a year later.
 
     Args:
         result: The answer.
-        asked: What was asked, as JSON can hold it: `prompt`, `settings`, and what else the caller
-            knows of the picture.
-        models: Role -> name in the menu and where the weights came from.
-        device: Where the models ran.
+        asked: What was asked, as JSON can hold it: `prompt`, `settings`, among which are the names
+            of both models, and what else the caller knows of the picture.
+        origin: The weights, and where the models ran.
     """
     height, width = result.masks.masks.shape[1:]
     return {
         **asked,
         "phrases": list(result.phrases),
-        "models": {role: _model(name, source) for role, (name, source) in models.items()},
-        "device": device,
+        "models": {
+            role: _model(asked["settings"][role], source) for role, source in origin.sources.items()
+        },
+        "device": origin.device,
         "versions": _versions(),
         "picture": {"width": width, "height": height},
         "seconds": {stage: _rounded(seconds) for stage, seconds in result.seconds.items()},

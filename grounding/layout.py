@@ -8,6 +8,7 @@ import gradio as gr
 
 from grounding.batch import LIMIT
 from grounding.compare import HEADERS as COMPARE_HEADERS
+from grounding.compare import HELP as COMPARE_HELP
 from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
 from grounding.overlay import HEADERS
@@ -98,6 +99,16 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Hold the components that show all grounders side by side."""
+
+    column: gr.Column  # holds the others
+    gallery: gr.Gallery
+    numbers: gr.Dataframe
+    said: gr.Markdown
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Hold the components of the right column, and what is kept between events."""
 
@@ -112,9 +123,7 @@ class Outputs:
     part: gr.Dropdown
     pack: gr.Button
     file: gr.DownloadButton
-    gallery: gr.Gallery
-    numbers: gr.Dataframe
-    comparison: gr.Column
+    comparison: Comparison
     session: gr.State
     settings: gr.State
     threshold: gr.State  # of what is shown; the slider may be set for another grounder
@@ -233,7 +242,7 @@ def build_inputs(urls: bool) -> Inputs:
     return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more, several)
 
 
-def _build_comparison() -> tuple[gr.Column, gr.Gallery, gr.Dataframe]:
+def _build_comparison() -> Comparison:
     with gr.Column(visible=False, elem_id="seg-comparison") as column:
         gallery = gr.Gallery(
             label="Grounders side by side",
@@ -252,8 +261,8 @@ def _build_comparison() -> tuple[gr.Column, gr.Gallery, gr.Dataframe]:
             buttons=["copy"],
             elem_id="seg-numbers",
         )
-        gr.Markdown("<small>SAM 2 reads the picture once, for the first row.</small>")
-    return column, gallery, numbers
+        said = gr.Markdown(COMPARE_HELP, elem_id="seg-compared")
+    return Comparison(column, gallery, numbers, said)
 
 
 def _build_table() -> gr.Dataframe:
@@ -322,7 +331,7 @@ def _build_download() -> tuple[gr.Dropdown, gr.Button]:
 
 def build_outputs(weights: str) -> Outputs:
     """Build the right column; `weights` says which are going to be used."""
-    comparison, gallery, numbers = _build_comparison()
+    comparison = _build_comparison()
     result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
     status = gr.Markdown(f"Weights: {weights}", label="Status", elem_id="seg-status")
     with gr.Column(visible=False, elem_id="seg-details") as details:
@@ -339,8 +348,6 @@ def build_outputs(weights: str) -> Outputs:
     file = gr.DownloadButton("File", visible="hidden", elem_id="seg-zip")
     return Outputs(
         comparison=comparison,
-        gallery=gallery,
-        numbers=numbers,
         result=result,
         status=status,
         details=details,

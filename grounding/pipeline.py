@@ -4,6 +4,7 @@ import math
 import os
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from grounding.menu import ModelEntry
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
 from grounding.select import MAX_SHOWN, Choice, Proposals, Result, pack_masks, select, to_result
-from grounding.weights import Progress, Source, Weights
+from grounding.weights import Origin, Progress, Source, Weights
 from used_up import disk_full, out_of_memory
 
 # Lowest score of what is kept, so that the threshold can be moved without another run.
@@ -43,13 +44,11 @@ Scored = tuple[float, str]  # a score and its label
 
 @dataclass(frozen=True)
 class Models:
-    """Hold a grounder and a segmenter, or None, the origin of their weights, and the device."""
+    """Hold a grounder and a segmenter, and where they are from."""
 
-    grounder: Grounder | None
-    segmenter: Segmenter | None
-    grounder_source: Source
-    segmenter_source: Source
-    device: str = "cpu"
+    grounder: Grounder
+    segmenter: Segmenter
+    origin: Origin
 
 
 def _quiet(_share: float, _text: str) -> None:
@@ -98,17 +97,18 @@ class ModelStore:
         """
         first = self._load("grounder", GROUNDERS, grounder, progress)
         second = self._load("segmenter", SEGMENTERS, segmenter, progress)
-        return Models(first[0], second[0], first[1], second[1], find_device(self.device))
+        origin = Origin(first[1], second[1], find_device(self.device))
+        return Models(first[0], second[0], origin)
 
-    def locate(self, grounder: str, segmenter: str, progress: Progress = _quiet) -> Models:
-        """Download the weights of two models if needed, and return where they are, not loaded.
+    def locate(self, grounder: str, segmenter: str, progress: Progress = _quiet) -> Origin:
+        """Download the weights of two models if needed, without loading them.
 
         Raises:
             ValueError: As `get`.
         """
         first = self._locate("grounder", GROUNDERS, grounder, progress)
         second = self._locate("segmenter", SEGMENTERS, segmenter, progress)
-        return Models(None, None, first, second, find_device(self.device))
+        return Origin(first, second, find_device(self.device))
 
     def _load(
         self, role: str, menu: Mapping[str, ModelEntry], name: str, progress: Progress
@@ -193,6 +193,8 @@ def propose(
     for label, score in zip(found.labels, found.scores, strict=True):
         best[label] = max(best.get(label, 0.0), float(score))
     regions, dropped = keep_best(found, cuts, query.thresholds)
+    if found.masks is not None:
+        best |= _uncut(found, {*regions.labels, *(label for _, label in dropped)})
     masks, times = _outline(models.segmenter, image, regions)
     return Proposals(
         query,
@@ -290,6 +292,21 @@ def cut(regions: Regions, cuts: dict[str, float]) -> tuple[Regions, tuple[Scored
         regions.heatmap,
     )
     return kept, tuple(scored[k] for k in range(len(scored)) if k not in best)
+
+
+def _uncut(regions: Regions, cut_out: set[str]) -> dict[str, float]:
+    """Return for each phrase that has no part the threshold, in whole per cent, that gives it one.
+
+    That is 0 where even the lowest does not. The highest score of its map is no answer: what scores
+    as much is smaller than a part.
+    """
+    levels = range(round(100 * FLOOR), 101)
+    reached: dict[str, float] = {}
+    for mask, label in zip(regions.masks, regions.labels, strict=True):
+        if label not in cut_out:
+            over = bisect_left(levels, True, key=lambda level: not _parts(mask, level / 100))
+            reached[label] = levels[over - 1] / 100 if over else 0.0
+    return reached
 
 
 def _parts(mask: np.ndarray, threshold: float) -> list[tuple[int, float]]:

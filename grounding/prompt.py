@@ -12,8 +12,8 @@ FOREIGN_ARTICLES = re.compile(
     r"(das|der|eine?[nmr]?|el|il|las?|les?|lo|los|os?|uma?|une?|uno|una)\b"
 )
 # Of a threshold; a blank or a separator follows, so that "a dog: 0,4 cats" is two phrases.
-DECIMAL_COMMA = re.compile(r"(:\s*-?\d*),(\d+)(?=\s*(?:[,;.\n]|\s-|$))")
-THRESHOLD = re.compile(r"(.*[^\s\d!-/:-@\[-`{-~])\s*:\s*(-?\d*\.?\d+)")
+DECIMAL_COMMA = re.compile(r"(:\s*-?\d*),(\d+)(?=\s*(?:[,;.\n%]|\s-|$))")
+THRESHOLD = re.compile(r"(.*[^\s\d!-/:-@\[-`{-~])\s*:\s*(-?\d*\.?\d+\s*%?)")
 # After a digit ("16:9") or a bracket it may be a time or a ratio, unless it looks like this.
 FRACTION = re.compile(r"(.*\S|):\s+(-?\d*\.\d+)")
 # What other keyboards and word processors write for separators and the minus sign.
@@ -41,7 +41,7 @@ def parse_prompt(prompt: str) -> Query:
     """Split a prompt at commas, semicolons, line ends and full stops; keep each phrase once.
 
     A minus sign before a word makes it and the rest of its phrase a negative; a number after a
-    colon is the phrase's own threshold, with a decimal point or comma.
+    colon is the phrase's own threshold, with a decimal point or comma, or in per cent.
 
     Raises:
         ValueError: If no phrase is left, there are too many, one or all together are too long or
@@ -51,6 +51,8 @@ def parse_prompt(prompt: str) -> Query:
     ['a dog', 'the blue car']
     >>> parse_prompt("a dog: 0,4 -collar . a cat .")
     Query(phrases=['a dog', 'a cat'], negatives=['collar'], thresholds={'a dog': 0.4})
+    >>> parse_prompt("a dog: 40%").thresholds
+    {'a dog': 0.4}
     """
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise ValueError(
@@ -110,7 +112,8 @@ def _split_threshold(text: str) -> tuple[str, float | None]:
     match = THRESHOLD.fullmatch(text) or FRACTION.fullmatch(text)
     if not match:
         return text, None
-    phrase, value = match[1], float(match[2])
+    phrase, said = match[1], match[2]
+    value = float(said.rstrip("% ")) / (100 if said.endswith("%") else 1)
     if not 0 <= value <= 1:
         raise ValueError(f"The threshold of “{phrase}” is {value:g}; it must be between 0 and 1.")
     return phrase, value

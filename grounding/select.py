@@ -36,7 +36,7 @@ class Proposals:
         mask_scores: Predicted IoU of the masks, float (N,).
         size: Height and width of the picture.
         floor: Lowest threshold that the regions can be asked with.
-        best: Each phrase's best score, where it has any.
+        best: Each phrase's best score, where it has any: the highest threshold that shows it.
         seconds: Of each stage.
         by_hand: Numbers of the regions that somebody has drawn or changed.
         dropped: Score and label of what else was found, for which there was no place.

@@ -20,10 +20,10 @@ from grounding.overlay import (
     shrink,
     table_rows,
 )
-from grounding.pipeline import Models
 from grounding.select import Choice, Proposals, Result, Selection, choose, select, to_result
 from grounding.settings import Settings, settings_link
 from grounding.status import describe, plain
+from grounding.weights import Origin
 
 EVERYTHING = "everything"
 
@@ -61,7 +61,7 @@ class Session:
     Attributes:
         image: RGB picture.
         proposals: All that the models proposed for it.
-        models: Where the weights came from and the device; the models themselves are left out.
+        origin: The weights, and the device.
         asked: The prompt, and the settings of the run by their names.
         off: Numbers of the regions that have been switched off.
         corrections: Made by hand.
@@ -70,7 +70,7 @@ class Session:
 
     image: Image.Image
     proposals: Proposals
-    models: Models
+    origin: Origin
     asked: dict[str, Any]
     off: frozenset[int] = frozenset()
     corrections: Corrections = field(default_factory=Corrections)
@@ -95,7 +95,7 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
     labels = selection.regions[rows].labels
     shown, pairs = annotations(session.image, labels, selection.masks.masks[rows], settings.style)
     regions = draw_regions(session.image, _as_found(session, selection), colours)
-    text = f"{_asked(session)}\n\n{describe(proposals, selection, session.models, threshold)}"
+    text = f"{_asked(session)}\n\n{describe(proposals, selection, session.origin, threshold)}"
     if edits := session.corrections.edits:
         text += f"\n\nCorrections by hand: {len(edits)}."
     if corner := session.corrections.corner:
@@ -157,7 +157,7 @@ def pack(
     """
     if session is None:
         raise ValueError("There is nothing to download yet; press Run first.")
-    choice, models = session.choice(settings, threshold), session.models
+    choice = session.choice(settings, threshold)
     result = shown_result(session, settings, threshold)
     more = {name: value for name, value in asdict(choice).items() if name != "off"}
     asked = {
@@ -165,9 +165,5 @@ def pack(
         "settings": session.asked | more,
         "corrections": len(session.corrections.edits),
     } | ({"file": session.file} if session.file else {})
-    used = {
-        "grounder": (session.asked["grounder"], models.grounder_source),
-        "segmenter": (session.asked["segmenter"], models.segmenter_source),
-    }
-    manifest = make_manifest(result, asked, used, models.device)
+    manifest = make_manifest(result, asked, session.origin)
     return export_files(session.image, result, manifest, PARTS if part == EVERYTHING else [part])

@@ -1,12 +1,16 @@
 """What the page says about an answer: found or not, what was left out, times and weights."""
 
 import math
+import re
+from collections.abc import Collection
 
-from grounding.pipeline import FLOOR, Models
+from grounding.pipeline import FLOOR
 from grounding.prompt import looks_foreign
 from grounding.select import MAX_SHOWN, Proposals, Selection
+from grounding.weights import Origin, Source, names
 from images import MAX_SIDE
 
+AND = re.compile(r"\b(and|or)\b")
 FULL_WEIGHTS_HELP = (
     "They know only the drawn objects of the samples. For photos, start the app where the Hugging "
     "Face hub can be reached, without `--weights demo` and `--offline`: the public weights are "
@@ -14,19 +18,21 @@ FULL_WEIGHTS_HELP = (
 )
 
 
-def describe(proposals: Proposals, selection: Selection, models: Models, threshold: float) -> str:
+def describe(proposals: Proposals, selection: Selection, origin: Origin, threshold: float) -> str:
     """Say in Markdown what was found, what was left out and why, how fast, and by which weights."""
     lines = [_found(selection), *_missing(proposals, selection, threshold), *selection.notes]
     lines += _limits(proposals, threshold)
-    sources = models.grounder_source, models.segmenter_source
-    names = " and ".join(dict.fromkeys(source.name for source in sources))
-    if any(source.demo for source in sources):
-        lines.append(f"⚠️ In use: **{names}**. {FULL_WEIGHTS_HELP}")
-        names = ""
     stages = " · ".join(f"{stage} {took:.2f} s" for stage, took in proposals.seconds.items())
-    weights = f" Weights in use: {names}." if names else ""
-    lines.append(f"<small>Time on {models.device}: {stages}.{weights}</small>")
+    lines.append(describe_weights(origin.sources.values()))
+    lines.append(f"<small>Time on {origin.device}: {stages}.</small>")
     return "\n\n".join(line for line in lines if line)
+
+
+def describe_weights(sources: Collection[Source]) -> str:
+    """Say in Markdown which weights are in use and, of demo weights, how to get others."""
+    if any(source.demo for source in sources):
+        return f"⚠️ In use: **{names(sources)}**. {FULL_WEIGHTS_HELP}"
+    return f"<small>Weights in use: {names(sources)}.</small>"
 
 
 def _found(selection: Selection) -> str:
@@ -54,16 +60,19 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
         lines.append(text + f"{lowest:.2f} or more{rivals}; try other words.{_hint(absent)}")
     for phrase in missing:
         limit = query.thresholds.get(phrase, threshold)
-        if phrase in absent:
+        needs_run = phrase not in query.thresholds and threshold < proposals.floor
+        if phrase in absent or (needs_run and best[phrase] >= limit):  # `_limits` says so
             continue
         if best[phrase] >= limit:
             how = "dropped by hand" if phrase in gone else "found but left out"
             lines.append(f"{_listed([phrase])} was {how}.")
         else:
             shows = math.floor(100 * best[phrase]) / 100
+            # A heat map is cut before the segmenter sees it.
+            run = " and another Run" if proposals.regions.heatmap is not None else ""
             lines.append(
                 f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
-                f"Its best score is {shows:.2f}; a threshold of {shows:.2f} would show it."
+                f"Its best score is {shows:.2f}; a threshold of {shows:.2f}{run} would show it."
                 + _hint([phrase])
             )
     return lines
@@ -79,7 +88,16 @@ def _listed(phrases: list[str]) -> str:
 
 
 def _hint(phrases: list[str]) -> str:
-    return " The models know English words best." if any(map(looks_foreign, phrases)) else ""
+    """Say what may be wrong with phrases that were not found.
+
+    >>> _hint(["a dog"]), _hint(["a dog and a cat"])
+    ('', ' Separate phrases with commas.')
+    """
+    hints = {
+        " Separate phrases with commas.": any(AND.search(phrase) for phrase in phrases),
+        " The models know English words best.": any(map(looks_foreign, phrases)),
+    }
+    return "".join(hint for hint, needed in hints.items() if needed)
 
 
 def _limits(proposals: Proposals, threshold: float) -> list[str]:

@@ -15,7 +15,7 @@ from grounding.fetch import fetch_image
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import ModelStore, propose
 from grounding.select import Proposals
-from page import LATEST, hand_over_download
+from page import LATEST, QUIET, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody.
@@ -38,6 +38,7 @@ def _wire_inputs(inputs: Inputs) -> None:
         return gr.skip() if not path or cmp(path, first, shallow=False) else ""
 
     inputs.image.change(forget, inputs.image, inputs.url, api_visibility="private")
+    inputs.image.upload(lambda: "", None, inputs.url, **QUIET)
 
 
 def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
@@ -55,7 +56,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     inputs.run.click(None, js=SHOW_ANSWER)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
-    columns = [outputs.details, outputs.comparison]
+    columns = [outputs.details, outputs.comparison.column]
     ran.success(display.reveal, _asked_for(inputs, outputs), [*shown, *columns], **LATEST)
     # For programs: without what the page keeps between events.
     gr.on(
@@ -72,6 +73,10 @@ def _build_given(inputs: Inputs) -> list[gr.components.Component]:
     """Build picture, address and prompt for programs: the page's sample is no default for them."""
     image = gr.Image(type="filepath", label=inputs.image.label, visible=False)
     return [image, inputs.url, gr.Textbox(label=inputs.prompt.label, visible=False)]
+
+
+def _show() -> gr.Column:
+    return gr.Column(visible=True)
 
 
 def _hide_unless(before: object) -> dict[str, Any]:
@@ -125,9 +130,7 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
 
 def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     several = inputs.several
-    started = several.run.click(
-        lambda: gr.Column(visible=True), None, several.results, api_visibility="private"
-    )
+    started = several.run.click(_show, None, several.results, api_visibility="private")
     started.success(
         events.batch,
         [
@@ -168,21 +171,22 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
 
 
 def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
-    started = inputs.compare.click(
-        lambda: gr.Column(visible=True), None, outputs.comparison, api_visibility="private"
-    )
+    parts = outputs.comparison
+    started = inputs.compare.click(_show, None, parts.column, api_visibility="private")
     inputs.compare.click(None, js=SHOW_ANSWER)
-    answer = [outputs.gallery, outputs.numbers, outputs.data]
+    answer = [parts.gallery, parts.numbers, outputs.data]
     asked = [*_build_given(inputs), inputs.segmenter]
     gr.on([], events.compare, asked, answer, api_name="compare", **MODELS)
-    started.success(
-        events.compare,
-        [inputs.image, inputs.url, inputs.prompt, inputs.segmenter],
-        answer,
+    compared = started.success(
+        events.compare_here,
+        [inputs.image, inputs.url, inputs.prompt, inputs.segmenter, outputs.settings],
+        [*answer, parts.said],
         api_visibility="private",
-        show_progress_on=[outputs.gallery],
+        show_progress_on=[parts.gallery],
         **MODELS,
-    ).failure(_hide_unless, outputs.data, outputs.comparison, **LATEST)
+    )
+    compared.success(_show, None, parts.column, **LATEST)  # a new answer may have hidden it
+    compared.failure(_hide_unless, outputs.data, parts.column, **LATEST)
 
 
 def build_tab(

@@ -1,7 +1,7 @@
 """Which weights a model gets, and from where: the hub's, or the small ones bundled with the app."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,29 @@ class Source:
     name: str
     folder: Path
     demo: bool
+
+
+def names(sources: Iterable[Source]) -> str:
+    """Return what to call weights together.
+
+    >>> names([Source("a/b", Path(), False), Source("c/d", Path(), False)] * 2)
+    'a/b and c/d'
+    """
+    return " and ".join(dict.fromkeys(source.name for source in sources))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Say which weights make an answer, and where the models run."""
+
+    grounder: Source
+    segmenter: Source
+    device: str = "cpu"
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Return the weights by the role of their model."""
+        return {"grounder": self.grounder, "segmenter": self.segmenter}
 
 
 class Weights:

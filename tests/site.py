@@ -25,7 +25,7 @@ import app as application
 from grounding.core import Masks, Regions, mask_box
 from grounding.fetch import fetch_image
 from grounding.pipeline import Models
-from grounding.weights import Source, Weights
+from grounding.weights import Origin, Source, Weights
 from tests.grounding.test_fetch import Server, is_local, local, serving
 
 ROOT = Path(__file__).parents[1]
@@ -64,10 +64,11 @@ class Store:
         self.file, self.weights = file, weights
 
     def get(self, *_: Any) -> Models:
-        source = Source("fake", Path(), demo=False)
-        return Models(RedFinder(self.file), Filler(), source, source)
+        return Models(RedFinder(self.file), Filler(), self.locate())
 
-    locate = get
+    def locate(self, *_: Any) -> Origin:
+        source = Source("fake", Path(), demo=False)
+        return Origin(source, source)
 
 
 def serve(folder: Path, port: int, port_of_pictures: int) -> None:

@@ -7,12 +7,11 @@ from PIL import Image
 
 from grounding.batch import LIMIT, Report, segment_files
 from grounding.core import Regions
-from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.select import Proposals, pack_masks
 from grounding.session import Session
 from grounding.settings import Settings
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 
 ASKED = {
     "prompt": "a dog",
@@ -36,8 +35,7 @@ def _answer(picture: Image.Image, _done: float) -> Session:
         {}, {},
     )  # fmt: skip
     source = Source("a/b", Path(), False)
-    models = Models(None, None, source, source)  # type: ignore[arg-type]
-    return Session(picture, found, models, ASKED)
+    return Session(picture, found, Origin(source, source), ASKED)
 
 
 def test_every_picture_has_its_folder_and_a_bad_one_stops_nothing(tmp_path: Path) -> None:
@@ -55,12 +53,12 @@ def test_every_picture_has_its_folder_and_a_bad_one_stops_nothing(tmp_path: Path
     assert "same-name/masks/01-a-dog.png" in files and "same-name-2/coco.json" in files
     assert not any(name.startswith("same-name-2/masks") for name in files), "nothing found there"
     assert [caption for _, caption in report.painted] == [
-        "same name.png: 1 found",
-        "same name.png: 0 found",
+        "1 found: same name.png",
+        "0 found: same name.png",
     ]
     assert [name for name, _ in report.failures] == ["bad.png"] * 2
     assert all("text file" in why for _, why in report.failures)
-    assert report.describe().startswith("2 of 4 pictures done.\nbad.png: ")
+    assert report.describe().startswith("2 of 4 pictures done. Weights in use: a/b.\nbad.png: ")
 
 
 def test_memory_that_is_used_up_at_one_picture(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
+import pytest
 from PIL import Image
 
-from grounding.compare import COMPARED, HEADERS, compare
+from grounding.compare import COMPARED, HEADERS, compare, describe
 from grounding.core import Regions
 from grounding.grounders import GROUNDERS
 from grounding.prompt import Query
-from grounding.select import Proposals, pack_masks
+from grounding.select import Choice, Proposals, pack_masks
+from grounding.settings import Settings
+from grounding.weights import Source
 
 PICTURE = Image.new("RGB", (10, 10))
 
@@ -24,7 +29,7 @@ def _propose(grounder: str, threshold: float) -> Proposals:
 
 
 def test_every_grounder_answers_or_says_why_not() -> None:
-    answers = list(compare(PICTURE, _propose))
+    answers = list(compare(PICTURE, _propose, Settings()))
     rows = {answer.row[0]: answer.row for answer in answers}
     assert tuple(rows) == COMPARED and all(len(row) == len(HEADERS) for row in rows.values())
     assert rows["GroundingDINO tiny"] == ["GroundingDINO tiny", 1, 0.9, 0.3, 0.25, 0.5]
@@ -33,3 +38,23 @@ def test_every_grounder_answers_or_says_why_not() -> None:
     assert answers[0].detections[0]["rle"]["size"] == [10, 10]
     assert "not here" in answers[1].caption and "not here" in rows["CLIPSeg"][1]
     assert answers[0].picture.tobytes() != PICTURE.tobytes() == answers[1].picture.tobytes()
+
+
+@pytest.mark.parametrize(("count", "found"), [(30, 1), (0, 0)])
+def test_the_settings_of_the_page_count(count: int, found: int) -> None:
+    answers = compare(PICTURE, _propose, Settings(Choice(0.99, count=count)))
+    assert next(answers).row[1] == found, "at the grounder's own threshold all the same"
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ([], ""),  # every grounder has failed
+        ([Source("a/b", Path(), False)] * 2, "Weights in use: a/b."),
+        ([Source("a/b", Path(), False), Source("demo", Path(), True)], "**a/b and demo**"),
+    ],
+)
+def test_prompt_and_weights_are_said(sources: list[Source], words: str) -> None:
+    said = describe("a  dog,\n<b>", sources)
+    assert "“a dog&#44; &#60;b&#62;”. Each at its own threshold" in said
+    assert words in said if words else "eights" not in said

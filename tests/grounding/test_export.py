@@ -31,7 +31,7 @@ from grounding.export import (
 )
 from grounding.overlay import DISPLAY_SIDE
 from grounding.pipeline import Result
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 
 # pycocotools 2.0.11 has not caught up with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -213,24 +213,29 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _asked() -> dict[str, Any]:
-    return {"prompt": "a cat, a dog", "settings": {"threshold": 0.3}}
+    settings = {"grounder": "GLIP-T", "segmenter": "SAM", "threshold": 0.3}
+    return {"prompt": "a cat, a dog", "settings": settings}
 
 
-def _models() -> dict[str, tuple[str, Source]]:
-    return {
-        "grounder": ("GLIP-T", Source("a/b", Path("hub/models--a--b/snapshots/0123abc"), False)),
-        "segmenter": ("SAM", Source("bundled demo weights", Path("assets/demo/sam2"), True)),
-    }
+def _origin() -> Origin:
+    return Origin(
+        Source("a/b", Path("hub/models--a--b/snapshots/0123abc"), False),
+        Source("bundled demo weights", Path("assets/demo/sam2"), True),
+    )
 
 
 def _files(result: Result) -> Iterator[tuple[str, bytes]]:
-    return export_files(_picture(), result, make_manifest(result, _asked(), _models(), "cpu"))
+    return export_files(_picture(), result, make_manifest(result, _asked(), _origin()))
 
 
 def test_manifest() -> None:
-    manifest = make_manifest(_result(SHAPES["whole"]), _asked(), _models(), "cpu")
+    manifest = make_manifest(_result(SHAPES["whole"]), _asked(), _origin())
     assert {key: manifest[key] for key in _asked()} == _asked()
-    assert manifest["models"]["grounder"]["revision"] == "0123abc"
+    assert manifest["models"]["grounder"] == {
+        "name": "GLIP-T",
+        "weights": "a/b",
+        "revision": "0123abc",
+    }
     assert manifest["models"]["segmenter"]["revision"] is None
     assert set(manifest["versions"]) == {"app", "torch", "transformers", "sam2"}
     assert manifest["versions"]["app"][0].isdigit()

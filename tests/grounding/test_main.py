@@ -16,7 +16,7 @@ from grounding import export
 from grounding.__main__ import find_pictures, main, parse_args, read_manifest
 from grounding.core import Masks, Regions
 from grounding.pipeline import Models
-from grounding.weights import BUNDLED, Source, Weights
+from grounding.weights import BUNDLED, Origin, Source, Weights
 from images import MAX_BYTES
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Fake:
 
     def get(self, grounder: str, segmenter: str) -> Models:
         source = Source(BUNDLED if self.demo else "fake", Path(), self.demo)
-        return Models(self, self, source, source)
+        return Models(self, self, Origin(source, source))
 
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:
         if image.width == 7 and self.error:

@@ -29,7 +29,7 @@ from grounding.pipeline import (
     run,
 )
 from grounding.select import MAX_SHOWN
-from grounding.weights import DEMO_ROOT, Source, Weights
+from grounding.weights import DEMO_ROOT, Origin, Source, Weights
 
 PICTURE = Image.new("RGB", (40, 30))
 
@@ -59,7 +59,7 @@ class FakeSegmenter:
 
 def _models(count: int) -> Models:
     source = Source("fake", Path(), demo=True)
-    return Models(FakeGrounder(count), FakeSegmenter(), source, source)
+    return Models(FakeGrounder(count), FakeSegmenter(), Origin(source, source))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])  # nothing, one, many
@@ -229,7 +229,7 @@ def test_room_is_made_for_what_a_model_keeps(monkeypatch: pytest.MonkeyPatch) ->
     made = []
     monkeypatch.setattr(Shelf, "make_room", lambda _, budget, needed=0: made.append(needed))
     models = ModelStore(Weights("demo"), "cpu").get("GLIP-T", "SAM 2.1 tiny")
-    glip, sam = (file_bytes(s.folder) for s in (models.grounder_source, models.segmenter_source))
+    glip, sam = (file_bytes(source.folder) for source in models.origin.sources.values())
     assert made == [glip // 4, 0, sam, 0]
 
 
@@ -250,9 +250,8 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_weights_are_located_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelStore, "_read", lambda *_: pytest.fail("a model was loaded"))
-    models = ModelStore(Weights("demo"), "cpu").locate("CLIPSeg", "SAM 2.1 tiny")
-    assert (models.grounder, models.segmenter, models.device) == (None, None, "cpu")
-    assert models.grounder_source.folder == DEMO_ROOT / "clipseg"
+    origin = ModelStore(Weights("demo"), "cpu").locate("CLIPSeg", "SAM 2.1 tiny")
+    assert origin.device == "cpu" and origin.grounder.folder == DEMO_ROOT / "clipseg"
     with pytest.raises(ValueError, match="no segmenter 'SAM'"):
         ModelStore(Weights("demo"), "cpu").locate("CLIPSeg", "SAM")
 

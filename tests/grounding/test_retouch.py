@@ -8,13 +8,12 @@ from PIL import Image
 
 from grounding.core import Clicks, Masks, Regions
 from grounding.edits import Corrections
-from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.retouch import ADD, BOX, DROP, TAKE, Outline, click, undo
 from grounding.select import Choice, Proposals, pack_masks, select
 from grounding.session import Session
 from grounding.settings import Settings
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 
 Asked = Regions | tuple[np.ndarray, Clicks]
 
@@ -31,8 +30,7 @@ def session() -> Session:
         parse_prompt("a dog, a cat"), regions, pack_masks(masks), scores, (80, 100), 0.05, {}, {}
     )
     source = Source("a/b", Path(), False)
-    models = Models(None, None, source, source)  # type: ignore[arg-type]
-    return Session(Image.new("RGB", (100, 80)), found, models, {})
+    return Session(Image.new("RGB", (100, 80)), found, Origin(source, source), {})
 
 
 class Recorder:

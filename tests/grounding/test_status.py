@@ -6,11 +6,10 @@ import pytest
 
 from grounding.core import Regions
 from grounding.edits import apply_edits, drop
-from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks, select
 from grounding.status import describe
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 
 
 def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) -> Proposals:
@@ -26,9 +25,9 @@ def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) 
     return Proposals(query, regions, pack_masks(masks), sure, (6, 6), floor, scores, seconds)
 
 
-def _models(demo: bool) -> Models:
+def _origin(demo: bool) -> Origin:
     source = Source("bundled demo weights" if demo else "a/b", Path(), demo)
-    return Models(None, None, source, source, "cuda")  # type: ignore[arg-type]
+    return Origin(source, source, "cuda")
 
 
 def _text(
@@ -36,7 +35,7 @@ def _text(
 ) -> str:
     proposals = _proposals(labels, prompt, best, how.get("floor", 0.05))
     selection = select(proposals, Choice(0.3, off=frozenset(off)))
-    return describe(proposals, selection, _models(demo=False), 0.3)
+    return describe(proposals, selection, _origin(demo=False), 0.3)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_what_had_no_place(
     prompt: str, dropped: tuple[tuple[float, str], ...], words: str | None
 ) -> None:
     proposals = replace(_proposals(("a",), prompt, 0.0, 0.05), dropped=dropped)
-    text = describe(proposals, select(proposals, Choice(0.3)), _models(demo=False), 0.3)
+    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), 0.3)
     assert ("Only the 30 best regions are kept" in text) == bool(words)
     assert (words or "") in text
 
@@ -119,7 +118,7 @@ def test_what_had_no_place(
 def test_what_was_dropped_by_hand_is_said_to_be_so() -> None:
     proposals = _proposals(("a dog", "a cat"), "a dog, a cat", 0.0, 0.05)
     proposals = apply_edits(proposals, [drop(proposals, 1)])
-    text = describe(proposals, select(proposals, Choice(0.3)), _models(demo=False), 0.3)
+    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), 0.3)
     assert "Found 1 region" in text and "“a cat” was dropped by hand." in text
 
 
@@ -130,5 +129,5 @@ def test_other_limits_are_said() -> None:
 
 def test_demo_weights_are_said_and_what_to_do() -> None:
     proposals = _proposals(("a dog",), "a dog", 0.0, 0.05)
-    text = describe(proposals, select(proposals, Choice(0.3)), _models(demo=True), 0.3)
+    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=True), 0.3)
     assert "bundled demo weights" in text and "--weights demo" in text

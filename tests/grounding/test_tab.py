@@ -16,7 +16,6 @@ from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
 from grounding.layout import PHOTOS, SAMPLES, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
-from grounding.pipeline import Models
 from grounding.prompt import parse_prompt
 from grounding.select import Proposals, pack_masks
 from grounding.session import (
@@ -27,7 +26,7 @@ from grounding.session import (
     switch,
 )
 from grounding.settings import Settings
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 from page import Clamped
 
 ASKED = {
@@ -51,8 +50,7 @@ def session() -> Session:
     query, sure = parse_prompt("dog -collar"), np.ones(3, np.float32)
     found = Proposals(query, regions, pack_masks(masks), sure, (20, 20), 0.05, {}, {})
     source = Source("a/b", Path(), False)
-    models = Models(None, None, source, source)  # type: ignore[arg-type]
-    return Session(Image.new("RGB", (20, 20)), found, models, ASKED)
+    return Session(Image.new("RGB", (20, 20)), found, Origin(source, source), ASKED)
 
 
 def _rows(session: Session, threshold: float) -> list[list[Any]]:

@@ -120,7 +120,7 @@ def test_cached_full_weights_run(cache: Path) -> None:
     _fill(cache, REPO, DEMO_ROOT / "grounding_dino", FILES)
     store = ModelStore(Weights("auto", offline=True), "cpu")
     models = store.get("GroundingDINO tiny", "SAM 2.1 tiny")
-    assert not models.grounder_source.demo and models.segmenter_source.demo
+    assert not models.origin.grounder.demo and models.origin.segmenter.demo
     assert store.get("GroundingDINO tiny", "SAM 2.1 tiny").grounder is models.grounder
 
 
