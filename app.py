@@ -36,7 +36,7 @@ from grounding.pipeline import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
 from images import MAX_BYTES, open_image
-from page import forgive_sliders, hand_over_files, page_errors
+from page import announce, forgive_sliders, hand_over_files, page_errors
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 
@@ -173,6 +173,7 @@ def build_page(
             store.warm_up()
             return follow_link(request)
 
+        page.load(None, js=announce("vit-note"))
         page.load(welcome, None, [tabs, *linked], api_visibility="private")
     return page
 

@@ -91,6 +91,11 @@ def refuse_clamped(**numbers: float) -> None:
             raise ValueError(f"{name} is {number.given}; the nearest allowed is {number:g}.")
 
 
+def announce(elem_id: str) -> str:
+    """Return a script that lets screen readers say what changes in a component."""
+    return f"() => {{ document.getElementById('{elem_id}').ariaLive = 'polite' }}"
+
+
 def hand_over_download(packed: Dependency, file: gr.DownloadButton) -> None:
     """Press a hidden download button once `packed` has put a file behind it."""
     # The file arrives on the page a moment after the event that brings it.

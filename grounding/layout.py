@@ -26,7 +26,8 @@ CSS = """
     overflow-x: auto; }
 /* Rows are switched off by their box; nothing else of the table is to be edited. */
 #seg-table .add-row-container, #seg-table .add-row-button, #seg-table .header-icons,
-#seg-table .cell-menu, #seg-table .cell-menu-button { display: none; }
+#seg-table .cell-menu, #seg-table .cell-menu-button, #seg-table .selection-button {
+    display: none; }
 #seg-point { align-items: end; }
 #seg-status p { margin: .2em 0; }
 #seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0; }
@@ -286,6 +287,7 @@ def _build_correction() -> Correction:
         phrase = gr.Dropdown([], label="The box holds", visible=False, elem_id="seg-box-phrase")
         canvas = gr.Image(
             label="Click here",
+            show_label=False,  # it would lie over a corner, where somebody may want to click
             alt_text="The picture with its masks, to click on",
             interactive=False,
             format="jpeg",

@@ -15,7 +15,7 @@ from grounding.fetch import fetch_image
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import ModelStore, propose
 from grounding.select import Proposals
-from page import LATEST, QUIET, hand_over_download
+from page import LATEST, QUIET, announce, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody.
@@ -53,7 +53,9 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         trigger_mode="always_last",  # another prompt while the models are at work comes after it
         **MODELS,
     )
-    inputs.run.click(None, js=SHOW_ANSWER)
+    asked_for = [inputs.run.click, inputs.compare.click, inputs.prompt.submit, inputs.url.submit]
+    for js in (SHOW_ANSWER, announce(outputs.status.elem_id)):
+        gr.on(asked_for, None, js=js)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
     columns = [outputs.details, outputs.comparison.column]
@@ -112,7 +114,8 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
         "concurrency_id": "corrections",
         "concurrency_limit": 1,
         "show_progress_on": [tools.canvas],
-        "trigger_mode": "multiple",  # each click counts
+        "show_progress": "minimal",  # more of it would lie over the picture and take the next click
+        "trigger_mode": "multiple",
     }
     clicked = tools.canvas.select(events.click, asked, None, **one_by_one)
     applied = gr.on(
@@ -173,7 +176,6 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
 def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     parts = outputs.comparison
     started = inputs.compare.click(_show, None, parts.column, api_visibility="private")
-    inputs.compare.click(None, js=SHOW_ANSWER)
     answer = [parts.gallery, parts.numbers, outputs.data]
     asked = [*_build_given(inputs), inputs.segmenter]
     gr.on([], events.compare, asked, answer, api_name="compare", **MODELS)

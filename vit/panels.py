@@ -164,17 +164,28 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
                 for name in ("Deletion", "Insertion")
             ]
 
-    def test(look: Look | None, *values: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    def test(look: Look | None, *values: Any) -> tuple[Look | None, Settings, Any]:
+        asked = Settings(*values)
         with page_errors():
-            deletion, insertion, sentence = run_test(look, Settings(*values))
+            return look, asked, run_test(look, asked)
+
+    def show(
+        tested: tuple[Look, Settings, Any] | None, look: Look | None, *values: Any
+    ) -> tuple[Any, ...]:
+        # Another picture or map may have been chosen while the test was running.
+        if tested is None or tested[0] is not look or tested[1] != Settings(*values):
+            return (gr.skip(),) * 3
+        deletion, insertion, sentence = tested[2]
         plots = (gr.LinePlot(deletion, visible=True), gr.LinePlot(insertion, visible=True))
         return *plots, sentence
 
     def clear() -> tuple[dict[str, Any], dict[str, Any], str]:
         return gr.LinePlot(visible="hidden"), gr.LinePlot(visible="hidden"), ""
 
-    outputs = [*charts, text]
-    button.click(test, [session, *settings], outputs, api_visibility="private")
+    outputs, tested = [*charts, text], gr.State()
+    asked = [session, *settings]
+    done = button.click(test, asked, tested, api_visibility="private", show_progress_on=[text])
+    done.success(show, [tested, *asked], outputs, **LATEST)
     return Drawing(clear, [], outputs)
 
 

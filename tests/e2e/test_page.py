@@ -471,6 +471,25 @@ def test_clicks_correct_the_answer(page: Page, expected: Result) -> None:
     wait_for_layers(page, count + 1)
 
 
+def test_every_click_counts(page: Page, expected: Result) -> None:
+    """Also those that come while an earlier one is worked on, and over where its progress shows."""
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    wait_for_layers(page, len(expected.masks))
+    open_accordion(page, "Correct by hand")
+    image = page.locator("#seg-canvas img").first
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    assert box
+    for i in range(5):
+        page.mouse.click(box["x"] + box["width"] * (0.1 + 0.2 * i), box["y"] + 0.95 * box["height"])
+    status = page.locator("#seg-status")
+    expect(status).to_contain_text("Corrections by hand: 5.")
+    page.locator("#seg-undo").click()
+    expect(status).to_contain_text("Corrections by hand: 4.")
+
+
 def test_a_correction_needs_no_mouse(page: Page, expected: Result) -> None:
     open_tab(page, "segment")
     pick_segmentation_sample(page)
@@ -496,7 +515,9 @@ def test_several_pictures_at_once(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#seg-several")).to_contain_text("19.0 B")
     page.locator("#seg-run-all").click()
     text = page.locator("#seg-all-text textarea")
-    expect(text).to_have_value(re.compile(r"2 of 3 pictures done.\s+bad.png: .*text file"))
+    expect(text).to_have_value(
+        re.compile(r"2 of 3 pictures done. .*demo weights.\s+bad.png: .*text file")
+    )
     with page.expect_download() as download:
         page.locator("#seg-all-zip a").first.click()
     with ZipFile(download.value.path()) as archive:

@@ -69,6 +69,19 @@ def test_two_methods_side_by_side_and_the_test(page: Page) -> None:
     expect(text).not_to_contain_text("area under the curve")  # it was about another map
 
 
+def test_a_test_is_of_the_map_that_is_shown(page: Page) -> None:
+    """A test that ends after another map has been chosen is not shown under that."""
+    page.locator("#vit-seen img").first.wait_for()
+    open_accordion(page, "Does the map matter?")
+    page.locator("#vit-test").click()
+    page.locator("#vit-samples .thumbnail-item").first.click()
+    page.wait_for_timeout(3000)  # more than the test takes
+    expect(page.locator("#vit-test-text")).not_to_contain_text("area under the curve")
+    page.locator("#vit-test").click()
+    expect(page.locator("#vit-test-text")).to_contain_text("area under the curve")
+    assert page.locator("#vit-note").get_attribute("aria-live") == "polite"
+
+
 def test_a_click_shows_the_patch(page: Page) -> None:
     seen = page.locator("#vit-seen img").first
     seen.wait_for()

@@ -127,6 +127,27 @@ def test_other_limits_are_said() -> None:
     assert "cut its map at 0.40; press Run" in _text(("a",), "a", floor=0.4)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("a dog", False),  # it lies below the cut, and the sentence about that says all
+        ("a dog: 0.2", True),  # cut at its own threshold, it was found
+    ],
+)
+def test_what_another_run_would_find(prompt: str, found: bool) -> None:
+    text = _text((), prompt, best=0.35, floor=0.4)
+    assert ("“a dog” was found but left out" in text) == found
+    assert "press Run to cut it lower" in text
+
+
+def test_of_a_map_another_run_is_asked_for() -> None:
+    proposals = _proposals((), "a dog", 0.2, 0.3)
+    heat = np.zeros((6, 6), np.float32)
+    mapped = replace(proposals, regions=replace(proposals.regions, heatmap=heat))
+    text = describe(mapped, select(mapped, Choice(0.3)), _origin(demo=False), 0.3)
+    assert "a threshold of 0.20 and another Run would show it" in text
+
+
 def test_demo_weights_are_said_and_what_to_do() -> None:
     proposals = _proposals(("a dog",), "a dog", 0.0, 0.05)
     text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=True), 0.3)

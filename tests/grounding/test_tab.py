@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from grounding.core import Regions
-from grounding.display import choose_grounder, move, reveal
+from grounding.display import choose_grounder, move, reveal, tick
 from grounding.edits import Corrections, drop, redraw
 from grounding.events import read_picture
 from grounding.export import PARTS
@@ -85,6 +85,22 @@ def test_rows_are_switched_off_and_stay_so(session: Session) -> None:
     odd = [[], [False], [False, ""], [False, None, "dog"], [False, 9]]  # no row of ours
     assert switch(session, Settings(), 0.3, odd).off == frozenset()
     assert switch(session, Settings(), 0.3, [*odd, rows[1]]).off == {1}
+
+
+@pytest.mark.parametrize(
+    ("box", "anew"),
+    [
+        (False, False),  # unticked: the table keeps the keyboard's place
+        ("", True),  # the Delete key takes the box itself away
+    ],
+)
+def test_a_box_that_is_gone_comes_back(session: Session, box: bool | str, anew: bool) -> None:
+    plain = replace(session.proposals, query=parse_prompt("dog, collar"))
+    rows = _rows(session := replace(session, proposals=plain), 0.3)
+    rows[0][0] = box
+    ticked, *_, table, _, _, _ = tick(session, Settings(), 0.3, rows)
+    assert len(ticked.off) == 1
+    assert table == (_rows(ticked, 0.3) if anew else gr.skip())
 
 
 def test_what_is_shown_can_be_taken_home(session: Session) -> None:
