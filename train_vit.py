@@ -31,13 +31,14 @@ from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
 from vit.distributed import first_alone, process_group, rank
 from vit.evaluation import accuracy, confusion_matrix
-from vit.model import ViT, ViTConfig
+from vit.model import ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
-from vit.start import start_from
+from vit.start import try_start
 from vit.teacher import load_teacher
 from vit.training import Trainer
 
 SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
+CIFAR_SIDE = 32  # pixels
 RECIPE_FLAGS = [field.name for field in dataclasses.fields(TrainConfig)]
 MODEL_FLAGS = ["image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_dim"]
 
@@ -56,16 +57,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--resume", action="store_true", help="go on with the run in --out")
     action.add_argument("--evaluate", type=Path, nargs="?", const=SHIPPED, metavar="CHECKPOINT",
-                        help="print its accuracy on --data; default: the shipped one")  # fmt: skip
+                        help="print its accuracy on --data; default: --checkpoint")  # fmt: skip
     action.add_argument("--export", choices=["onnx"], help="write --checkpoint to --out as ONNX")
     action.add_argument("--ablate", action="store_true", help="see vit/ablation.py")
     parser.add_argument("--data", type=Path, help="folder or archive with train|test/<class>/* or "
                         "<class>/*; default: download CIFAR-10")  # fmt: skip
-    parser.add_argument("--out", type=Path, help="default: runs/vit; with --ablate assets/ablation;"
+    parser.add_argument("--out", type=Path, help="default: runs/vit; with --ablate runs/ablation;"
                         " with --export CHECKPOINT.onnx here")  # fmt: skip
     parser.add_argument("--save", action="store_true", help="with --evaluate: keep the result in "
                         "CHECKPOINT, where the page finds it")  # fmt: skip
-    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="for --export")
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="for --export, and for "
+                        "--evaluate without one")  # fmt: skip
     parser.add_argument("--recipe", choices=RECIPES, default="reference", help="%(default)s")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     recipe = parser.add_argument_group("recipe (vit/recipes.py explains each field)")
@@ -79,7 +81,16 @@ def _given(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 
 def load_data(path: Path | None, image_size: int) -> ImageSet:
-    """Read the pictures at `path`, or download CIFAR-10 if it is None, and say what was found."""
+    """Read the pictures at `path`, or download CIFAR-10 if it is None, and say what was found.
+
+    Raises:
+        ValueError: If they cannot be had, or CIFAR-10 not in that size.
+    """
+    if not path and image_size != CIFAR_SIDE:
+        raise ValueError(
+            f"the model takes pictures of {image_size} pixels, and those of CIFAR-10 have "
+            f"{CIFAR_SIDE}; give --data PATH, which are scaled"
+        )
     data = first_alone(
         lambda: load_image_folder(path, image_size) if path else download_cifar10(Path("data"))
     )
@@ -93,13 +104,16 @@ def prepare_folder(folder: Path, resume: bool) -> None:
     """Make the folder of a run.
 
     Raises:
-        ValueError: If it cannot be made, or holds a run that is not to go on.
+        ValueError: If it cannot be made, holds a run that is not to go on, or none that is to.
     """
+    state = folder / "state.safetensors"
+    if resume and not state.exists():
+        raise ValueError(f"{folder} holds no run to go on with; --out is the folder of the run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out is {folder}, which cannot be a folder ({error})") from error
-    if not resume and (folder / "state.safetensors").exists():
+    if not resume and state.exists():
         raise ValueError(f"{folder} holds a run; go on with --resume, or choose another --out")
 
 
@@ -110,7 +124,7 @@ def try_sources(config: TrainConfig, model_config: ViTConfig) -> None:
         ValueError: If the checkpoint to start with or the teacher cannot be had or does not fit.
     """
     if config.start:
-        start_from(ViT(model_config), load_checkpoint(Path(config.start)), classes=())
+        try_start(config.start, model_config)
     if config.teacher:
         load_teacher(config.teacher, classes=(), device=torch.device("cpu"))
 
@@ -121,7 +135,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     sizes = _given(args, MODEL_FLAGS)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
     try_sources(config, model_config)
-    out = args.out or Path("assets/ablation" if args.ablate else "runs/vit")
+    out = args.out or Path("runs/ablation" if args.ablate else "runs/vit")
     prepare_folder(out, args.resume)
     data = load_data(args.data, model_config.image_size)
     if args.ablate:
@@ -132,7 +146,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     trainer = Trainer(config, model_config, data, out, device)
     if args.resume:
         trainer.resume()
-    trainer.run()
+    if not trainer.run() and rank() == 0:
+        print(f"{trainer.describe_stop()} Go on with --out {out} --resume")
 
 
 def evaluate(path: Path, data_path: Path | None, device: torch.device, save: bool) -> None:
@@ -156,6 +171,7 @@ def evaluate(path: Path, data_path: Path | None, device: torch.device, save: boo
         )
     test = data.test.to(device)
     confusion = confusion_matrix(checkpoint.model.to(device), test, checkpoint.preprocessing)
+    print(f"checkpoint: {path}")
     print(f"test accuracy: {100 * accuracy(confusion):.2f} %")
     if save:
         measured = {
@@ -178,7 +194,8 @@ def main(argv: list[str] | None = None) -> None:
         export_onnx(args.checkpoint, out)
         print(f"wrote {out}")
     elif args.evaluate:
-        evaluate(args.evaluate, args.data, torch.device(find_device(args.device)), args.save)
+        path = args.checkpoint if args.evaluate == SHIPPED else args.evaluate
+        evaluate(path, args.data, torch.device(find_device(args.device)), args.save)
     else:
         with process_group(torch.device(find_device(args.device))) as device:
             train(args, device)

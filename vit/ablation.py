@@ -16,6 +16,7 @@ from vit.data import ImageSet, random_split
 from vit.distributed import world_size
 from vit.evaluation import accuracy, confusion_matrix
 from vit.recipes import TrainConfig, build_model_config
+from vit.start import try_start
 from vit.training import Trainer
 
 Changes = dict[str, object]
@@ -75,7 +76,10 @@ def ablate(
         "data": f"{data.name}, SHA-256 {data.train.fingerprint()[:16]}",
     }
     for changes in (changes for variants in studies.values() for changes in variants):
-        _settings(*_vary(config, sizes, changes))  # an impossible one shows at once
+        varied, varied_sizes = _vary(config, sizes, changes)
+        model_config = build_model_config(varied, **varied_sizes)  # an impossible one shows at once
+        if varied.start:
+            try_start(varied.start, model_config)
     rows = _read_rows(folder / "ablation.csv", same)
     print(f"{len(rows)} of {sum(map(len, studies.values()))} runs are in {folder} already")
     for study, variants in studies.items():
@@ -86,6 +90,7 @@ def ablate(
             print(f"{study}: {value}")
             numbers = _train(config, sizes, changes, data, folder / "runs", device)
             if numbers is None:
+                print("The same command goes on from here.")
                 return
             rows.append({"study": study, "value": value} | numbers | same)
             report.write_csv(folder / "ablation.csv", rows)
@@ -145,8 +150,8 @@ def _train(
     trainer = Trainer(config, model_config, data, folder / name, device)
     if (trainer.folder / "state.safetensors").exists():
         trainer.resume()
-    trainer.run()
-    if trainer.step < trainer.total_steps:
+    if not trainer.run():
+        print(trainer.describe_stop())
         return None
     seen, _ = random_split(trainer.train_split, len(trainer.test_split.labels))
     confusion = confusion_matrix(trainer.kept_model, seen, trainer.preprocessing)

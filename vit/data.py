@@ -128,7 +128,8 @@ def _zip_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
-                if _is_picture(name := PurePosixPath(member.filename)):
+                # Some programs on Windows write its own separators.
+                if _is_picture(name := PurePosixPath(member.filename.replace("\\", "/"))):
                     yield name, archive.read(member)
     # RuntimeError: it has a password, or is compressed in a rare way.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,
@@ -171,7 +172,9 @@ def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:
                 raise ValueError(f"the class folder {name.parts[-2]!a} in {path} has no UTF-8 name")
             found[split].append((name.parts[-2], _decode(name, data, image_size)))
     _check_depth(path, places or _inside(plain))
-    return found
+    # In the order of the files' names, whichever the archive has: what is held out must not change.
+    order = sorted(range(len(plain)), key=plain.__getitem__)
+    return found | {"": [found[""][i] for i in order]}
 
 
 def _place(name: PurePosixPath) -> tuple[str, tuple[str, ...]]:
@@ -213,8 +216,8 @@ def _hold_out_every(path: Path, pictures: Labelled) -> dict[str, Labelled]:
 def load_image_folder(path: Path, image_size: int) -> ImageSet:
     """Read `train|test/<class>/*` or plain `<class>/*` from a folder or archive.
 
-    Without train/ and test/, the first picture of a class and every fifth after it (in the order of
-    the files' names or of the archive) are the test split; the name of the set then says so.
+    Without train/ and test/, the first picture of a class and every fifth after it, in the order of
+    the files' names, are the test split; the name of the set then says so.
 
     Args:
         path: The folder, or a `.tar`, `.tar.gz`, `.tar.xz` or `.zip` with the same layout inside.
@@ -224,10 +227,10 @@ def load_image_folder(path: Path, image_size: int) -> ImageSet:
         ValueError: If the path is missing or damaged, a split or a class folder has no pictures or
             the splits' classes differ.
     """
-    found, name = _pictures(path, image_size), path.name
+    found, name = _pictures(path, image_size), path.resolve().name
     if found[""] and not (found["train"] or found["test"]):
         found = _hold_out_every(path, found[""])
-        name = f"{path.name} (every {HOLD_OUT_EVERY}th picture of a class held out)"
+        name = f"{name} (every {HOLD_OUT_EVERY}th picture of a class held out)"
     for split in SPLITS:
         if not found[split]:
             raise ValueError(

@@ -112,6 +112,11 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed is {self.seed}; it must be at least 0 and below {2**31}")
+        if self.plain_epochs >= self.epochs and (strong := self._not_plain()):
+            raise ValueError(
+                f"plain_epochs is {self.plain_epochs} of {self.epochs} epochs, in none of which "
+                f"{strong} would count; it must be below"
+            )
         if self.hint and not self.teacher.startswith("convnet:"):
             raise ValueError(
                 f"hint is {self.hint} and teacher {self.teacher!r}; only one that begins with "
@@ -122,6 +127,12 @@ class TrainConfig:
                 f"patch_dropout is {self.patch_dropout}, and hint {self.hint} needs all patches; "
                 "one of them must be 0"
             )
+
+    def _not_plain(self) -> dict[str, object]:
+        """Return what plain epochs leave out."""
+        strong = {"augment": self.augment} if self.augment == "trivial" else {}
+        names = ("cutmix", "mixup", "random_erasing", "patch_dropout")
+        return strong | {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
 CHOICES = {
@@ -158,7 +169,7 @@ RECIPES = {
     "taught": replace(
         _BEST, muon_lr=0.006, sam_rho=0.1, teacher="convnet:runs/teacher.safetensors", hint=3.0
     ),
-    # For two hours on a CPU, in two stages. First with --patch-size 8: a quarter of the tokens.
+    # For some hours on a CPU, in two stages. First with --patch-size 8: a quarter of the tokens.
     "coarse": replace(
         _MUON,
         label_smoothing=0.1,

@@ -134,27 +134,36 @@ class Trainer:
         """Return what the accuracy of this run is measured on, in words."""
         return "held-out accuracy" if self.config.holdout else "test accuracy"
 
-    def run(self) -> None:
-        """Train to the last epoch, or until Ctrl-C or SIGTERM, and save."""
+    def run(self) -> bool:
+        """Train to the last epoch, or until Ctrl-C or SIGTERM, and save.
+
+        Returns:
+            Whether the run is at its end.
+        """
         if rank() == 0:
             report.announce_missing_packages()
             if self.config.precision == "bf16" and not self.update.bf16:
                 print(f"Training in float32: device {self.device} has no units for bfloat16")
-        with stop_on_signal() as stop, self._progress_bar() as bar:
-            began = time.perf_counter()
-            while self.step < self.total_steps and not self._must_stop(stop):
-                loss = self.train_step()
-                bar.update(self.batch_size)
-                if self.step % 20 == 0:
-                    done = self.step // self.steps_per_epoch
-                    bar.set_postfix(epoch=done, loss=f"{loss:.3f}", refresh=False)
-                if self.step % self.steps_per_epoch == 0:
-                    self._count_seconds(began)
-                    self.end_epoch(self.step // self.steps_per_epoch)
-                    began = time.perf_counter()
-            self._count_seconds(began)
-        if rank() == 0:
-            self.finish()
+        with stop_on_signal() as stop:
+            with self._progress_bar() as bar:
+                self._train(stop, bar)
+            if rank() == 0:  # while a second Ctrl-C does no harm
+                self.finish()
+        return self.step == self.total_steps
+
+    def _train(self, stop: threading.Event, bar: tqdm) -> None:
+        began = time.perf_counter()
+        while self.step < self.total_steps and not self._must_stop(stop):
+            loss = self.train_step()
+            bar.update(self.batch_size)
+            if self.step % 20 == 0:
+                done = self.step // self.steps_per_epoch
+                bar.set_postfix(epoch=done, loss=f"{loss:.3f}", refresh=False)
+            if self.step % self.steps_per_epoch == 0:
+                self._count_seconds(began)
+                self.end_epoch(self.step // self.steps_per_epoch)
+                began = time.perf_counter()
+        self._count_seconds(began)
 
     def _progress_bar(self) -> tqdm:
         return tqdm(
@@ -218,8 +227,8 @@ class Trainer:
         tqdm.write(line)
         if tested:
             self.save_model(confusion)
-        self.save_state()
         report.write_csv(self.folder / "log.csv", self.history)
+        self.save_state()
         report.write_tensorboard(self.folder / "tensorboard", self.history[-1])
 
     def _check_finite(self, epoch: int) -> None:
@@ -235,7 +244,7 @@ class Trainer:
         )
 
     def finish(self) -> None:
-        """Save the state; draw the pictures if the run is at its end, else say how to go on.
+        """Save the state; draw the pictures if the run is at its end.
 
         Raises:
             ValueError: As `end_epoch`.
@@ -243,15 +252,20 @@ class Trainer:
         self._check_finite(self.step // self.steps_per_epoch + 1)
         self.save_state()
         if self.step < self.total_steps:
-            print(
-                f"Stopped at step {self.step} of {self.total_steps}; "
-                f"go on with --out {self.folder} --resume"
-            )
             return
         report.plot_curve(self.folder / "curve.png", self.history, self.accuracy_name)
         metrics = load_checkpoint(self.folder / "model.safetensors").metrics  # of the last epoch
         confusion = torch.tensor(metrics["confusion"])
         report.plot_confusion(self.folder / "confusion.png", confusion, self.classes)
+
+    def describe_stop(self) -> str:
+        """Say where a run was stopped, and which weights there are."""
+        tested = [row["epoch"] for row in self.history if "test_accuracy" in row]
+        weights = f"those of epoch {tested[-1]}" if tested else "none yet"
+        return (
+            f"Stopped at step {self.step} of {self.total_steps}. Weights in model.safetensors: "
+            f"{weights}."
+        )
 
     def save_model(self, confusion: Tensor) -> None:
         """Write `model.safetensors`, which the app and `load_checkpoint` read.

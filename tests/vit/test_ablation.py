@@ -122,6 +122,17 @@ def test_an_impossible_variant_shows_before_the_first_run(
     assert not trained
 
 
+def test_a_start_that_fits_some_variants_only_shows_before_the_first_run(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str]
+) -> None:
+    ablate({"seed": ({"seed": 0},)}, CONFIG, SIZES, tiny_set, tmp_path / "first", CPU)
+    start = str(tmp_path / "first" / "runs" / "base" / "model.safetensors")
+    studies = {"depth": ({"depth": SIZES["depth"]}, {"depth": 1 + SIZES["depth"]})}
+    with pytest.raises(ValueError, match=r"start is of a model with \{'depth'"):
+        ablate(studies, replace(CONFIG, start=start), SIZES, tiny_set, tmp_path / "second", CPU)
+    assert trained == ["base"]
+
+
 def test_one_process_is_needed(
     tmp_path: Path, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

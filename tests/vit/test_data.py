@@ -92,8 +92,8 @@ def test_the_middle_square_is_taken(tmp_path: Path) -> None:
 def test_plain_class_folders(tmp_path: Path, write: type(write_zip)) -> None:
     content = {
         f"pets/{name}/{number:02}.png": png((*colour[:2], number))
+        for number in (3, 1, 5, 0, 6, 2, 4)  # an archive has any order
         for name, colour in COLOURS.items()
-        for number in range(7)
     }
     data = load_image_folder(write(tmp_path, content), 8)
     assert data.classes == ("cat", "dog")
@@ -344,6 +344,18 @@ def test_names_in_a_zip_may_start_with_a_dot(tmp_path: Path) -> None:
     """As Python's and other tools write them: ./train/cat/0.png."""
     data = load_image_folder(write_zip(tmp_path, {f"./{n}": f for n, f in files().items()}), 8)
     assert len(data.train.labels) == 4
+
+
+def test_names_in_a_zip_of_some_windows_programs(tmp_path: Path) -> None:
+    content = {name.replace("/", "\\"): data for name, data in files().items()}
+    assert len(load_image_folder(write_zip(tmp_path, content), 8).train.labels) == 4
+
+
+def test_the_folder_that_one_is_in_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_folder(tmp_path, files()))
+    assert load_image_folder(Path(), 8).name == "data"
 
 
 def special(mode: str) -> bytes:

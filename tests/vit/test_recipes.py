@@ -98,6 +98,9 @@ def test_build_model_config() -> None:
             {"hint": 3.0, "teacher": "convnet:a", "patch_dropout": 0.5},
             "patch_dropout is 0.5, and hint 3.0 needs all patches",
         ),
+        # In plain epochs these do nothing.
+        ({"plain_epochs": 100, "cutmix": 0.5}, "plain_epochs is 100 of 100 epochs, in none of wh"),
+        ({"epochs": 3, "plain_epochs": 4, "augment": "trivial"}, "{'augment': 'trivial'} would"),
         ({"seed": -1}, "seed is -1; it must be at least 0 and below 2147483648"),
         ({"seed": 2**31}, "seed is 2147483648; it must be"),
     ],

@@ -19,7 +19,7 @@ from vit.model import ViT
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--image-size", "8", "--embed-dim", "16", "--depth", "1", "--num-heads", "2"]
-SHORT = ["--epochs", "1", "--batch-size", "4", "--device", "cpu"]
+SHORT = ["--epochs", "1", "--plain-epochs", "0", "--batch-size", "4", "--device", "cpu"]
 
 Write = Callable[[str, tuple[str, ...]], Path]
 
@@ -106,6 +106,7 @@ def test_without_data_cifar10_is_downloaded(
     tmp_path: Path, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
+    monkeypatch.setattr(train_vit, "CIFAR_SIDE", 8)
     monkeypatch.setattr(train_vit, "download_cifar10", lambda root: asked.append(root) or tiny_set)
     train_vit.main(["--out", str(tmp_path), *SIZES, *SHORT])
     assert asked == [Path("data")]
@@ -161,6 +162,7 @@ def test_evaluate_without_data_downloads_cifar10(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(train_vit, "CIFAR_SIDE", 8)
     monkeypatch.setattr(train_vit, "download_cifar10", lambda _: tiny_set)
     counts = torch.tensor([[56254, 43746], [0, 0]])
     monkeypatch.setattr(train_vit, "confusion_matrix", lambda *_: counts)
@@ -171,6 +173,17 @@ def test_evaluate_without_data_downloads_cifar10(
 def test_evaluate_without_a_path_takes_the_shipped_checkpoint() -> None:
     path = train_vit.parse_args(["--evaluate"]).evaluate
     assert len(load_checkpoint(path).classes) == 10
+
+
+def test_evaluate_takes_the_checkpoint_that_export_would(
+    tiny_checkpoint: Path,
+    tiny_set: ImageSet,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train_vit, "load_data", lambda *_: tiny_set)
+    train_vit.main(["--evaluate", "--checkpoint", str(tiny_checkpoint), "--device", "cpu"])
+    assert f"checkpoint: {tiny_checkpoint}\n" in capsys.readouterr().out
 
 
 def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +218,11 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             ["--out", "{checkpoint}"],
             "train_vit.py: --out is {checkpoint}, which cannot be a folder",
+        ),
+        (["--out", "typo", "--resume"], "train_vit.py: typo holds no run to go on with; --out is"),
+        (
+            ["--image-size", "64"],
+            "train_vit.py: the model takes pictures of 64 pixels, and those of CIFAR-10 have 32",
         ),
         (["--out", "{checkpoint}/run"], "train_vit.py: --out is {checkpoint}/run, which cannot be"),
         (["--evaluate", "nowhere"], "train_vit.py: nowhere is not a checkpoint of train_vit.py"),

@@ -110,18 +110,34 @@ def test_resumed_is_the_same_as_never_stopped(make: Make, config: TrainConfig, s
     assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
 
 
-def test_interrupt_saves_and_says_how_to_go_on(
-    make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("steps", "weights"), [(2, "none yet"), (5, "those of epoch 1"), (6, "those of epoch 2")]
+)
+def test_interrupt_saves_and_says_what_there_is(make: Make, steps: int, weights: str) -> None:
     before = signal.getsignal(signal.SIGINT)
     trainer = make(ADAMW, "stopped")
-    interrupt_after(trainer, 2)
-    trainer.run()
+    interrupt_after(trainer, steps)
+    assert not trainer.run()
     assert signal.getsignal(signal.SIGINT) is before
-    assert (
-        f"Stopped at step 2 of 9; go on with --out {trainer.folder} --resume"
-        in capsys.readouterr().out
+    assert trainer.describe_stop() == (
+        f"Stopped at step {steps} of 9. Weights in model.safetensors: {weights}."
     )
+    assert load_tensors(trainer.folder / "state.safetensors")[1]["step"] == steps
+
+
+def test_a_second_interrupt_leaves_the_saving_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(ADAMW, "stopped")
+    interrupt_after(trainer, 2)
+    save = trainer.save_state
+
+    def impatient() -> None:
+        signal.raise_signal(signal.SIGINT)
+        save()
+
+    monkeypatch.setattr(trainer, "save_state", impatient)
+    trainer.run()
     assert load_tensors(trainer.folder / "state.safetensors")[1]["step"] == 2
 
 
