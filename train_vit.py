@@ -117,13 +117,15 @@ def prepare_folder(folder: Path, resume: bool) -> None:
         raise ValueError(f"{folder} holds a run; go on with --resume, or choose another --out")
 
 
-def try_sources(config: TrainConfig, model_config: ViTConfig) -> None:
+def try_sources(config: TrainConfig, model_config: ViTConfig, resume: bool) -> None:
     """Load once what a run begins with and learns from, which shows mistakes before data are read.
+
+    A run that goes on begins with nothing: it has its own weights.
 
     Raises:
         ValueError: If the checkpoint to start with or the teacher cannot be had or does not fit.
     """
-    if config.start:
+    if config.start and not resume:
         try_start(config.start, model_config)
     if config.teacher:
         load_teacher(config.teacher, classes=(), device=torch.device("cpu"))
@@ -134,7 +136,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     config = dataclasses.replace(RECIPES[args.recipe], **_given(args, RECIPE_FLAGS))
     sizes = _given(args, MODEL_FLAGS)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
-    try_sources(config, model_config)
+    try_sources(config, model_config, args.resume)
     out = args.out or Path("runs/ablation" if args.ablate else "runs/vit")
     prepare_folder(out, args.resume)
     data = load_data(args.data, model_config.image_size)

@@ -104,15 +104,18 @@ class Trainer:
         config = self.config
         model = ViT(model_config)
         self.started_from: dict[str, Any] | None = None
-        if config.start:
-            start = load_checkpoint(Path(config.start))
-            start_from(model, start, self.classes)
-            self.started_from = {"recipe": start.recipe, "metrics": start.metrics}
-            self.started_from["metrics"].pop("confusion", None)
         self.model = model.to(self.device).train()
         self.ema = deepcopy(self.model) if config.ema_decay else None
         teach = load_teacher(config.teacher, self.classes, self.device) if config.teacher else None
         self.update = Update(self.model, config, self.train_split, self.preprocessing, teach)
+
+    def _start(self) -> None:
+        start = load_checkpoint(Path(self.config.start))
+        start_from(self.model, start, self.classes)
+        if self.ema:
+            self.ema.load_state_dict(self.model.state_dict())
+        metrics = {name: value for name, value in start.metrics.items() if name != "confusion"}
+        self.started_from = {"recipe": start.recipe, "metrics": metrics}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -139,7 +142,13 @@ class Trainer:
 
         Returns:
             Whether the run is at its end.
+
+        Raises:
+            ValueError: If the checkpoint that it starts with cannot be read or does not fit, or as
+                `end_epoch`.
         """
+        if self.config.start and not self.step and not self.started_from:
+            self._start()
         if rank() == 0:
             report.announce_missing_packages()
             if self.config.precision == "bf16" and not self.update.bf16:
@@ -301,6 +310,7 @@ class Trainer:
             "train_config": asdict(self.config),
             "config": asdict(self.model.config),
             "sources": self.sources,
+            "started_from": self.started_from,
         }
         metadata = {key: json.dumps(value) for key, value in facts.items()}
         tensors = pack(self._modules, self.update.optimizers) | {"epoch_loss": self.epoch_loss}
@@ -321,6 +331,7 @@ class Trainer:
         planned = check_run(path, facts, self.config, self.model.config, self.sources)
         self.step, self.history, self.seconds = facts["step"], facts["history"], facts["seconds"]
         self.lengthened = facts.get("lengthened", [])
+        self.started_from = facts.get("started_from")
         if self.config.epochs > planned:
             self.lengthened = [*self.lengthened, {"step": self.step, "epochs": planned}]
         unpack(tensors, self._modules, self.update.optimizers)

@@ -417,9 +417,31 @@ def files_of(trainer: Trainer) -> dict[str, bytes]:
 
 def test_a_run_begins_with_weights_and_says_so(make: Make, tiny_checkpoint: Path) -> None:
     trainer = make(dataclasses.replace(ADAM, epochs=1, start=str(tiny_checkpoint)), "run")
-    start = load_checkpoint(tiny_checkpoint)
-    for name, tensor in start.model.state_dict().items():
-        assert torch.equal(trainer.model.state_dict()[name], tensor)
+    start, train_step = load_checkpoint(tiny_checkpoint), trainer.train_step
+
+    def checked() -> Tensor:
+        if trainer.step == 0:
+            for name, tensor in start.model.state_dict().items():
+                assert torch.equal(trainer.model.state_dict()[name], tensor)
+        return train_step()
+
+    trainer.train_step = checked
     trainer.run()
     recipe = load_checkpoint(trainer.folder / "model.safetensors").recipe
     assert recipe["started_from"] == {"recipe": start.recipe, "metrics": start.metrics}
+
+
+def test_a_run_goes_on_without_what_it_began_with(make: Make, tiny_checkpoint: Path) -> None:
+    config = dataclasses.replace(ADAM, start=str(tiny_checkpoint), ema_decay=0.9)
+    straight, stopped = make(config, "straight"), make(config, "stopped")
+    straight.run()
+    interrupt_after(stopped, 4)
+    stopped.run()
+    tiny_checkpoint.unlink()
+    resumed = make(config, "stopped")
+    resumed.resume()
+    resumed.run()
+    one, other = (load_checkpoint(t.folder / "model.safetensors") for t in (straight, resumed))
+    assert one.recipe == other.recipe and "started_from" in one.recipe
+    weights = one.model.state_dict()
+    assert all(torch.equal(t, weights[name]) for name, t in other.model.state_dict().items())
