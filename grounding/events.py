@@ -150,9 +150,7 @@ class Events:
             A picture for each grounder, a table of counts, scores and seconds, and the detections
             of each grounder as data, as in segment.
         """
-        with page_errors():
-            answers, _ = self._compare(image, url, prompt, segmenter, Settings(), progress)
-        return answers
+        return self.compare_here(image, url, prompt, segmenter, Settings(), progress)[:3]
 
     def compare_here(
         self,
@@ -164,19 +162,6 @@ class Events:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
         """Answer the page: as `compare`, and what is to be said of it."""
-        with page_errors():
-            answers, said = self._compare(image, url, prompt, segmenter, settings, progress)
-        return *answers, said
-
-    def _compare(
-        self,
-        image: str | None,
-        url: str,
-        prompt: str,
-        segmenter: str,
-        settings: Settings,
-        progress: gr.Progress,
-    ) -> tuple[tuple[Any, ...], str]:
         sources: list[Source] = []
 
         def ask(grounder: str, threshold: float) -> Proposals:
@@ -185,12 +170,13 @@ class Events:
             progress(1.0, desc=f"Asking {grounder}")
             return self.infer(grounder, segmenter, picture, prompt, threshold)
 
-        picture = read_picture(image, url, self.fetch)
-        parse_prompt(prompt or "")
-        answers = list(compare(picture, ask, settings))
+        with page_errors():
+            picture = read_picture(image, url, self.fetch)
+            parse_prompt(prompt or "")
+            answers = list(compare(picture, ask, settings))
         pictures = [(answer.picture, answer.caption) for answer in answers]
         data = {str(answer.row[0]): answer.detections for answer in answers}
-        return (pictures, [answer.row for answer in answers], data), describe(prompt, sources)
+        return pictures, [answer.row for answer in answers], data, describe(prompt, sources)
 
     def click(
         self,

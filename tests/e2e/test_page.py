@@ -354,6 +354,14 @@ def wait_for_layers(page: Page, count: int) -> None:
     expect(page.locator("#seg-result img.mask")).to_have_count(count)
 
 
+def run_sample(page: Page, expected: Result) -> None:
+    """Open the tab, run the sample, and wait for its masks."""
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    press_run(page)
+    wait_for_layers(page, len(expected.masks))
+
+
 def test_rows_and_threshold_change_the_picture_without_a_run(page: Page) -> None:
     """With GLIP: GroundingDINO is surer of both things than the slider goes."""
     expected = answer("GLIP-T")
@@ -380,10 +388,7 @@ def test_rows_and_threshold_change_the_picture_without_a_run(page: Page) -> None
 
 
 def test_more_settings_change_the_picture_without_a_run(page: Page, expected: Result) -> None:
-    open_tab(page, "segment")
-    pick_segmentation_sample(page)
-    press_run(page)
-    wait_for_layers(page, len(expected.masks))
+    run_sample(page, expected)
     open_accordion(page, "More settings")
     most = page.get_by_label("number input for Maximum number of detections")
     most.fill("1")
@@ -447,11 +452,8 @@ def inside(mask: np.ndarray) -> tuple[int, int]:
 
 
 def test_clicks_correct_the_answer(page: Page, expected: Result) -> None:
-    open_tab(page, "segment")
-    pick_segmentation_sample(page)
-    press_run(page)
+    run_sample(page, expected)
     count = len(expected.masks)
-    wait_for_layers(page, count)
     before = mask_layers(page)
     open_accordion(page, "Correct by hand")
     page.locator("#seg-tool").get_by_text("Drop a detection").click()
@@ -473,10 +475,7 @@ def test_clicks_correct_the_answer(page: Page, expected: Result) -> None:
 
 def test_every_click_counts(page: Page, expected: Result) -> None:
     """Also those that come while an earlier one is worked on, and over where its progress shows."""
-    open_tab(page, "segment")
-    pick_segmentation_sample(page)
-    press_run(page)
-    wait_for_layers(page, len(expected.masks))
+    run_sample(page, expected)
     open_accordion(page, "Correct by hand")
     image = page.locator("#seg-canvas img").first
     image.scroll_into_view_if_needed()
@@ -491,10 +490,7 @@ def test_every_click_counts(page: Page, expected: Result) -> None:
 
 
 def test_a_correction_needs_no_mouse(page: Page, expected: Result) -> None:
-    open_tab(page, "segment")
-    pick_segmentation_sample(page)
-    press_run(page)
-    wait_for_layers(page, len(expected.masks))
+    run_sample(page, expected)
     page.get_by_role("button", name="Correct by hand").press("Enter")
     settle(page)
     page.get_by_label("Drop a detection").press("Space")
