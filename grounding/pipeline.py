@@ -4,7 +4,6 @@ import math
 import os
 import threading
 import time
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -300,12 +299,14 @@ def _uncut(regions: Regions, cut_out: set[str]) -> dict[str, float]:
     That is 0 where even the lowest does not. The highest score of its map is no answer: what scores
     as much is smaller than a part.
     """
-    levels = range(round(100 * FLOOR), 101)
     reached: dict[str, float] = {}
     for mask, label in zip(regions.masks, regions.labels, strict=True):
         if label not in cut_out:
-            over = bisect_left(levels, True, key=lambda level: not _parts(mask, level / 100))
-            reached[label] = levels[over - 1] / 100 if over else 0.0
+            levels = range(int(100 * mask.max()), round(100 * FLOOR) - 1, -1)
+            # Counting pixels is quick, and mostly the first level with enough of them has a part.
+            least = MIN_PART * mask.size
+            enough = (i / 100 for i in levels if np.count_nonzero(mask >= i / 100) >= least)
+            reached[label] = next((level for level in enough if _parts(mask, level)), 0.0)
     return reached
 
 
