@@ -193,7 +193,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
     close_url_inputs()
     delete_files_of_tools(page)
     # Closed to requests that pass by the queue, and with it by the limit of models at work.
-    page.queue(max_size=32, api_open=False).launch(
+    page.queue(max_size=64, api_open=False).launch(
         server_name=args.host,
         server_port=args.port,
         share=args.share,

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from devices import find_device
-from vit.ablation import PARTS, STUDIES, ablate
+from vit.ablation import PARTS, STUDIES, ablate, try_variants
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
 from vit.distributed import first_alone, process_group, rank
@@ -137,11 +137,13 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     sizes = _given(args, MODEL_FLAGS)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
     try_sources(config, model_config, args.resume)
+    studies = PARTS if args.recipe == "best" else STUDIES
+    if args.ablate:
+        try_variants(studies, config, sizes)
     out = args.out or Path("runs/ablation" if args.ablate else "runs/vit")
     prepare_folder(out, args.resume)
     data = load_data(args.data, model_config.image_size)
     if args.ablate:
-        studies = PARTS if args.recipe == "best" else STUDIES
         ablate(studies, config, sizes, data, out, device)
         return
     model_config = dataclasses.replace(model_config, num_classes=len(data.classes))

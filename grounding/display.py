@@ -57,15 +57,15 @@ def reveal(
     """Show a new answer, with its details and without a comparison of the picture before it.
 
     Returns:
-        The threshold of what is shown, as `show`, and both columns.
+        The threshold of what is shown, as `show`, both columns, and the key of the answer.
     """
     if session is None:  # lost between two steps
-        return (gr.skip(),) * 9
+        return (gr.skip(),) * 10
     # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
     asked = session.asked
     shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
     columns = gr.Column(visible=True), gr.Column(visible=False)
-    return shown, *show(session, settings, shown), *columns
+    return shown, *show(session, settings, shown), *columns, session.key
 
 
 def configure(session: Session | None, threshold: float, *values: Any) -> tuple[Any, ...]:

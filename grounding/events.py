@@ -185,12 +185,13 @@ class Events:
         threshold: float,
         tool: str,
         phrase: str,
+        key: str,
         event: gr.SelectData,
     ) -> None:
-        """Correct the answer where the picture was clicked."""
+        """Correct the answer where the picture was clicked; `key` is of that which was shown."""
         scale = shown_scale(session.image) if session else 1.0
         x, y = (place * scale for place in event.index)
-        self.correct(session, settings, threshold, tool, phrase, x, y)
+        self.correct(session, settings, threshold, tool, phrase, key, x, y)
 
     def correct(
         self,
@@ -199,6 +200,7 @@ class Events:
         threshold: float,
         tool: str,
         phrase: str,
+        key: str,
         x: str | float,
         y: str | float,
     ) -> None:
@@ -210,6 +212,8 @@ class Events:
         with page_errors():
             if session is None:
                 raise ValueError("Press Run first, then say where the picture is to be corrected.")
+            if session.key != key:
+                raise ValueError("A new answer has come meanwhile; correct that one.")
             place = _pixels(x), _pixels(y)
             click(session, settings, threshold, tool, phrase, place, outline)
 

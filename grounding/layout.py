@@ -19,7 +19,7 @@ from grounding.settings import RANGES, THRESHOLDS, Settings
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 PHOTOS = SAMPLES.with_name("photos")
-SESSION_SECONDS = 3600
+SESSION_SECONDS = 4 * 3600  # since the latest run, undo or tick
 CSS = """
 #seg-result img.mask:not(.inactive) { opacity: 1; }
 #seg-table, #seg-numbers, #seg-samples, #seg-photos { max-width: calc(100vw - 32px);
@@ -128,6 +128,7 @@ class Outputs:
     session: gr.State
     settings: gr.State
     threshold: gr.State  # of what is shown; the slider may be set for another grounder
+    key: gr.Textbox  # of the answer that is shown; a state may already be of the next
 
 
 def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox, gr.Textbox]:
@@ -365,4 +366,5 @@ def build_outputs(weights: str) -> Outputs:
         session=gr.State(None, time_to_live=SESSION_SECONDS),
         settings=gr.State(Settings()),
         threshold=gr.State(),
+        key=gr.Textbox(visible=False),
     )

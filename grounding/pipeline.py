@@ -4,6 +4,7 @@ import math
 import os
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -188,12 +189,13 @@ def propose(
     cuts = {phrase: query.thresholds.get(phrase, threshold) for phrase in phrases}
     floor = min(floor, *cuts.values())
     found, seconds = _timed(lambda: models.grounder.ground(image, phrases, floor))
-    best: dict[str, float] = {}
-    for label, score in zip(found.labels, found.scores, strict=True):
-        best[label] = max(best.get(label, 0.0), float(score))
     regions, dropped = keep_best(found, cuts, query.thresholds)
-    if found.masks is not None:
-        best |= _uncut(found, {*regions.labels, *(label for _, label in dropped)})
+    parts = found if found.masks is None else regions
+    best: dict[str, float] = {}
+    for score, label in [*zip(parts.scores.tolist(), parts.labels, strict=True), *dropped]:
+        best[label] = max(best.get(label, 0.0), score)
+    if found.masks is not None and floor < max(cuts.values()):
+        best |= _uncut(found, {*best})
     masks, times = _outline(models.segmenter, image, regions)
     return Proposals(
         query,
@@ -302,12 +304,16 @@ def _uncut(regions: Regions, cut_out: set[str]) -> dict[str, float]:
     reached: dict[str, float] = {}
     for mask, label in zip(regions.masks, regions.labels, strict=True):
         if label not in cut_out:
-            levels = range(int(100 * mask.max()), round(100 * FLOOR) - 1, -1)
-            # Counting pixels is quick, and mostly the first level with enough of them has a part.
-            least = MIN_PART * mask.size
-            enough = (i / 100 for i in levels if np.count_nonzero(mask >= i / 100) >= least)
-            reached[label] = next((level for level in enough if _parts(mask, level)), 0.0)
+            levels = range(round(100 * FLOOR), int(100 * mask.max()) + 1)
+            over = bisect_left(levels, True, key=lambda level: not _has_part(mask, level / 100))
+            reached[label] = levels[over - 1] / 100 if over else 0.0
     return reached
+
+
+def _has_part(mask: np.ndarray, threshold: float) -> bool:
+    # Counting is quick, and mostly says no.
+    enough = np.count_nonzero(mask >= threshold) >= MIN_PART * mask.size
+    return enough and bool(_parts(mask, threshold))
 
 
 def _parts(mask: np.ndarray, threshold: float) -> list[tuple[int, float]]:

@@ -6,7 +6,17 @@ from dataclasses import replace
 import numpy as np
 
 from grounding.core import Clicks, Masks, Regions
-from grounding.edits import Edit, add, clicks_on, drop, obey, redraw, row_near, row_under
+from grounding.edits import (
+    Edit,
+    add,
+    apply_edits,
+    clicks_on,
+    drop,
+    obey,
+    redraw,
+    row_near,
+    row_under,
+)
 from grounding.select import Proposals, select
 from grounding.session import Session
 from grounding.settings import Settings
@@ -14,6 +24,7 @@ from grounding.settings import Settings
 ADD, TAKE, DROP, BOX = "Add to an area", "Remove from an area", "Drop a detection", "Draw a box"
 TOOLS = (ADD, TAKE, DROP, BOX)
 SMALLEST_BOX = 3  # pixels
+GONE = "What was to be corrected has been taken back meanwhile."
 HELP = {
     ADD: "Click on what an area is missing; the nearest area grows.",
     TAKE: "Click on what an area should not cover.",
@@ -58,53 +69,57 @@ def click(
     if tool == BOX:
         _draw_box(session, phrase, point, outline)
         return
-    selection = select(session.current, session.choice(settings, threshold))
+    edits = session.corrections.edits
+    current = apply_edits(session.proposals, edits)
+    selection = select(current, session.choice(settings, threshold))
     shown = selection.shown()
     masks, numbers = selection.masks.masks[shown], [selection.numbers[row] for row in shown]
     number = numbers[(row_near if tool == ADD else row_under)(masks, *point)]
+    before = clicks_on(edits, number)
     if tool == DROP:
-        _correct(session, lambda proposals: drop(proposals, number))
-    else:
-        _reshape(session, number, (*point, tool == ADD), outline)
+        _correct(session, lambda now: drop(now, number), number, before)
+        return
+    clicks = (*before, (*point, tool == ADD))
+    found = outline(session, (current.masks([number]).masks[0], clicks))
+    mask, score = obey(found.masks[0], clicks), float(found.scores[0])
+    _correct(session, lambda now: redraw(now, number, mask, score, clicks), number, before)
 
 
-def _correct(session: Session, make: Callable[[Proposals], Edit]) -> None:
-    """Add a correction, made of the answer as it is now, to those that there are."""
+def _correct(
+    session: Session, make: Callable[[Proposals], Edit], number: int, before: Clicks
+) -> None:
+    """Add a correction of a region, made of the answer as it is now, to those that there are.
+
+    Raises:
+        ValueError: If what it corrects, or a click `before` it, has been taken back meanwhile.
+    """
     corrections = session.corrections
     with corrections.lock:
-        corrections.edits += (make(session.current),)
+        now = session.current
+        if number >= len(now.regions) or clicks_on(corrections.edits, number) != before:
+            raise ValueError(GONE)
+        corrections.edits += (make(now),)
         corrections.corner = None
-
-
-def _reshape(
-    session: Session, number: int, clicked: tuple[float, float, bool], outline: Outline
-) -> None:
-    clicks = (*clicks_on(session.corrections.edits, number), clicked)
-    found = outline(session, (session.current.masks([number]).masks[0], clicks))
-
-    def make(proposals: Proposals) -> Edit:
-        if number >= len(proposals.regions):
-            raise ValueError("What was to be corrected has been taken back meanwhile.")
-        mask = obey(found.masks[0], clicks)
-        return redraw(proposals, number, mask, float(found.scores[0]), clicks)
-
-    _correct(session, make)
 
 
 def _draw_box(session: Session, phrase: str, point: tuple[float, float], outline: Outline) -> None:
     corrections = session.corrections
-    if corrections.corner is None:
+    if (corner := corrections.corner) is None:
         corrections.corner = point
         return
-    corners = np.array([corrections.corner, point], np.float32)
+    corners = np.array([corner, point], np.float32)
     box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
     if (box[2:] - box[:2]).min() < SMALLEST_BOX:
         raise ValueError("The two corners are too close together; click on opposite ones.")
     if phrase not in session.proposals.query.phrases:
         raise ValueError(f"{phrase!r} is none of the phrases that were looked for.")
     found = outline(session, Regions(box[None], np.ones(1, np.float32), (phrase,)))
-    mask, score = found.masks[0], float(found.scores[0])
-    _correct(session, lambda proposals: add(proposals, phrase, box, mask, score))
+    with corrections.lock:
+        if corrections.corner != corner:
+            raise ValueError(GONE)
+        edit = add(session.current, phrase, box, found.masks[0], float(found.scores[0]))
+        corrections.edits += (edit,)
+        corrections.corner = None
 
 
 def undo(session: Session) -> Session:

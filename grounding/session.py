@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -66,6 +67,7 @@ class Session:
         off: Numbers of the regions that have been switched off.
         corrections: Made by hand.
         file: Name of the picture's file, where it is one of several.
+        key: Of this answer and no other.
     """
 
     image: Image.Image
@@ -75,6 +77,7 @@ class Session:
     off: frozenset[int] = frozenset()
     corrections: Corrections = field(default_factory=Corrections)
     file: str = ""
+    key: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def current(self) -> Proposals:

@@ -50,6 +50,7 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
     query, best, labels = proposals.query, proposals.best, proposals.regions.labels
     asked = [*query.phrases, *query.negatives]
     missing = [phrase for phrase in asked if phrase not in selection.regions.labels]
+    found = {*labels, *(label for _, label in proposals.dropped)}
     gone = {labels[i] for i in proposals.by_hand if not proposals.bits[i].any()}
     lines = []
     if absent := [phrase for phrase in missing if not best.get(phrase)]:
@@ -60,16 +61,19 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
         lines.append(text + f"{lowest:.2f} or more{rivals}; try other words.{_hint(absent)}")
     for phrase in missing:
         limit = query.thresholds.get(phrase, threshold)
-        needs_run = phrase not in query.thresholds and threshold < proposals.floor
-        if phrase in absent or (needs_run and best[phrase] >= limit):  # `_limits` says so
+        if phrase in absent:
             continue
         if best[phrase] >= limit:
-            how = "dropped by hand" if phrase in gone else "found but left out"
-            lines.append(f"{_listed([phrase])} was {how}.")
+            if phrase in gone:
+                lines.append(f"{_listed([phrase])} was dropped by hand.")
+            elif phrase in query.thresholds or threshold >= proposals.floor:
+                lines.append(f"{_listed([phrase])} was found but left out.")
+            # Else `_limits` asks for another Run.
         else:
-            shows = math.floor(100 * best[phrase]) / 100
+            shows = math.floor(100 * best[phrase] + 1e-6) / 100
             # A heat map is cut before the segmenter sees it.
-            run = " and another Run" if proposals.regions.heatmap is not None else ""
+            cut = proposals.regions.heatmap is not None
+            run = " and another Run" if cut and phrase not in found else ""
             lines.append(
                 f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
                 f"Its best score is {shows:.2f}; a threshold of {shows:.2f}{run} would show it."

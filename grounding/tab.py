@@ -58,8 +58,8 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         gr.on(asked_for, None, js=js)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
-    columns = [outputs.details, outputs.comparison.column]
-    ran.success(display.reveal, _asked_for(inputs, outputs), [*shown, *columns], **LATEST)
+    rest = [outputs.details, outputs.comparison.column, outputs.key]
+    ran.success(display.reveal, _asked_for(inputs, outputs), [*shown, *rest], **LATEST)
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -107,7 +107,7 @@ def _shown(outputs: Outputs) -> list[gr.components.Component]:
 
 def _wire_correction(outputs: Outputs, events: Events) -> None:
     tools, state, shown = outputs.correction, _state(outputs), _shown(outputs)
-    asked = [*state, tools.tool, tools.phrase]
+    asked = [*state, tools.tool, tools.phrase, outputs.key]
     # Each begins with what the one before has made.
     one_by_one = {
         "api_visibility": "private",

@@ -7,6 +7,7 @@ another recipe, or of other pictures, are never among them.
 
 import csv
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -47,6 +48,21 @@ PARTS: Studies = {
 }
 
 
+def try_variants(studies: Studies, config: TrainConfig, sizes: dict[str, int]) -> None:
+    """See whether all variants of `studies` are possible, before pictures are read.
+
+    Raises:
+        ValueError: If one is not, or under torchrun.
+    """
+    if world_size() > 1:
+        raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
+    for changes in chain.from_iterable(studies.values()):
+        varied, varied_sizes = _vary(config, sizes, changes)
+        model_config = build_model_config(varied, **varied_sizes)
+        if varied.start:
+            try_start(varied.start, model_config)
+
+
 def ablate(
     studies: Studies,
     config: TrainConfig,
@@ -66,20 +82,12 @@ def ablate(
         device: Where to train.
 
     Raises:
-        ValueError: If a variant is impossible, the rows in the folder vary another recipe or are
-            of other pictures, or under torchrun.
+        ValueError: If the rows in the folder vary another recipe or are of other pictures.
     """
-    if world_size() > 1:
-        raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
     same = {
         "recipe": _describe(config, sizes),
         "data": f"{data.name}, SHA-256 {data.train.fingerprint()[:16]}",
     }
-    for changes in (changes for variants in studies.values() for changes in variants):
-        varied, varied_sizes = _vary(config, sizes, changes)
-        model_config = build_model_config(varied, **varied_sizes)  # an impossible one shows at once
-        if varied.start:
-            try_start(varied.start, model_config)
     rows = _read_rows(folder / "ablation.csv", same)
     print(f"{len(rows)} of {sum(map(len, studies.values()))} runs are in {folder} already")
     for study, variants in studies.items():

@@ -227,7 +227,7 @@ def load_image_folder(path: Path, image_size: int) -> ImageSet:
         ValueError: If the path is missing or damaged, a split or a class folder has no pictures or
             the splits' classes differ.
     """
-    found, name = _pictures(path, image_size), path.resolve().name
+    found, name = _pictures(path, image_size), (Path.cwd() / path).name
     if found[""] and not (found["train"] or found["test"]):
         found = _hold_out_every(path, found[""])
         name = f"{name} (every {HOLD_OUT_EVERY}th picture of a class held out)"

@@ -148,12 +148,15 @@ def test_a_correction_joins_what_is_done_meanwhile(session: Session) -> None:
     session = clicked(session, *box, (BOX, "a cat", (50, 60)))
     other = replace(session, off=frozenset({0}))
 
-    def take_back() -> None:
-        for _ in range(2):  # the corner, the box
-            undo(session)
-
-    click(session, Settings(), 0.1, BOX, "a cat", (70, 75), Meanwhile(take_back))
+    click(session, Settings(), 0.1, BOX, "a cat", (70, 75), Meanwhile(lambda: drop_box(session)))
     assert other.current.regions.labels == ("a dog", "a cat", "a cat") and other.off == {0}
+
+
+def drop_box(session: Session) -> None:
+    """Take back the box that was drawn first, but not the corner of the next one."""
+    corner, session.corrections.corner = session.corrections.corner, None
+    undo(session)
+    session.corrections.corner = corner
 
 
 def test_what_is_taken_back_meanwhile_is_not_corrected(session: Session) -> None:
@@ -162,6 +165,24 @@ def test_what_is_taken_back_meanwhile_is_not_corrected(session: Session) -> None
     with pytest.raises(ValueError, match="taken back meanwhile"):
         click(session, Settings(), 0.1, TAKE, "", (20, 60), slow)
     assert session.corrections.edits == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((ADD, "", (45, 20)), (ADD, "", (46, 25))),  # two clicks on one area
+        ((BOX, "a dog", (5, 50)), (BOX, "a dog", (30, 70))),  # two corners of one box
+    ],
+)
+def test_undo_while_the_next_click_is_worked_on(
+    session: Session,
+    first: tuple[str, str, tuple[float, float]],
+    second: tuple[str, str, tuple[float, float]],
+) -> None:
+    session = clicked(session, first)
+    with pytest.raises(ValueError, match="taken back meanwhile"):
+        click(session, Settings(), 0.1, *second, Meanwhile(lambda: undo(session)))
+    assert (session.corrections.edits, session.corrections.corner) == ((), None)
 
 
 def _without_masks(session: Session) -> Session:

@@ -140,12 +140,21 @@ def test_what_another_run_would_find(prompt: str, found: bool) -> None:
     assert "press Run to cut it lower" in text
 
 
-def test_of_a_map_another_run_is_asked_for() -> None:
-    proposals = _proposals((), "a dog", 0.2, 0.3)
+@pytest.mark.parametrize(
+    ("labels", "threshold", "best", "words"),
+    [
+        ((), 0.3, 0.29, "a threshold of 0.29 and another Run would show it"),  # never cut out
+        (("a dog",), 1.5, 1.0, "a threshold of 1.00 would show it"),  # it is there already
+    ],
+)
+def test_of_a_map_another_run_is_asked_for(
+    labels: tuple[str, ...], threshold: float, best: float, words: str
+) -> None:
+    proposals = _proposals(labels, "a dog", best, 0.3)
     heat = np.zeros((6, 6), np.float32)
     mapped = replace(proposals, regions=replace(proposals.regions, heatmap=heat))
-    text = describe(mapped, select(mapped, Choice(0.3)), _origin(demo=False), 0.3)
-    assert "a threshold of 0.20 and another Run would show it" in text
+    selection = replace(select(mapped, Choice(0.3)), regions=mapped.regions[[]])  # none is shown
+    assert words in describe(mapped, selection, _origin(demo=False), threshold)
 
 
 def test_demo_weights_are_said_and_what_to_do() -> None:

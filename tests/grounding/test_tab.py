@@ -188,6 +188,7 @@ def test_a_new_answer_is_shown_at_its_own_threshold(
     shown, _, _, rows, *rest = reveal(session, Settings(), 0.7, grounder)
     assert shown == threshold and rows == _rows(session, threshold)
     assert len(reveal(None, Settings(), 0.7, grounder)) == 4 + len(rest)  # a session that is lost
+    assert rest[-1] == session.key
 
 
 def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vit import ablation, report
-from vit.ablation import ablate
+from vit.ablation import ablate, try_variants
 from vit.data import ImageSet
 from vit.recipes import RECIPES, TrainConfig
 from vit.training import Trainer
@@ -113,32 +113,26 @@ def test_rows_of_another_recipe_are_refused(
         ablate(STUDIES, replace(CONFIG, **config), SIZES | sizes, tiny_set, tmp_path, CPU)
 
 
-def test_an_impossible_variant_shows_before_the_first_run(
-    tmp_path: Path, tiny_set: ImageSet, trained: list[str]
-) -> None:
+def test_an_impossible_variant() -> None:
+    try_variants(STUDIES, CONFIG, SIZES)
     studies = {"patch size": ({"patch_size": 4}, {"patch_size": 3})}
     with pytest.raises(ValueError, match="patch_size 3 does not divide image_size 8"):
-        ablate(studies, CONFIG, SIZES, tiny_set, tmp_path, CPU)
-    assert not trained
+        try_variants(studies, CONFIG, SIZES)
 
 
-def test_a_start_that_fits_some_variants_only_shows_before_the_first_run(
-    tmp_path: Path, tiny_set: ImageSet, trained: list[str]
-) -> None:
-    ablate({"seed": ({"seed": 0},)}, CONFIG, SIZES, tiny_set, tmp_path / "first", CPU)
-    start = str(tmp_path / "first" / "runs" / "base" / "model.safetensors")
-    studies = {"depth": ({"depth": SIZES["depth"]}, {"depth": 1 + SIZES["depth"]})}
+def test_a_start_that_fits_some_variants_only(tmp_path: Path, tiny_set: ImageSet) -> None:
+    ablate({"seed": ({"seed": 0},)}, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    config = replace(CONFIG, start=str(tmp_path / "runs" / "base" / "model.safetensors"))
+    fitting = ({"depth": SIZES["depth"]},)
+    try_variants({"depth": fitting}, config, SIZES)
     with pytest.raises(ValueError, match=r"start is of a model with \{'depth'"):
-        ablate(studies, replace(CONFIG, start=start), SIZES, tiny_set, tmp_path / "second", CPU)
-    assert trained == ["base"]
+        try_variants({"depth": (*fitting, {"depth": 9})}, config, SIZES)
 
 
-def test_one_process_is_needed(
-    tmp_path: Path, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_process_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "world_size", lambda: 2)
     with pytest.raises(ValueError, match="--ablate was started in 2 processes; it needs one"):
-        ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+        try_variants(STUDIES, CONFIG, SIZES)
 
 
 @pytest.mark.parametrize(
