@@ -169,7 +169,7 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
         with page_errors():
             return look, asked, run_test(look, asked)
 
-    def show(
+    def show_test(
         tested: tuple[Look, Settings, Any] | None, look: Look | None, *values: Any
     ) -> tuple[Any, ...]:
         # Another picture or map may have been chosen while the test was running.
@@ -185,7 +185,7 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
     outputs, tested = [*charts, text], gr.State()
     asked = [session, *settings]
     done = button.click(test, asked, tested, api_visibility="private", show_progress_on=[text])
-    done.success(show, [tested, *asked], outputs, **LATEST)
+    done.success(show_test, [tested, *asked], outputs, **LATEST)
     return Drawing(clear, [], outputs)
 
 
