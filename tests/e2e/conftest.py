@@ -1,5 +1,6 @@
 """The app as a person starts it, and a browser that looks at its page."""
 
+import io
 import os
 import shutil
 import socket
@@ -12,7 +13,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Error,
+    Locator,
+    Page,
+    sync_playwright,
+)
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = (
@@ -124,6 +133,21 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
         yield chromium
         chromium.close()
+
+
+def picture_of(page: Page, image: Locator) -> Image.Image:
+    """Return the picture an <img> shows, as it came from the server.
+
+    Gradio may write the same picture anew meanwhile, and what it sends is then cut off.
+    """
+    address = image.evaluate("node => node.src")
+    try:
+        answer = page.request.get(address)
+    except Error:
+        page.wait_for_timeout(500)
+        answer = page.request.get(address)
+    assert answer.ok
+    return Image.open(io.BytesIO(answer.body()))
 
 
 class Errors:

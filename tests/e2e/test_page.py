@@ -23,19 +23,12 @@ from grounding.segmenters import SEGMENTERS
 from grounding.weights import Weights
 from images import open_image
 
-from .conftest import choose, open_accordion, settle
+from .conftest import choose, open_accordion, picture_of, settle
 
 ASSETS = Path(__file__).parents[2] / "assets" / "samples"
 CLASSES = {row["label"] for row in json.loads((ASSETS / "cifar10" / "samples.json").read_text())}
 expect.set_options(timeout=60_000)
 SAMPLE = next(sample for sample in SAMPLES if sample.file == "street")
-
-
-def picture(page: Page, image: Locator) -> Image.Image:
-    """Return the picture an <img> shows, as it came from the server."""
-    answer = page.request.get(image.evaluate("node => node.src"))
-    assert answer.ok
-    return Image.open(io.BytesIO(answer.body()))
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -66,10 +59,10 @@ def pick_vit_sample(page: Page, number: int) -> Image.Image:
     """Click a sample, wait until the answer is about it, and return the sample."""
     page.locator("#vit-seen img").first.wait_for()
     thumbnail = page.locator("#vit-samples .thumbnail-item").nth(number)
-    plain = picture(page, thumbnail.locator("img")).convert("RGB")
+    plain = picture_of(page, thumbnail.locator("img")).convert("RGB")
     thumbnail.click()
     for _ in range(300):
-        seen = picture(page, page.locator("#vit-seen img").first)
+        seen = picture_of(page, page.locator("#vit-seen img").first)
         small = pixels(seen.resize(plain.size, Image.Resampling.NEAREST))
         if np.abs(small - pixels(plain)).mean() < 2:
             return plain
@@ -82,7 +75,7 @@ def test_vit_map_lies_over_the_chosen_sample(page: Page) -> None:
     maps = []
     for number in (4, 9):
         plain = pick_vit_sample(page, number)
-        overlay = pixels(picture(page, page.locator("#vit-overlay img").first))
+        overlay = pixels(picture_of(page, page.locator("#vit-overlay img").first))
         assert min(overlay.shape[:2]) >= 256
         enlarged = pixels(plain.resize(overlay.shape[1::-1], Image.Resampling.BICUBIC))
         difference = np.abs(overlay - enlarged).mean(2)
@@ -134,7 +127,7 @@ def mask_layers(page: Page) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for i in range(layers.count()):
         name = labels.nth(i).inner_text().strip()
-        mask = np.asarray(picture(page, layers.nth(i)).convert("RGBA"))[..., 3] > 127
+        mask = np.asarray(picture_of(page, layers.nth(i)).convert("RGBA"))[..., 3] > 127
         found[name] = found.get(name, np.zeros_like(mask)) | mask
     return found
 
@@ -142,7 +135,7 @@ def mask_layers(page: Page) -> dict[str, np.ndarray]:
 def painted(page: Page) -> np.ndarray:
     """Return where the masks change what is on the screen, bool over the picture's own pixels."""
     base = page.locator("#seg-result img.base-image")
-    width, height = picture(page, base).size
+    width, height = picture_of(page, base).size
     shown = screenshot(page, base)
     page.add_style_tag(content="#seg-result img.mask { visibility: hidden }")
     changed = np.abs(shown - screenshot(page, base)).max(2) > 4
@@ -178,7 +171,7 @@ def test_regions_table_and_weights_are_shown(page: Page, expected: Result) -> No
     regions = page.locator("#seg-stages img").first
     regions.wait_for()
     plain = pixels(open_image(ASSETS / "segmentation" / f"{SAMPLE.file}.png"))
-    drawn = pixels(picture(page, regions).resize(plain.shape[1::-1]))
+    drawn = pixels(picture_of(page, regions).resize(plain.shape[1::-1]))
     assert (np.abs(drawn - plain).max(2) > 60).mean() > 0.005, "no box or heat map is drawn"
     for phrase in set(expected.regions.labels):
         expect(page.locator("#seg-table")).to_contain_text(phrase)
@@ -191,7 +184,7 @@ def test_both_stages_lie_on_each_other_and_can_be_taken_home(page: Page) -> None
     press_run(page)
     stages = page.locator("#seg-stages img")
     expect(stages).to_have_count(2)
-    first, second = (picture(page, stages.nth(i)) for i in (0, 1))
+    first, second = (picture_of(page, stages.nth(i)) for i in (0, 1))
     assert first.size == second.size and np.abs(pixels(first) - pixels(second)).max() > 60
     with page.expect_download() as download:
         page.locator("#seg-pack").click()
@@ -408,7 +401,7 @@ def test_more_settings_change_the_picture_without_a_run(page: Page, expected: Re
 
 def layer_opacity(page: Page) -> np.ndarray:
     layer = page.locator("#seg-result img.mask").first
-    return np.asarray(picture(page, layer).convert("RGBA"))[..., 3]
+    return np.asarray(picture_of(page, layer).convert("RGBA"))[..., 3]
 
 
 def test_colours_belong_to_phrases_in_the_order_of_the_prompt(page: Page) -> None:
@@ -424,7 +417,7 @@ def test_colours_belong_to_phrases_in_the_order_of_the_prompt(page: Page) -> Non
         layers, labels = (page.locator(f"#seg-result {x}") for x in ("img.mask", ".legend-item"))
         expect(layers).not_to_have_count(0)
         for i in range(layers.count()):
-            mask = np.asarray(picture(page, layers.nth(i)).convert("RGBA"))
+            mask = np.asarray(picture_of(page, layers.nth(i)).convert("RGBA"))
             seen = mask[mask[..., 3] > 127][0, :3]
             number = prompt.split(", ").index(labels.nth(i).inner_text().strip())
             assert "#" + bytes(seen.tolist()).hex().upper() == COLOURS[number]
@@ -436,7 +429,7 @@ def click_picture(page: Page, point: tuple[float, float]) -> None:
     """Click on the picture to correct, at a point given in its own pixels."""
     image = page.locator("#seg-canvas img").first
     image.wait_for()
-    width, height = picture(page, image).size
+    width, height = picture_of(page, image).size
     box = image.bounding_box()
     assert box
     scale = min(box["width"] / width, box["height"] / height)  # "object-fit: contain"
@@ -529,7 +522,7 @@ def test_compare_shows_every_grounder(page: Page) -> None:
     expect(shown).to_have_count(len(COMPARED))
     for name in COMPARED:
         expect(page.locator("#seg-comparison")).to_contain_text(name)
-    pictures = [pixels(picture(page, shown.nth(i))) for i in range(len(COMPARED))]
+    pictures = [pixels(picture_of(page, shown.nth(i))) for i in range(len(COMPARED))]
     plain = pixels(open_image(ASSETS / "segmentation" / f"{SAMPLE.file}.png"))
     assert all(np.abs(drawn - plain).max() > 60 for drawn in pictures), "nothing is painted"
 

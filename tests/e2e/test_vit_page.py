@@ -1,6 +1,5 @@
 """The ViT tab in a real browser: samples, own pictures, maps, panels and the download."""
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from vit.model import ViT
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
 
-from .conftest import choose, open_accordion
+from .conftest import choose, open_accordion, picture_of
 
 ASSETS = Path(__file__).parents[2] / "assets"
 expect.set_options(timeout=60_000)
@@ -27,8 +26,7 @@ def picture(page: Page, where: str) -> np.ndarray:
     """Return the picture an <img> shows, as it came from the server."""
     image = page.locator(f"{where} img").first
     image.wait_for()
-    answer = page.request.get(image.evaluate("node => node.src"))
-    return np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB"), np.float32)
+    return np.asarray(picture_of(page, image).convert("RGB"), np.float32)
 
 
 def wait_until(page: Page, true: Callable[[], bool]) -> None:
