@@ -31,9 +31,9 @@ from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import ImageSet, download_cifar10, load_image_folder
 from vit.distributed import first_alone, process_group, rank
 from vit.evaluation import accuracy, confusion_matrix
-from vit.model import ViTConfig
+from vit.model import ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
-from vit.start import try_start
+from vit.start import start_from
 from vit.teacher import load_teacher
 from vit.training import Trainer
 
@@ -126,7 +126,7 @@ def try_sources(config: TrainConfig, model_config: ViTConfig, resume: bool) -> N
         ValueError: If the checkpoint to start with or the teacher cannot be had or does not fit.
     """
     if config.start and not resume:
-        try_start(config.start, model_config)
+        start_from(ViT(model_config), load_checkpoint(Path(config.start)), classes=())
     if config.teacher:
         load_teacher(config.teacher, classes=(), device=torch.device("cpu"))
 

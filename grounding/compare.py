@@ -11,7 +11,7 @@ from grounding.grounders import GROUNDERS
 from grounding.overlay import annotations, paint, phrase_colours, shrink
 from grounding.select import Proposals, select, to_result
 from grounding.settings import Settings
-from grounding.status import describe_weights, plain
+from grounding.status import describe_weights, quote
 from grounding.weights import Source
 from page import explain
 
@@ -75,6 +75,5 @@ def _answer(
 
 def describe(prompt: str, sources: Collection[Source]) -> str:
     """Say in Markdown what a comparison is of, and which weights made it."""
-    asked = plain(" ".join(prompt.split()))
     weights = [describe_weights(sources)] if sources else []  # none where all have failed
-    return "\n\n".join([f"<small>“{asked}”. {HELP}</small>", *weights])
+    return "\n\n".join([f"<small>{quote(prompt)}. {HELP}</small>", *weights])

@@ -24,7 +24,6 @@ from grounding.settings import Settings
 ADD, TAKE, DROP, BOX = "Add to an area", "Remove from an area", "Drop a detection", "Draw a box"
 TOOLS = (ADD, TAKE, DROP, BOX)
 SMALLEST_BOX = 3  # pixels
-GONE = "What was to be corrected has been taken back meanwhile."
 HELP = {
     ADD: "Click on what an area is missing; the nearest area grows.",
     TAKE: "Click on what an area should not cover.",
@@ -76,28 +75,35 @@ def click(
     masks, numbers = selection.masks.masks[shown], [selection.numbers[row] for row in shown]
     number = numbers[(row_near if tool == ADD else row_under)(masks, *point)]
     before = clicks_on(edits, number)
+
+    def is_there(now: Proposals) -> bool:
+        same = clicks_on(session.corrections.edits, number) == before
+        return same and number < len(now.regions)
+
     if tool == DROP:
-        _correct(session, lambda now: drop(now, number), number, before)
+        _correct(session, is_there, lambda now: drop(now, number))
         return
     clicks = (*before, (*point, tool == ADD))
     found = outline(session, (current.masks([number]).masks[0], clicks))
     mask, score = obey(found.masks[0], clicks), float(found.scores[0])
-    _correct(session, lambda now: redraw(now, number, mask, score, clicks), number, before)
+    _correct(session, is_there, lambda now: redraw(now, number, mask, score, clicks))
 
 
 def _correct(
-    session: Session, make: Callable[[Proposals], Edit], number: int, before: Clicks
+    session: Session,
+    is_there: Callable[[Proposals], bool],
+    make: Callable[[Proposals], Edit],
 ) -> None:
-    """Add a correction of a region, made of the answer as it is now, to those that there are.
+    """Add a correction, made of the answer as it is now, to those that there are.
 
     Raises:
-        ValueError: If what it corrects, or a click `before` it, has been taken back meanwhile.
+        ValueError: If what it corrects, or what was done for it before, has been taken back.
     """
     corrections = session.corrections
     with corrections.lock:
         now = session.current
-        if number >= len(now.regions) or clicks_on(corrections.edits, number) != before:
-            raise ValueError(GONE)
+        if not is_there(now):
+            raise ValueError("What was to be corrected has been taken back meanwhile.")
         corrections.edits += (make(now),)
         corrections.corner = None
 
@@ -114,12 +120,12 @@ def _draw_box(session: Session, phrase: str, point: tuple[float, float], outline
     if phrase not in session.proposals.query.phrases:
         raise ValueError(f"{phrase!r} is none of the phrases that were looked for.")
     found = outline(session, Regions(box[None], np.ones(1, np.float32), (phrase,)))
-    with corrections.lock:
-        if corrections.corner != corner:
-            raise ValueError(GONE)
-        edit = add(session.current, phrase, box, found.masks[0], float(found.scores[0]))
-        corrections.edits += (edit,)
-        corrections.corner = None
+    mask, score = found.masks[0], float(found.scores[0])
+    _correct(
+        session,
+        lambda _: corrections.corner == corner,
+        lambda now: add(now, phrase, box, mask, score),
+    )
 
 
 def undo(session: Session) -> Session:

@@ -23,7 +23,7 @@ from grounding.overlay import (
 )
 from grounding.select import Choice, Proposals, Result, Selection, choose, select, to_result
 from grounding.settings import Settings, settings_link
-from grounding.status import describe, plain
+from grounding.status import describe, quote
 from grounding.weights import Origin
 
 EVERYTHING = "everything"
@@ -129,8 +129,7 @@ def _as_found(session: Session, selection: Selection) -> Regions:
 
 def _asked(session: Session) -> str:
     """Say what the answer is about: the fields beside it may have been changed since."""
-    asked = session.asked
-    return f"<small>“{plain(' '.join(asked['prompt'].split()))}”, {asked['grounder']}:</small>"
+    return f"<small>{quote(session.asked['prompt'])}, {session.asked['grounder']}:</small>"
 
 
 def switch(

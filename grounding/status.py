@@ -88,7 +88,7 @@ def _listed(phrases: list[str]) -> str:
     >>> _listed(["a dog", "a cat"])
     '“a dog”, “a cat”'
     """
-    return ", ".join(f"“{plain(phrase)}”" for phrase in phrases)
+    return ", ".join(map(quote, phrases))
 
 
 def _hint(phrases: list[str]) -> str:
@@ -117,6 +117,15 @@ def _limits(proposals: Proposals, threshold: float) -> list[str]:
     if max(height, width) == MAX_SIDE:
         lines.append(f"The picture was used at {width} × {height} pixels, the most that is used.")
     return lines
+
+
+def quote(text: str) -> str:
+    """Return what somebody typed in quotes, on one line, for Markdown.
+
+    >>> quote("a  dog")
+    '“a dog”'
+    """
+    return f"“{plain(' '.join(text.split()))}”"
 
 
 def plain(text: str) -> str:

@@ -38,13 +38,14 @@ def _wire_inputs(inputs: Inputs) -> None:
         return gr.skip() if not path or cmp(path, first, shallow=False) else ""
 
     inputs.image.change(forget, inputs.image, inputs.url, api_visibility="private")
-    inputs.image.upload(lambda: "", None, inputs.url, **QUIET)
+    inputs.image.upload(lambda: "", None, inputs.url, **QUIET)  # of that very file, too
 
 
 def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     asked = [inputs.image, inputs.url, inputs.prompt, inputs.grounder, inputs.segmenter]
+    pressed = [inputs.run.click, inputs.prompt.submit, inputs.url.submit]
     ran = gr.on(
-        [inputs.run.click, inputs.prompt.submit, inputs.url.submit],
+        pressed,
         events.run,
         [*asked, inputs.threshold],
         [outputs.session, outputs.threshold, outputs.correction.phrase],
@@ -53,9 +54,8 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         trigger_mode="always_last",  # another prompt while the models are at work comes after it
         **MODELS,
     )
-    asked_for = [inputs.run.click, inputs.compare.click, inputs.prompt.submit, inputs.url.submit]
     for js in (SHOW_ANSWER, announce(outputs.status.elem_id)):
-        gr.on(asked_for, None, js=js)
+        gr.on([*pressed, inputs.compare.click], None, js=js)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
     rest = [outputs.details, outputs.comparison.column, outputs.key]

@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 
 from vit import report
+from vit.checkpoint import load_checkpoint
 from vit.data import ImageSet, random_split
 from vit.distributed import world_size
 from vit.evaluation import accuracy, confusion_matrix
+from vit.model import ViT
 from vit.recipes import TrainConfig, build_model_config
-from vit.start import try_start
+from vit.start import start_from
 from vit.training import Trainer
 
 Changes = dict[str, object]
@@ -56,11 +58,12 @@ def try_variants(studies: Studies, config: TrainConfig, sizes: dict[str, int]) -
     """
     if world_size() > 1:
         raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
+    start = load_checkpoint(Path(config.start)) if config.start else None
     for changes in chain.from_iterable(studies.values()):
         varied, varied_sizes = _vary(config, sizes, changes)
         model_config = build_model_config(varied, **varied_sizes)
-        if varied.start:
-            try_start(varied.start, model_config)
+        if start:
+            start_from(ViT(model_config), start, classes=())
 
 
 def ablate(

@@ -7,14 +7,13 @@ and the positions are resized: FlexiViT, Beyer et al., CVPR 2023 (https://arxiv.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vit.checkpoint import Checkpoint, load_checkpoint
-from vit.model import ViT, ViTConfig
+from vit.checkpoint import Checkpoint
+from vit.model import ViT
 
 KEPT = ("embed_dim", "depth", "num_heads", "mlp_dim", "pool", "stem", "distilled")
 
@@ -44,15 +43,6 @@ def resize_positions(pos_embed: Tensor, prefix: int, grid_size: int) -> Tensor:
     grid = patches.transpose(1, 2).unflatten(2, (side, side))  # (1, D, g, g)
     grid = F.interpolate(grid, size=(grid_size, grid_size), mode="bilinear")
     return torch.cat((first, grid.flatten(2).transpose(1, 2)), dim=1)
-
-
-def try_start(path: str, config: ViTConfig) -> None:
-    """Begin a run of the sizes of `config` with the checkpoint at `path`, to see if it is possible.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    start_from(ViT(config), load_checkpoint(Path(path)), classes=())
 
 
 def start_from(model: ViT, checkpoint: Checkpoint, classes: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from torchvision.ops import (
     sigmoid_focal_loss,
 )
 
+# Lin et al. 2017, "Focal Loss for Dense Object Detection", https://arxiv.org/abs/1708.02002.
 focal_loss = partial(sigmoid_focal_loss, alpha=0.35)
 
 

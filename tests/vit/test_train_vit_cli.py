@@ -212,6 +212,10 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["--data", "nowhere", "--start", "{checkpoint}"],
             "train_vit.py: start is of a model with {{'embed_dim': ",
         ),
+        (
+            ["--data", "nowhere", "--ablate", "--image-size", "24"],
+            "train_vit.py: patch_size 16 does not divide image_size 24",
+        ),
         (["--device", "gpu"], "train_vit.py: The device gpu is not on this machine"),
         (["--device", "cuda:99"], "train_vit.py: The device cuda:99 is not on this"),
         (["--evaluate", "--device", "mps:9"], "train_vit.py: The device mps:9 is not"),
