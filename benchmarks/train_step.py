@@ -6,9 +6,10 @@
 A step is forward, backward and AdamW on pictures of 32 x 32: patch 4, dim 256, depth 6, 8 heads,
 MLP 512, 3.2 M parameters. Every model runs as its users run it, in float32 and, on a CPU with
 units for it, under bfloat16 autocast; with dropout 0.1, each library at the places it has for that,
-and without. All take turns in one process, so that whatever slows the machine slows all of them;
-medians are printed. A library that is not installed is left out. With glibc, these settings of the
-allocator make all models faster:
+and without. All take turns in one process, so that whatever slows the machine slows all of them.
+Medians are printed; a ratio is the median of those of the rounds, so a slow minute of the machine
+is on both of its sides. A library that is not installed is left out. With glibc, these settings of
+the allocator make all models faster:
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=2000000000:\
 glibc.malloc.trim_threshold=8000000000
@@ -137,31 +138,33 @@ def build_steps(dropout: float, batch: int) -> dict[tuple[str, str], Callable[[]
 
 def measure(
     steps: dict[tuple[str, str], Callable[[], None]], rounds: int
-) -> dict[str, dict[str, float]]:
-    """Return the median seconds of a step: precision -> model -> seconds."""
-    seconds = {key: [] for key in steps}
+) -> dict[str, dict[str, list[float]]]:
+    """Return the seconds of a step in every round: precision -> model -> seconds."""
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     for turn in range(1 + rounds):
         for key, step in steps.items():
             began = time.perf_counter()
             step()
             if turn:  # the first one warms up
                 seconds[key].append(time.perf_counter() - began)
-    return {
-        p: {name: statistics.median(s) for (name, q), s in seconds.items() if q == p}
-        for p in PRECISIONS
-    }
+    return {p: {name: s for (name, q), s in seconds.items() if q == p} for p in PRECISIONS}
 
 
-def report(medians: dict[str, dict[str, float]], batch: int) -> None:
+def report(seconds: dict[str, dict[str, list[float]]], batch: int) -> None:
     """Print images per second, and how many times the fastest peer we are."""
+    medians = {p: {n: statistics.median(s) for n, s in seconds[p].items()} for p in PRECISIONS}
     print(f"{'images per second':24}" + "".join(f"{p:>8}" for p in PRECISIONS))
     for name in medians["fp32"]:
         print(f"{name:24}" + "".join(f"{batch / medians[p][name]:8.0f}" for p in PRECISIONS))
     for precision in PRECISIONS:
         peers = {name: s for name, s in medians[precision].items() if name in PEERS}
         fastest = min(peers, key=peers.__getitem__)
-        seconds = medians[OUR_PRECISION]
-        ratios = [f"{name} {peers[fastest] / seconds[name]:.2f} times" for name in OURS]
+        ratios = []
+        for name in OURS:
+            pairs = zip(seconds[precision][fastest], seconds[OUR_PRECISION][name], strict=True)
+            ratios.append(
+                f"{name} {statistics.median(peer / own for peer, own in pairs):.2f} times"
+            )
         print(f"{OUR_PRECISION}, {' and '.join(ratios)} the fastest {precision} peer ({fastest})")
 
 
