@@ -80,6 +80,20 @@ def _given(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that would not be obeyed.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    action = "--evaluate" if args.evaluate else "--export" if args.export else ""
+    if action and (given := _given(args, RECIPE_FLAGS + MODEL_FLAGS)):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{flags} beside {action}, which takes a model as it is; leave it out")
+    if args.save and not args.evaluate:
+        raise ValueError("--save without --evaluate, whose result it keeps; leave it out")
+
+
 def load_data(path: Path | None, image_size: int) -> ImageSet:
     """Read the pictures at `path`, or download CIFAR-10 if it is None, and say what was found.
 
@@ -191,6 +205,7 @@ def evaluate(path: Path, data_path: Path | None, device: torch.device, save: boo
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
     args = parse_args(argv)
+    check_flags(args)
     if args.export:
         from vit.export import export_onnx
 

@@ -161,17 +161,20 @@ def _decode(name: PurePosixPath, data: bytes, image_size: int) -> np.ndarray:
 def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:
     """Read class names and pictures by split; "" for those below neither train/ nor test/."""
     found: dict[str, Labelled] = {"train": [], "test": [], "": []}
-    places: list[tuple[str, ...]] = []
     plain: list[tuple[str, ...]] = []
     for name, data in _files(path):
         split, place = _place(name)
         has_splits = found["train"] or found["test"]
         if len(place) >= 2 and (split or not has_splits):
-            (places if split else plain).append(place)
+            if split:
+                _check_depth(path, [place])
+            else:
+                plain.append(place)
             if any("\ud800" <= letter <= "\udfff" for letter in name.parts[-2]):
                 raise ValueError(f"the class folder {name.parts[-2]!a} in {path} has no UTF-8 name")
             found[split].append((name.parts[-2], _decode(name, data, image_size)))
-    _check_depth(path, places or _inside(plain))
+    if not (found["train"] or found["test"]):
+        _check_depth(path, _inside(plain))
     # In the order of the files' names, whichever the archive has: what is held out must not change.
     order = sorted(range(len(plain)), key=plain.__getitem__)
     return found | {"": [found[""][i] for i in order]}

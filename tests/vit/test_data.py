@@ -119,6 +119,12 @@ def test_folders_inside_class_folders(tmp_path: Path, write: type(write_zip), pl
         load_image_folder(write(tmp_path, content), 8)
 
 
+def test_a_folder_inside_a_class_folder_is_refused_before_the_rest_is_read(tmp_path: Path) -> None:
+    content = {"train/cat/2023/1.png": png(COLOURS["cat"]), "train/cat/late.png": b"damaged"}
+    with pytest.raises(ValueError, match="lies in a folder inside a class folder"):
+        load_image_folder(write_zip(tmp_path, content), 8)
+
+
 def test_classes_may_be_called_like_the_splits(tmp_path: Path) -> None:
     content = {f"train/{name}": png(COLOURS["cat"]) for name in ("1.png", "2.png")}
     content |= {f"bus/{name}": png(COLOURS["dog"]) for name in ("1.jfif", "2.JPE")}

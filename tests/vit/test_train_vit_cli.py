@@ -229,6 +229,13 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "train_vit.py: the model takes pictures of 64 pixels, and those of CIFAR-10 have 32",
         ),
         (["--out", "{checkpoint}/run"], "train_vit.py: --out is {checkpoint}/run, which cannot be"),
+        # What would not be obeyed.
+        (
+            ["--evaluate", "--epochs", "5", "--patch-size", "8"],
+            "train_vit.py: --epochs, --patch-size beside --evaluate, which takes a model as it is",
+        ),
+        (["--export", "onnx", "--seed", "0"], "train_vit.py: --seed beside --export, which takes"),
+        (["--save"], "train_vit.py: --save without --evaluate, whose result it keeps"),
         (["--evaluate", "nowhere"], "train_vit.py: nowhere is not a checkpoint of train_vit.py"),
         (
             ["--evaluate", "{checkpoint}", "--data", "{folder}"],
