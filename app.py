@@ -32,7 +32,7 @@ from grounding.display import follow_link
 from grounding.events import Fetch
 from grounding.fetch import PORTS, fetch_image
 from grounding.layout import CSS as SEGMENTATION_CSS
-from grounding.pipeline import ModelStore
+from grounding.store import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
 from images import MAX_BYTES, open_image

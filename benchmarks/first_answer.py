@@ -23,8 +23,9 @@ from torchvision.ops import box_iou
 
 from grounding.grounders.grounding_dino.grounder import GroundingDino
 from grounding.grounders.grounding_dino.lean import make_lean
-from grounding.pipeline import Models, propose
+from grounding.pipeline import propose
 from grounding.segmenters.sam2 import Sam2
+from grounding.store import Models
 from grounding.weights import Origin, Source
 
 THRESHOLD = 0.3

@@ -24,8 +24,9 @@ from second_prompt import ThreeBoxes
 from grounding.__main__ import parse_args, segment_files
 from grounding.core import Masks, Regions
 from grounding.demo.scenes import make_scene
-from grounding.pipeline import Models, ModelStore, run
+from grounding.pipeline import run
 from grounding.segmenters.sam2 import Sam2
+from grounding.store import Models, ModelStore
 from grounding.weights import Origin, Source, Weights
 from images import open_image
 

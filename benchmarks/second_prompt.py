@@ -16,10 +16,11 @@ from PIL import Image
 from real_size import timed
 
 from grounding.core import Grounder, Regions
-from grounding.pipeline import Models, propose
+from grounding.pipeline import propose
 from grounding.segmenters.sam2 import Sam2
 from grounding.session import Session, look
 from grounding.settings import Settings
+from grounding.store import Models
 from grounding.weights import Origin, Source
 
 PROMPTS = (", ".join(real.PHRASES), "a chair")

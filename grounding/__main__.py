@@ -23,11 +23,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from devices import DEVICES, find_device
-from grounding.export import File, export_files, free_name, make_manifest, write_all
+from grounding.export import File, export_files, make_manifest, write_all
+from grounding.filenames import free_name
 from grounding.grounders import GROUNDERS
-from grounding.pipeline import Models, ModelStore, Result, run
+from grounding.pipeline import Result, run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
+from grounding.store import Models, ModelStore
 from grounding.weights import BUNDLED, MODES, Origin, Weights, names
 from images import SUFFIXES, open_image
 

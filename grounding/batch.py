@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from grounding.export import File, free_name
+from grounding.export import File
+from grounding.filenames import free_name
 from grounding.session import EVERYTHING, Session, look, pack
 from grounding.settings import Settings
 from grounding.weights import Source, names

@@ -17,13 +17,13 @@ from grounding.export import detections
 from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
 from grounding.overlay import shown_scale
-from grounding.pipeline import ModelStore
 from grounding.prompt import parse_prompt
 from grounding.retouch import click
 from grounding.segmenters import SEGMENTERS
 from grounding.select import Proposals
 from grounding.session import Session, look, shown_result
 from grounding.settings import Settings
+from grounding.store import ModelStore
 from grounding.weights import Source
 from images import open_image
 from page import page_errors, refuse_clamped

@@ -13,8 +13,9 @@ from grounding.core import Clicks, Masks, Regions
 from grounding.events import Events, Fetch
 from grounding.fetch import fetch_image
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
-from grounding.pipeline import ModelStore, propose
+from grounding.pipeline import propose
 from grounding.select import Proposals
+from grounding.store import ModelStore
 from page import LATEST, QUIET, announce, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a

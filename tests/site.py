@@ -24,7 +24,7 @@ from PIL import Image
 import app as application
 from grounding.core import Masks, Regions, mask_box
 from grounding.fetch import fetch_image
-from grounding.pipeline import Models
+from grounding.store import Models
 from grounding.weights import Origin, Source, Weights
 from tests.grounding.test_fetch import Server, is_local, local, serving
 

@@ -20,8 +20,8 @@ import grounding.demo.train as demo
 import train_vit
 from grounding.grounders import GROUNDERS
 from grounding.grounders.glip.release import read_released
-from grounding.pipeline import ModelStore
 from grounding.segmenters import SEGMENTERS, sam2
+from grounding.store import ModelStore
 from grounding.weights import DEMO_ROOT, Weights
 from vit.checkpoint import load_checkpoint
 from vit.teacher import load_teacher

@@ -11,8 +11,8 @@ import torch
 
 from grounding.export import write_zip
 from grounding.grounders import GROUNDERS
-from grounding.pipeline import ModelStore
 from grounding.segmenters import SEGMENTERS
+from grounding.store import ModelStore
 from grounding.weights import DEMO_ROOT, Weights
 
 CLIPSEG, DINO, SAM = "CLIPSeg", "GroundingDINO tiny", "SAM 2.1 tiny"

@@ -12,7 +12,7 @@ import pytest
 
 from grounding import weights
 from grounding.grounders import GROUNDERS
-from grounding.pipeline import ModelStore
+from grounding.store import ModelStore
 from grounding.weights import DEMO_ROOT, Source, Weights
 
 NAME = "CLIPSeg"

@@ -15,7 +15,7 @@ import grounding.__main__ as command
 from grounding import export
 from grounding.__main__ import find_pictures, main, parse_args, read_manifest
 from grounding.core import Masks, Regions
-from grounding.pipeline import Models
+from grounding.store import Models
 from grounding.weights import BUNDLED, Origin, Source, Weights
 from images import MAX_BYTES
 

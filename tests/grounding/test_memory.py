@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from grounding import memory, pipeline
+from grounding import memory
 from grounding.grounders import GROUNDERS
 from grounding.memory import GIGABYTE, Shelf, default_budget, file_bytes, model_bytes
 from grounding.menu import ModelEntry
-from grounding.pipeline import ModelStore
 from grounding.recent import MAX_BYTES
+from grounding.store import ModelStore
 from grounding.weights import Weights
 
 
@@ -146,7 +146,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Big()
 
     monkeypatch.setattr(ModelEntry, "load", load)
-    monkeypatch.setattr(pipeline, "Shelf", lambda: Shelf(lambda _: GIGABYTE // 2))
+    monkeypatch.setattr("grounding.store.Shelf", lambda: Shelf(lambda _: GIGABYTE // 2))
     return loaded
 
 

@@ -13,16 +13,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from grounding.core import Masks, Regions, mask_box
-from grounding.export import (
-    MAX_NAME,
-    RESERVED,
-    cutout,
-    join_rings,
-    label_map,
-    polygons,
-    rle_string,
-    safe_name,
-)
+from grounding.export import cutout, label_map
+from grounding.filenames import MAX_NAME, RESERVED, safe_name
+from grounding.outlines import join_rings, polygons, rle_string
 from grounding.overlay import shrink
 from grounding.pipeline import cut
 from grounding.prompt import MAX_PHRASE_CHARACTERS, MAX_PHRASES, Query, parse_prompt

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from grounding.grounders import GROUNDERS
-from grounding.pipeline import ModelStore
+from grounding.store import ModelStore
 from grounding.weights import DEMO_ROOT, Weights, _reporting_bar
 
 REPO = "IDEA-Research/grounding-dino-tiny"
