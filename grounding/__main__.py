@@ -26,9 +26,10 @@ from devices import DEVICES, find_device
 from grounding.export import File, export_files, make_manifest, write_all
 from grounding.filenames import free_name
 from grounding.grounders import GROUNDERS
-from grounding.pipeline import Result, run
+from grounding.pipeline import run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
+from grounding.select import Result
 from grounding.store import Models, ModelStore
 from grounding.weights import BUNDLED, MODES, Origin, Weights, names
 from images import SUFFIXES, open_image

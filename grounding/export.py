@@ -30,7 +30,7 @@ from grounding.core import mask_box
 from grounding.filenames import safe_name
 from grounding.outlines import join_rings, polygons, rle_string
 from grounding.overlay import annotations, draw_regions, paint, phrase_colours
-from grounding.pipeline import Result
+from grounding.select import Result
 from grounding.weights import Origin, Source
 
 CHANGES = Path(__file__).parent.parent / "CHANGES.md"

@@ -148,6 +148,7 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [several.file, several.gallery, several.text],
         api_visibility="private",
         show_progress_on=[several.text],
+        trigger_mode="always_last",
         **MODELS,
     ).failure(_hide_unless, several.file, several.results, **LATEST)
 
@@ -186,6 +187,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [*answer, parts.said],
         api_visibility="private",
         show_progress_on=[parts.gallery],
+        trigger_mode="always_last",
         **MODELS,
     )
     compared.success(_show, None, parts.column, **LATEST)  # a new answer may have hidden it

@@ -18,8 +18,9 @@ from grounding.compare import COMPARED
 from grounding.demo.samples import SAMPLES, make_sample
 from grounding.grounders import GROUNDERS
 from grounding.overlay import COLOURS
-from grounding.pipeline import Result, run
+from grounding.pipeline import run
 from grounding.segmenters import SEGMENTERS
+from grounding.select import Result
 from grounding.store import ModelStore
 from grounding.weights import Weights
 from images import open_image

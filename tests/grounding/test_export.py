@@ -24,7 +24,7 @@ from grounding.export import (
     yolo,
 )
 from grounding.overlay import DISPLAY_SIDE
-from grounding.pipeline import Result
+from grounding.select import Result
 from grounding.weights import Origin, Source
 from tests.grounding.test_outlines import EMPTY, SHAPES, H, W, X, Y, fill, iou
 

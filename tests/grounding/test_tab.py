@@ -26,7 +26,9 @@ from grounding.session import (
     switch,
 )
 from grounding.settings import Settings
-from grounding.weights import Origin, Source
+from grounding.store import ModelStore
+from grounding.tab import build_tab
+from grounding.weights import Origin, Source, Weights
 from page import Clamped
 
 ASKED = {
@@ -216,3 +218,11 @@ def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> 
     """Gradio sends the page no subclass of float as a number."""
     for show in (move, reveal):
         assert type(show(session, Settings(), Clamped(0.95), "CLIPSeg")[0]) is float
+
+
+def test_what_is_pressed_again_at_work_comes_after_it() -> None:
+    with gr.Blocks() as page:
+        build_tab(ModelStore(Weights("demo"), "cpu"), lambda function: function)
+    modes = {function.name: function.trigger_mode for function in page.fns.values()}
+    assert {modes[name] for name in ("run", "compare_here", "batch")} == {"always_last"}
+    assert {modes[name] for name in ("click", "correct")} == {"multiple"}  # every click counts
