@@ -1,3 +1,4 @@
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -221,8 +222,12 @@ def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> 
 
 
 def test_what_is_pressed_again_at_work_comes_after_it() -> None:
-    with gr.Blocks() as page:
-        build_tab(ModelStore(Weights("demo"), "cpu"), lambda function: function)
-    modes = {function.name: function.trigger_mode for function in page.fns.values()}
+    async def build() -> gr.Blocks:  # or Gradio leaves loops of its own behind
+        with gr.Blocks() as page:
+            build_tab(ModelStore(Weights("demo"), "cpu"), lambda function: function)
+        return page
+
+    functions = asyncio.run(build()).fns.values()
+    modes = {function.name: function.trigger_mode for function in functions}
     assert {modes[name] for name in ("run", "compare_here", "batch")} == {"always_last"}
     assert {modes[name] for name in ("click", "correct")} == {"multiple"}  # every click counts
