@@ -97,7 +97,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--host", default="0.0.0.0" if on_spaces else "127.0.0.1", help="address to listen on"
     )
     parser.add_argument("--port", type=_port, default=7860, help="port to listen on")
-    parser.add_argument("--device", default="auto", help=f"where models run: {DEVICES}")
+    parser.add_argument(
+        "--device", default="auto", help=f"where the segmentation models run: {DEVICES}"
+    )
     parser.add_argument(
         "--memory",
         type=float,

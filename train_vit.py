@@ -20,16 +20,17 @@ A flag given beside --recipe replaces that value of the recipe. Ctrl-C saves; --
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from devices import find_device
+from devices import DEVICES, find_device
 from vit.ablation import PARTS, STUDIES, ablate, try_variants
 from vit.checkpoint import load_checkpoint, save_checkpoint
-from vit.data import ImageSet, download_cifar10, load_image_folder
-from vit.distributed import first_alone, process_group, rank
+from vit.data import load_data
+from vit.distributed import process_group, rank
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
@@ -38,15 +39,21 @@ from vit.teacher import load_teacher
 from vit.training import Trainer
 
 SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
-CIFAR_SIDE = 32  # pixels
 RECIPE_FLAGS = [field.name for field in dataclasses.fields(TrainConfig)]
 MODEL_FLAGS = ["image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_dim"]
+# What each of these actions obeys; all others train.
+OBEYED = {"evaluate": ("checkpoint", "data", "save"), "export": ("checkpoint", "out")}
+TRAINING_OBEYS = ("data", "out", "recipe", *RECIPE_FLAGS, *MODEL_FLAGS)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _add_fields(group: argparse._ArgumentGroup, config: object, names: list[str]) -> None:
     for name in names:
         kind = type(getattr(config, name))
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=kind.__name__)
+        group.add_argument(_flag(name), type=kind, metavar=kind.__name__)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -64,19 +71,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         "<class>/*; default: download CIFAR-10")  # fmt: skip
     parser.add_argument("--out", type=Path, help="default: runs/vit; with --ablate runs/ablation;"
                         " with --export CHECKPOINT.onnx here")  # fmt: skip
-    parser.add_argument("--save", action="store_true", help="with --evaluate: keep the result in "
-                        "CHECKPOINT, where the page finds it")  # fmt: skip
-    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="for --export, and for "
-                        "--evaluate without one")  # fmt: skip
-    parser.add_argument("--recipe", choices=RECIPES, default="reference", help="%(default)s")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--save", action="store_true", default=None, help="with --evaluate: keep "
+                        "the result in CHECKPOINT, where the page finds it")  # fmt: skip
+    parser.add_argument("--checkpoint", type=Path, help="for --export, and for --evaluate without "
+                        "one; default: the shipped one")  # fmt: skip
+    parser.add_argument("--recipe", choices=RECIPES, help="default: reference")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
+                        help=f"{DEVICES}; default: %(default)s")  # fmt: skip
     recipe = parser.add_argument_group("recipe (vit/recipes.py explains each field)")
     _add_fields(recipe, TrainConfig(), RECIPE_FLAGS)
     _add_fields(parser.add_argument_group("model"), ViTConfig(), MODEL_FLAGS)
     return parser.parse_args(argv)
 
 
-def _given(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
+def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
@@ -86,32 +94,14 @@ def check_flags(args: argparse.Namespace) -> None:
     Raises:
         ValueError: If there is one.
     """
-    action = "--evaluate" if args.evaluate else "--export" if args.export else ""
-    if action and (given := _given(args, RECIPE_FLAGS + MODEL_FLAGS)):
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"{flags} beside {action}, which takes a model as it is; leave it out")
-    if args.save and not args.evaluate:
-        raise ValueError("--save without --evaluate, whose result it keeps; leave it out")
-
-
-def load_data(path: Path | None, image_size: int) -> ImageSet:
-    """Read the pictures at `path`, or download CIFAR-10 if it is None, and say what was found.
-
-    Raises:
-        ValueError: If they cannot be had, or CIFAR-10 not in that size.
-    """
-    if not path and image_size != CIFAR_SIDE:
-        raise ValueError(
-            f"the model takes pictures of {image_size} pixels, and those of CIFAR-10 have "
-            f"{CIFAR_SIDE}; give --data PATH, which are scaled"
-        )
-    data = first_alone(
-        lambda: load_image_folder(path, image_size) if path else download_cifar10(Path("data"))
-    )
-    if rank() == 0:
-        print(f"{data.name}: {len(data.train.labels):,} training and {len(data.test.labels):,} "
-              f"test pictures of {len(data.classes)} classes")  # fmt: skip
-    return data
+    action = next((name for name in OBEYED if getattr(args, name)), "")
+    obeyed = OBEYED.get(action, TRAINING_OBEYS)
+    given = _given(args, ["checkpoint", "save", *TRAINING_OBEYS])
+    if ignored := [_flag(name) for name in given if name not in obeyed]:
+        where = f"beside {_flag(action)}" if action else "in training"
+        raise ValueError(f"{', '.join(ignored)} would not be obeyed {where}; leave it out")
+    if args.checkpoint and args.evaluate not in (None, SHIPPED):
+        raise ValueError("--evaluate CHECKPOINT and --checkpoint both say which; give one of them")
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
@@ -147,7 +137,7 @@ def try_sources(config: TrainConfig, model_config: ViTConfig, resume: bool) -> N
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
     """Train as the command line says."""
-    config = dataclasses.replace(RECIPES[args.recipe], **_given(args, RECIPE_FLAGS))
+    config = dataclasses.replace(RECIPES[args.recipe or "reference"], **_given(args, RECIPE_FLAGS))
     sizes = _given(args, MODEL_FLAGS)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
     try_sources(config, model_config, args.resume)
@@ -209,12 +199,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.export:
         from vit.export import export_onnx
 
-        out = args.out or Path(args.checkpoint.name).with_suffix(".onnx")
-        export_onnx(args.checkpoint, out)
+        checkpoint = args.checkpoint or SHIPPED
+        out = args.out or Path(checkpoint.name).with_suffix(".onnx")
+        export_onnx(checkpoint, out)
         print(f"wrote {out}")
     elif args.evaluate:
-        path = args.checkpoint if args.evaluate == SHIPPED else args.evaluate
-        evaluate(path, args.data, torch.device(find_device(args.device)), args.save)
+        path, device = args.checkpoint or args.evaluate, torch.device(find_device(args.device))
+        evaluate(path, args.data, device, bool(args.save))
     else:
         with process_group(torch.device(find_device(args.device))) as device:
             train(args, device)

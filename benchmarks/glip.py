@@ -13,8 +13,10 @@ weights keep on held-out scenes are compared with and without bfloat16, too.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -22,6 +24,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou, deform_conv2d
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from grounding.core import Regions
 from grounding.demo.scenes import make_scene, queries

@@ -1,4 +1,4 @@
-"""All grounders on one picture and prompt, side by side."""
+"""One grounder of each kind on one picture and prompt, side by side."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace

@@ -26,11 +26,11 @@ from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 from tqdm import tqdm
 
-from devices import find_device
+from devices import DEVICES, find_device
 from precision import fast
 from vit.augment import augment
 from vit.checkpoint import Preprocessing, load_tensors, save_tensors
-from vit.data import ImageSet, Split, hold_out, load_image_folder, normalize, statistics
+from vit.data import ImageSet, Split, hold_out, load_data, normalize, statistics
 from vit.evaluation import predict
 from vit.graphed import Graphed, compiled
 from vit.optimizers import rate_on, scale_learning_rates
@@ -146,13 +146,15 @@ def load(path: Path) -> TrainedConvNet:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     parser = argparse.ArgumentParser(description="Train a convolutional teacher.")
-    parser.add_argument("--data", type=Path, required=True, help="as for train_vit.py")
-    parser.add_argument("--out", type=Path, default=Path("runs/teacher.safetensors"))
-    parser.add_argument("--epochs", type=int, default=70)
-    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--data", type=Path, help="as for train_vit.py; default: download CIFAR-10")
+    parser.add_argument("--out", type=Path, default=Path("runs/teacher.safetensors"),
+                        help="default: %(default)s")  # fmt: skip
+    parser.add_argument("--epochs", type=int, default=70, help="default: %(default)s")
+    parser.add_argument("--image-size", type=int, default=32, help="pixels; default: %(default)s")
     parser.add_argument("--holdout", type=int, default=0, help="training pictures to test on "
                         "instead, the same as those of train_vit.py")  # fmt: skip
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
+                        help=f"{DEVICES}; default: %(default)s")  # fmt: skip
     args = parser.parse_args(argv)
     device = torch.device(find_device(args.device))
     for name, lowest in LOWEST.items():
@@ -165,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         raise ValueError(f"--out is {args.out}, which cannot be written ({error})") from error
     torch.manual_seed(0)
-    data = load_image_folder(args.data, args.image_size)
+    data = load_data(args.data, args.image_size)
     data = hold_out(data, args.holdout) if args.holdout else data
     train(data, args.epochs, device, args.out)
     print(f"wrote {args.out}")

@@ -23,8 +23,10 @@ from torch import Tensor
 from images import SUFFIXES, decode_image
 from vit.checkpoint import Preprocessing
 from vit.crop import Crop
+from vit.distributed import first_alone, rank
 
 SPLITS = ("train", "test")
+CIFAR_SIDE = 32  # pixels
 HOLD_OUT_EVERY = 5
 Labelled = list[tuple[str, np.ndarray]]  # class names and pictures (S, S, 3)
 
@@ -273,6 +275,26 @@ def download_cifar10(root: Path) -> ImageSet:
     except (OSError, RuntimeError) as error:  # no internet, a full disk; half a file
         raise ValueError(f"CIFAR-10 cannot be downloaded ({error}); give --data PATH") from error
     return ImageSet(train, test, tuple(classes), "CIFAR-10")
+
+
+def load_data(path: Path | None, image_size: int) -> ImageSet:
+    """Read the pictures at `path`, or download CIFAR-10 if it is None, and say what was found.
+
+    Raises:
+        ValueError: If they cannot be had, or CIFAR-10 not in that size.
+    """
+    if not path and image_size != CIFAR_SIDE:
+        raise ValueError(
+            f"the model takes pictures of {image_size} pixels, and those of CIFAR-10 have "
+            f"{CIFAR_SIDE}; give --data PATH, which are scaled"
+        )
+    data = first_alone(
+        lambda: load_image_folder(path, image_size) if path else download_cifar10(Path("data"))
+    )
+    if rank() == 0:
+        print(f"{data.name}: {len(data.train.labels):,} training and {len(data.test.labels):,} "
+              f"test pictures of {len(data.classes)} classes")  # fmt: skip
+    return data
 
 
 def hold_out(data: ImageSet, count: int) -> ImageSet:

@@ -177,9 +177,11 @@ def evaluate(seed: int, scenes: int, assets: Path) -> dict[str, dict[str, float]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Measure the demo checkpoints.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=200)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes; default: %(default)s")
+    parser.add_argument("--scenes", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--assets", type=Path, default=DEMO_ROOT, help="folder of the checkpoints")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)

@@ -5,6 +5,7 @@
 writes them, with their prompts and the boxes of what the prompts mean, to assets/samples.
 """
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,7 @@ def meant(sample: Sample, scene: Scene) -> dict[str, list[list[float]]]:
 
 def main() -> None:
     """Write the samples."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     rows = []
     for sample in SAMPLES:

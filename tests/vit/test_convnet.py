@@ -97,6 +97,16 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         run(tmp_path / "data", out)
 
 
+def test_without_data_it_downloads_cifar10(
+    tmp_path: Path, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr("vit.data.download_cifar10", lambda _: tiny_set)
+    monkeypatch.setattr(convnet, "train", lambda data, *_: given.append(data))
+    convnet.main(["--out", str(tmp_path / "net.safetensors"), "--device", "cpu"])
+    assert given == [tiny_set]
+
+
 def test_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     monkeypatch.setattr(convnet, "train", lambda data, *_: given.append(data))

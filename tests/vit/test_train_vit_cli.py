@@ -106,8 +106,8 @@ def test_without_data_cifar10_is_downloaded(
     tmp_path: Path, tiny_set: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(train_vit, "CIFAR_SIDE", 8)
-    monkeypatch.setattr(train_vit, "download_cifar10", lambda root: asked.append(root) or tiny_set)
+    monkeypatch.setattr("vit.data.CIFAR_SIDE", 8)
+    monkeypatch.setattr("vit.data.download_cifar10", lambda root: asked.append(root) or tiny_set)
     train_vit.main(["--out", str(tmp_path), *SIZES, *SHORT])
     assert asked == [Path("data")]
     assert load_checkpoint(tmp_path / "model.safetensors").classes == tiny_set.classes
@@ -162,8 +162,8 @@ def test_evaluate_without_data_downloads_cifar10(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(train_vit, "CIFAR_SIDE", 8)
-    monkeypatch.setattr(train_vit, "download_cifar10", lambda _: tiny_set)
+    monkeypatch.setattr("vit.data.CIFAR_SIDE", 8)
+    monkeypatch.setattr("vit.data.download_cifar10", lambda _: tiny_set)
     counts = torch.tensor([[56254, 43746], [0, 0]])
     monkeypatch.setattr(train_vit, "confusion_matrix", lambda *_: counts)
     train_vit.main(["--evaluate", str(tiny_checkpoint), "--device", "cpu"])
@@ -232,10 +232,20 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # What would not be obeyed.
         (
             ["--evaluate", "--epochs", "5", "--patch-size", "8"],
-            "train_vit.py: --epochs, --patch-size beside --evaluate, which takes a model as it is",
+            "train_vit.py: --epochs, --patch-size would not be obeyed beside --evaluate; leave it",
         ),
-        (["--export", "onnx", "--seed", "0"], "train_vit.py: --seed beside --export, which takes"),
-        (["--save"], "train_vit.py: --save without --evaluate, whose result it keeps"),
+        (["--evaluate", "--recipe", "best"], "train_vit.py: --recipe would not be obeyed beside"),
+        (["--evaluate", "--out", "a"], "train_vit.py: --out would not be obeyed beside --evaluate"),
+        (
+            ["--evaluate", "a", "--checkpoint", "b"],
+            "train_vit.py: --evaluate CHECKPOINT and --checkpoint both say which; give one of them",
+        ),
+        (
+            ["--export", "onnx", "--seed", "0", "--data", "a", "--save"],
+            "train_vit.py: --save, --data, --seed would not be obeyed beside --export; leave it",
+        ),
+        (["--save"], "train_vit.py: --save would not be obeyed in training; leave it out"),
+        (["--resume", "--checkpoint", "a"], "train_vit.py: --checkpoint would not be obeyed in"),
         (["--evaluate", "nowhere"], "train_vit.py: nowhere is not a checkpoint of train_vit.py"),
         (
             ["--evaluate", "{checkpoint}", "--data", "{folder}"],
