@@ -1,18 +1,18 @@
-r"""Train the Vision Transformer of `vit/model.py` on CIFAR-10 or on your own class folders.
+"""Train the Vision Transformer of `vit/model.py` on CIFAR-10 or on your own class folders.
 
     python train_vit.py                                   # downloads CIFAR-10, reference recipe
-    python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best
-    python train_vit.py --recipe best --data cifar10.tar.xz --out runs/best --resume
-    python -m vit.convnet --data cifar10.tar.xz           # the teacher of the next recipe
-    python train_vit.py --recipe taught --data cifar10.tar.xz --out runs/taught
-    python train_vit.py --recipe coarse --patch-size 8 --data cifar10.tar.xz --out runs/coarse
-    python train_vit.py --recipe fine --start runs/coarse/model.safetensors --data cifar10.tar.xz \
-        --out runs/fine
-    torchrun --nproc_per_node 2 train_vit.py --recipe best --data cifar10.tar.xz --out runs/two
-    python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz
-    python train_vit.py --evaluate runs/best/model.safetensors --data cifar10.tar.xz --save
+    python train_vit.py --data pets.zip --image-size 64   # or pictures of your own
+    python train_vit.py --recipe best --out runs/best
+    python train_vit.py --recipe best --out runs/best --resume
+    python -m vit.convnet                                 # the teacher of the next recipe
+    python train_vit.py --recipe taught --out runs/taught
+    python train_vit.py --recipe coarse --patch-size 8 --out runs/coarse
+    python train_vit.py --recipe fine --start runs/coarse/model.safetensors --out runs/fine
+    torchrun --nproc_per_node 2 train_vit.py --recipe best --out runs/two
+    python train_vit.py --evaluate runs/best/model.safetensors
+    python train_vit.py --evaluate runs/best/model.safetensors --save
     python train_vit.py --export onnx --checkpoint runs/best/model.safetensors --out best.onnx
-    python train_vit.py --ablate --epochs 5 --data cifar10.tar.xz --out runs/ablation
+    python train_vit.py --ablate --epochs 5 --out runs/ablation
 
 A flag given beside --recipe replaces that value of the recipe. Ctrl-C saves; --resume goes on.
 """

@@ -1,7 +1,7 @@
 """A convolutional network that learns CIFAR-10 in minutes on a GPU, to teach a Vision Transformer.
 
-    python -m vit.convnet --data cifar10.tar.xz
-    python train_vit.py --recipe taught --data cifar10.tar.xz --out runs/taught
+    python -m vit.convnet
+    python train_vit.py --recipe taught --out runs/taught
 
 Convolutions know from the start that neighbouring pixels belong together; a transformer has to
 learn it from the 50,000 pictures. The network is torchvision's ResNet-18 (He et al., CVPR 2016,

@@ -1,7 +1,8 @@
 """GLIP (Li et al., CVPR 2022, https://arxiv.org/abs/2112.03857) in plain PyTorch.
 
 The official code, https://github.com/microsoft/GLIP, needs CUDA extensions that no longer build.
-This is a new implementation of the same network; the tests hold it to the official numbers.
+This is a new implementation of the same network; the tests hold a small one with random weights to
+the numbers of the official code.
 """
 
 from pathlib import Path
