@@ -47,7 +47,7 @@ def measure(name: str, grounder: Grounder, segmenter: Sam2, seeds: range) -> Non
         first, proposals = timed(lambda image=image: propose(models, image, PROMPTS[0], 0.3))
         second, _ = timed(lambda image=image: propose(models, image, PROMPTS[1], 0.3))
         asked = {"prompt": "", "grounder": "", "segmenter": "", "url": ""}
-        session = Session(image, proposals, models, asked)
+        session = Session(image, proposals, models.origin, asked)
         looked, _ = timed(lambda session=session: look(session, Settings(), 0.5))
         mask, clicks = proposals.masks([0]).masks[0], ((600.0, 450.0, True),)
         clicked, _ = timed(lambda i=image, m=mask, c=clicks: segmenter.refine(i, m, c))

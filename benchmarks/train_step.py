@@ -127,7 +127,7 @@ def make_step(model: nn.Module, precision: str, batch: int) -> Callable[[], None
 
 def build_steps(dropout: float, batch: int) -> dict[tuple[str, str], Callable[[], None]]:
     """Return the steps by model and precision; say which models are left out."""
-    steps = {}
+    steps: dict[tuple[str, str], Callable[[], None]] = {}
     for name, build in (OURS | PEERS).items():
         try:
             steps |= {(name, p): make_step(build(dropout), p, batch) for p in PRECISIONS}

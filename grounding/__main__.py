@@ -38,7 +38,8 @@ MAX_BYTES = 2**30  # of a picture on one's own disk
 INTERRUPTED = 130
 
 Asked = dict[str, Any]
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

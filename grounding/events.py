@@ -32,7 +32,8 @@ Infer = Callable[[str, str, Image.Image, str, float], Proposals]
 # The names of both models, a picture, and what is to be outlined in it.
 Draw = Callable[[str, str, Image.Image, Regions | tuple[np.ndarray, Clicks]], Masks]
 Fetch = Callable[[str], Image.Image]
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 GROUNDER, SEGMENTER = next(iter(GROUNDERS)), next(iter(SEGMENTERS))
 
 
@@ -118,7 +119,7 @@ class Events:
         segmenter: str,
         threshold: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
-    ) -> tuple[Session, float, dict[str, Any]]:
+    ) -> tuple[Session, float, gr.Dropdown]:
         """Answer the page.
 
         Returns:

@@ -112,7 +112,8 @@ def share_out(scored: Sequence[Scored]) -> list[int]:
     order = sorted(range(len(scored)), key=lambda i: -scored[i][0])
     share = MAX_SHOWN // max(1, len({label for _, label in scored}))
     taken = Counter[str]()
-    first, rest = [], []
+    first: list[int] = []
+    rest: list[int] = []
     for i in order:
         label = scored[i][1]
         (first if taken[label] < share else rest).append(i)

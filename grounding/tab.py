@@ -82,7 +82,7 @@ def _show() -> gr.Column:
     return gr.Column(visible=True)
 
 
-def _hide_unless(before: object) -> dict[str, Any]:
+def _hide_unless(before: object) -> Any:
     """Hide the place of an answer that was refused, unless there is an earlier one."""
     return gr.skip() if before else gr.Column(visible=False)
 

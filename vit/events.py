@@ -76,7 +76,7 @@ class Events:
         path = self.path(name)
         return self._load(path, path.stat().st_mtime_ns if path.exists() else 0)
 
-    def refresh(self) -> dict[str, Any]:
+    def refresh(self) -> gr.Dropdown:
         """Find the checkpoints again when a page opens: one may have been trained meanwhile."""
         with page_errors():
             self.checkpoints = self.find()

@@ -117,7 +117,7 @@ def build_patch(
             seen_by = _picture("Who looks at it", elem_id="vit-patch-seen-by")
         strip = _sheet("All layers", "vit-patch-strip")
 
-    def pick(event: gr.SelectData) -> tuple[tuple[float, ...], dict[str, Any]]:
+    def pick(event: gr.SelectData) -> tuple[tuple[float, ...], gr.Accordion]:
         return tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index), gr.Accordion(open=True)
 
     drawing = Drawing(draw_patch, [session, place, layer], [looks, seen_by, strip])
@@ -179,7 +179,7 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
         plots = (gr.LinePlot(deletion, visible=True), gr.LinePlot(insertion, visible=True))
         return *plots, sentence
 
-    def clear() -> tuple[dict[str, Any], dict[str, Any], str]:
+    def clear() -> tuple[gr.LinePlot, gr.LinePlot, str]:
         return gr.LinePlot(visible="hidden"), gr.LinePlot(visible="hidden"), ""
 
     outputs, tested = [*charts, text], gr.State()
@@ -211,7 +211,7 @@ def build_model(names: Sequence[str], facts: Callable[[str | None], dict[str, An
         facts: Returns what a checkpoint says of itself, or raises a ValueError.
     """
 
-    def show(name: str | None) -> tuple[str, dict[str, Any]]:
+    def show(name: str | None) -> tuple[str, gr.Image]:
         with page_errors():
             text, confusion = draw_model(facts(name))
         return text, gr.Image(confusion, visible=confusion is not None)
