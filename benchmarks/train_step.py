@@ -150,6 +150,11 @@ def measure(
     return {p: {name: s for (name, q), s in seconds.items() if q == p} for p in PRECISIONS}
 
 
+def median_ratio(peer: list[float], own: list[float]) -> float:
+    """Return how many times as long a peer takes, of seconds in the same rounds."""
+    return statistics.median(theirs / ours for theirs, ours in zip(peer, own, strict=True))
+
+
 def report(seconds: dict[str, dict[str, list[float]]], batch: int) -> None:
     """Print images per second, and how many times the fastest peer we are."""
     medians = {p: {n: statistics.median(s) for n, s in seconds[p].items()} for p in PRECISIONS}
@@ -159,12 +164,8 @@ def report(seconds: dict[str, dict[str, list[float]]], batch: int) -> None:
     for precision in PRECISIONS:
         peers = {name: s for name, s in medians[precision].items() if name in PEERS}
         fastest = min(peers, key=peers.__getitem__)
-        ratios = []
-        for name in OURS:
-            pairs = zip(seconds[precision][fastest], seconds[OUR_PRECISION][name], strict=True)
-            ratios.append(
-                f"{name} {statistics.median(peer / own for peer, own in pairs):.2f} times"
-            )
+        peer, own = seconds[precision][fastest], seconds[OUR_PRECISION]
+        ratios = [f"{name} {median_ratio(peer, own[name]):.2f} times" for name in OURS]
         print(f"{OUR_PRECISION}, {' and '.join(ratios)} the fastest {precision} peer ({fastest})")
 
 

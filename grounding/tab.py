@@ -19,8 +19,8 @@ from grounding.store import ModelStore
 from page import LATEST, QUIET, announce, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
-# slow server of pictures, it holds up nobody.
-MODELS = {"concurrency_id": "models", "concurrency_limit": 4}
+# slow server of pictures, it holds up nobody. What is asked again at work comes after that.
+MODELS = {"concurrency_id": "models", "concurrency_limit": 4, "trigger_mode": "always_last"}
 # On a phone the answer lies below the settings, out of sight.
 SHOW_ANSWER = """() => {
     const answer = document.querySelector("#seg-right")
@@ -52,7 +52,6 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [outputs.session, outputs.threshold, outputs.correction.phrase],
         api_visibility="private",
         show_progress_on=[outputs.result],
-        trigger_mode="always_last",  # another prompt while the models are at work comes after it
         **MODELS,
     )
     for js in (SHOW_ANSWER, announce(outputs.status.elem_id)):
@@ -148,7 +147,6 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [several.file, several.gallery, several.text],
         api_visibility="private",
         show_progress_on=[several.text],
-        trigger_mode="always_last",
         **MODELS,
     ).failure(_hide_unless, several.file, several.results, **LATEST)
 
@@ -187,7 +185,6 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         [*answer, parts.said],
         api_visibility="private",
         show_progress_on=[parts.gallery],
-        trigger_mode="always_last",
         **MODELS,
     )
     compared.success(_show, None, parts.column, **LATEST)  # a new answer may have hidden it

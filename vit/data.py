@@ -164,18 +164,19 @@ def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:
     """Read class names and pictures by split; "" for those below neither train/ nor test/."""
     found: dict[str, Labelled] = {"train": [], "test": [], "": []}
     plain: list[tuple[str, ...]] = []
+    has_splits = False
     for name, data in _files(path):
         split, place = _place(name)
-        has_splits = found["train"] or found["test"]
         if len(place) >= 2 and (split or not has_splits):
             if split:
+                has_splits = True
                 _check_depth(path, [place])
             else:
                 plain.append(place)
             if any("\ud800" <= letter <= "\udfff" for letter in name.parts[-2]):
                 raise ValueError(f"the class folder {name.parts[-2]!a} in {path} has no UTF-8 name")
             found[split].append((name.parts[-2], _decode(name, data, image_size)))
-    if not (found["train"] or found["test"]):
+    if not has_splits:
         _check_depth(path, _inside(plain))
     # In the order of the files' names, whichever the archive has: what is held out must not change.
     order = sorted(range(len(plain)), key=plain.__getitem__)
