@@ -66,7 +66,9 @@ def _within(slider: gr.Slider, payload: object) -> float:
         text = f"“{slider.label}” is {payload}; it must be a number."
         raise gr.Error(escape(text, quote=False), title=CHECK, print_exception=False)
     number = min(max(number, slider.minimum), slider.maximum)
-    if number == payload or float(slider.step).is_integer():
+    if float(slider.step).is_integer():
+        return round(number)
+    if number == payload:
         return number
     taken = Clamped(number)
     taken.given = payload

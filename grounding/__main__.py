@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from devices import DEVICES, find_device
-from grounding.export import File, export_files, make_manifest, write_all
+from grounding.export import Export, File, export_files, make_manifest, write_all
 from grounding.filenames import free_name
 from grounding.grounders import GROUNDERS
 from grounding.pipeline import run
@@ -118,7 +118,8 @@ def _present(out: Path) -> tuple[dict[Path, str], list[str]]:
     manifests = {folder.name: read_manifest(folder) for folder in folders}
     sources = {name: Path(m["source"]["path"]) for name, m in manifests.items() if m}
     # The answer of a picture that is gone may be replaced.
-    named = {source: name for name, source in sources.items() if source.exists()}
+    # Path.exists raises an error where it may not look.
+    named = {s: name for name, s in sources.items() if os.path.exists(s)}  # noqa: PTH110
     return named, [name for name, manifest in manifests.items() if not manifest]
 
 
@@ -210,7 +211,7 @@ def write_answer(
 ) -> None:
     """Write the answer for one picture."""
     manifest = make_manifest(result, asked, origin)
-    replace_folder(folder, export_files(picture, result, manifest))
+    replace_folder(folder, export_files(Export(picture, result, manifest)))
 
 
 def segment_files(

@@ -14,7 +14,6 @@ from grounding.compare import compare, describe
 from grounding.core import Clicks, Masks, Regions
 from grounding.display import write_download
 from grounding.export import detections
-from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
 from grounding.overlay import shown_scale
 from grounding.prompt import parse_prompt
@@ -24,22 +23,21 @@ from grounding.select import Proposals
 from grounding.session import Session, look, shown_result
 from grounding.settings import Settings
 from grounding.store import ModelStore
-from grounding.weights import Source
+from grounding.weights import Origin, Source
 from images import open_image
 from page import page_errors, refuse_clamped
 
-Infer = Callable[[str, str, Image.Image, str, float], Proposals]
-# The names of both models, a picture, and what is to be outlined in it.
-Draw = Callable[[str, str, Image.Image, Regions | tuple[np.ndarray, Clicks]], Masks]
+# The names of both models, a picture, the prompt and the threshold; also says which weights answer.
+Infer = Callable[[str, str, Image.Image, str, float], tuple[Proposals, Origin]]
+# The name of the segmenter, a picture, and what is to be outlined in it.
+Draw = Callable[[str, Image.Image, Regions | tuple[np.ndarray, Clicks]], Masks]
 Fetch = Callable[[str], Image.Image]
 P = ParamSpec("P")
 T = TypeVar("T")
 GROUNDER, SEGMENTER = next(iter(GROUNDERS)), next(iter(SEGMENTERS))
 
 
-def read_picture(
-    path: str | None, url: str | None, fetch: Fetch | None = fetch_image
-) -> Image.Image:
+def read_picture(path: str | None, url: str | None, fetch: Fetch | None) -> Image.Image:
     """Return the picture of an address if there is one, else the uploaded one.
 
     Raises:
@@ -66,9 +64,7 @@ def _one_at_a_time(function: Callable[P, T], turn: Lock) -> Callable[P, T]:
 class Events:
     """Answer the events that need a model."""
 
-    def __init__(
-        self, store: ModelStore, infer: Infer, draw: Draw, fetch: Fetch | None = fetch_image
-    ) -> None:
+    def __init__(self, store: ModelStore, infer: Infer, draw: Draw, fetch: Fetch | None) -> None:
         """Take the models, what runs them by their names, and what opens addresses, if anything."""
         turn = Lock()
         self.infer, self.draw = _one_at_a_time(infer, turn), _one_at_a_time(draw, turn)
@@ -166,10 +162,11 @@ class Events:
         sources: list[Source] = []
 
         def ask(grounder: str, threshold: float) -> Proposals:
-            origin = self.store.locate(grounder, segmenter, _report(progress))
-            sources.extend(origin.sources.values())
+            self.store.fetch(grounder, segmenter, _report(progress))
             progress(1.0, desc=f"Asking {grounder}")
-            return self.infer(grounder, segmenter, picture, prompt, threshold)
+            proposals, origin = self.infer(grounder, segmenter, picture, prompt, threshold)
+            sources.extend(origin.sources.values())
+            return proposals
 
         with page_errors():
             picture = read_picture(image, url, self.fetch)
@@ -208,7 +205,7 @@ class Events:
         """Correct the answer at a point of the picture, x and y in pixels, maybe as typed."""
 
         def outline(asked: Session, what: Regions | tuple[np.ndarray, Clicks]) -> Masks:
-            return self.draw(asked.asked["grounder"], asked.asked["segmenter"], asked.image, what)
+            return self.draw(asked.asked["segmenter"], asked.image, what)
 
         with page_errors():
             if session is None:
@@ -275,9 +272,9 @@ class Events:
         """Run the models; `url` is where the picture came from, if it has an address."""
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
         # Not loaded: on ZeroGPU only `infer` and `draw` can, in a process of their own.
-        origin = self.store.locate(grounder, segmenter, _report(progress))
+        self.store.fetch(grounder, segmenter, _report(progress))
         progress(1.0, desc="Looking for regions")
-        proposals = self.infer(grounder, segmenter, picture, prompt, threshold)
+        proposals, origin = self.infer(grounder, segmenter, picture, prompt, threshold)
         asked = {
             "prompt": prompt,
             "grounder": grounder,

@@ -16,7 +16,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -29,7 +29,7 @@ from PIL import Image
 from grounding.core import mask_box
 from grounding.filenames import safe_name
 from grounding.outlines import join_rings, polygons, rle_string
-from grounding.overlay import annotations, draw_regions, paint, phrase_colours
+from grounding.overlay import Style, annotations, draw_regions, paint, phrase_colours
 from grounding.select import Result
 from grounding.weights import Origin, Source
 
@@ -40,10 +40,28 @@ File = tuple[str, bytes]
 Manifest = Mapping[str, Any]
 
 
-def overlay_picture(picture: Image.Image, result: Result) -> Image.Image:
+@dataclass(frozen=True)
+class Export:
+    """Hold what files are made of.
+
+    Attributes:
+        picture: RGB, of the size of the masks.
+        result: What was found; N = 0 gives valid files, too.
+        manifest: What `make_manifest` returns.
+        style: How masks are painted.
+    """
+
+    picture: Image.Image
+    result: Result
+    manifest: Manifest
+    style: Style = field(default_factory=Style)
+
+
+def overlay_picture(export: Export) -> Image.Image:
     """Paint masks, boxes, phrases and scores over the picture, as the page does, and as large."""
+    picture, result = export.picture, export.result
     regions, colours = result.regions, phrase_colours(result.phrases)
-    shown, pairs = annotations(picture, regions.labels, result.masks.masks)
+    shown, pairs = annotations(picture, regions.labels, result.masks.masks, export.style)
     # Not one factor: what is a pixel wide stays so.
     x, y = shown.width / picture.width, shown.height / picture.height
     boxes = regions.boxes * np.array([x, y, x, y], np.float32)
@@ -203,38 +221,33 @@ def _masks(result: Result) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{number:02d}-{safe_name(label)}.png", mask
 
 
-def _mask_files(_picture: Image.Image, result: Result, _manifest: Manifest) -> Iterator[File]:
-    return ((f"masks/{name}", _png(mask * np.uint8(255))) for name, mask in _masks(result))
+def _mask_files(export: Export) -> Iterator[File]:
+    masks = _masks(export.result)
+    return ((f"masks/{name}", _png(mask * np.uint8(255))) for name, mask in masks)
 
 
-def _cutout_files(picture: Image.Image, result: Result, _manifest: Manifest) -> Iterator[File]:
-    found = ((name, mask) for name, mask in _masks(result) if mask.any())
-    return ((f"cutouts/{name}", _png(cutout(picture, mask))) for name, mask in found)
+def _cutout_files(export: Export) -> Iterator[File]:
+    found = ((name, mask) for name, mask in _masks(export.result) if mask.any())
+    return ((f"cutouts/{name}", _png(cutout(export.picture, mask))) for name, mask in found)
 
 
-PARTS: dict[str, Callable[[Image.Image, Result, Manifest], Iterable[File]]] = {
-    "picture": lambda picture, _result, _manifest: [("picture.png", _png(picture))],
-    "overlay": lambda picture, result, _manifest: [
-        ("overlay.png", _png(overlay_picture(picture, result)))
-    ],
+PARTS: dict[str, Callable[[Export], Iterable[File]]] = {
+    "picture": lambda export: [("picture.png", _png(export.picture))],
+    "overlay": lambda export: [("overlay.png", _png(overlay_picture(export)))],
     "masks": _mask_files,
-    "labels": lambda _picture, result, _manifest: [("labels.png", _png(label_map(result)))],
+    "labels": lambda export: [("labels.png", _png(label_map(export.result)))],
     "cutouts": _cutout_files,
-    "coco": lambda _picture, result, _manifest: [("coco.json", _json(coco(result)))],
-    "yolo": lambda _picture, result, _manifest: [("yolo.txt", yolo(result).encode())],
-    "manifest": lambda _picture, _result, manifest: [("manifest.json", _json(manifest))],
+    "coco": lambda export: [("coco.json", _json(coco(export.result)))],
+    "yolo": lambda export: [("yolo.txt", yolo(export.result).encode())],
+    "manifest": lambda export: [("manifest.json", _json(export.manifest))],
 }
 
 
-def export_files(
-    picture: Image.Image, result: Result, manifest: Manifest, parts: Collection[str] = tuple(PARTS)
-) -> Iterator[File]:
+def export_files(export: Export, parts: Collection[str] = tuple(PARTS)) -> Iterator[File]:
     """Return names and contents of a result's files, each made when it is asked for.
 
     Args:
-        picture: RGB, of the size of the masks.
-        result: The answer; N = 0 gives valid files too.
-        manifest: What `make_manifest` returns.
+        export: What they are made of.
         parts: Which of `PARTS`; the manifest always comes last.
 
     Raises:
@@ -245,7 +258,7 @@ def export_files(
             f"There is no part {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}."
         )
     chosen = (make for part, make in PARTS.items() if part in parts)
-    return chain.from_iterable(make(picture, result, manifest) for make in chosen)
+    return chain.from_iterable(make(export) for make in chosen)
 
 
 def write_all(folder: Path, files: Iterable[File]) -> None:

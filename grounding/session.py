@@ -1,7 +1,7 @@
 """What is kept of a visitor's latest answer, and what can be shown of it without a model."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from grounding.core import Regions
 from grounding.edits import Corrections, apply_edits
-from grounding.export import PARTS, File, export_files, make_manifest
+from grounding.export import PARTS, Export, File, export_files, make_manifest
 from grounding.overlay import (
     annotations,
     draw_regions,
@@ -159,13 +159,12 @@ def pack(
     """
     if session is None:
         raise ValueError("There is nothing to download yet; press Run first.")
-    choice = session.choice(settings, threshold)
     result = shown_result(session, settings, threshold)
-    more = {name: value for name, value in asdict(choice).items() if name != "off"}
     asked = {
         "prompt": session.asked["prompt"],
-        "settings": session.asked | more,
+        "settings": session.asked | settings.values() | {"threshold": threshold},
         "corrections": len(session.corrections.edits),
     } | ({"file": session.file} if session.file else {})
     manifest = make_manifest(result, asked, session.origin)
-    return export_files(session.image, result, manifest, PARTS if part == EVERYTHING else [part])
+    answer = Export(session.image, result, manifest, settings.style)
+    return export_files(answer, PARTS if part == EVERYTHING else [part])

@@ -50,7 +50,6 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
     query, best, labels = proposals.query, proposals.best, proposals.regions.labels
     asked = [*query.phrases, *query.negatives]
     missing = [phrase for phrase in asked if phrase not in selection.regions.labels]
-    found = {*labels, *(label for _, label in proposals.dropped)}
     gone = {labels[i] for i in proposals.by_hand if not proposals.bits[i].any()}
     lines = []
     if absent := [phrase for phrase in missing if not best.get(phrase)]:
@@ -71,9 +70,8 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
             # Else `_limits` asks for another Run.
         else:
             shows = math.floor(100 * best[phrase] + 1e-6) / 100
-            # A heat map is cut before the segmenter sees it.
-            cut = proposals.regions.heatmap is not None
-            run = " and another Run" if cut and phrase not in found else ""
+            # A heat map was cut above it, or others have taken its place.
+            run = " and another Run" if phrase not in labels else ""
             lines.append(
                 f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
                 f"Its best score is {shows:.2f}; a threshold of {shows:.2f}{run} would show it."

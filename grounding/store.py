@@ -75,35 +75,35 @@ class ModelStore:
             for name in LIBRARIES:
                 import_module(name)
 
-    def get(self, grounder: str, segmenter: str, progress: Progress = _quiet) -> Models:
+    def get(self, grounder: str, segmenter: str) -> Models:
         """Return the two models by their names in the menus, downloading and loading if needed.
 
         Raises:
             ValueError: If a name is not on its menu or the weights cannot be had.
         """
-        first = self._load("grounder", GROUNDERS, grounder, progress)
-        second = self._load("segmenter", SEGMENTERS, segmenter, progress)
+        first = self._load("grounder", GROUNDERS, grounder)
+        second = self._load("segmenter", SEGMENTERS, segmenter)
         origin = Origin(first[1], second[1], find_device(self.device))
         return Models(first[0], second[0], origin)
 
-    def locate(self, grounder: str, segmenter: str, progress: Progress = _quiet) -> Origin:
+    def get_segmenter(self, name: str) -> Segmenter:
+        """Return a segmenter by its name in the menu, as `get` does."""
+        return self._load("segmenter", SEGMENTERS, name)[0]
+
+    def fetch(self, grounder: str, segmenter: str, progress: Progress) -> None:
         """Download the weights of two models if needed, without loading them.
 
         Raises:
             ValueError: As `get`.
         """
-        first = self._locate("grounder", GROUNDERS, grounder, progress)
-        second = self._locate("segmenter", SEGMENTERS, segmenter, progress)
-        return Origin(first, second, find_device(self.device))
+        self._locate("grounder", GROUNDERS, grounder, progress)
+        self._locate("segmenter", SEGMENTERS, segmenter, progress)
 
-    def _load(
-        self, role: str, menu: Mapping[str, ModelEntry], name: str, progress: Progress
-    ) -> tuple[Any, Source]:
-        source, entry = self._locate(role, menu, name, progress), menu[name]
+    def _load(self, role: str, menu: Mapping[str, ModelEntry], name: str) -> tuple[Any, Source]:
+        source, entry = self._locate(role, menu, name, _quiet), menu[name]
         # One lock for all: two people who want the same model must not load it twice.
         with self._lock:
             if (model := self._shelf.find(source)) is None:
-                progress(1.0, f"Loading {name}")
                 self._shelf.make_room(self.budget, int(entry.kept * file_bytes(source.folder)))
                 model = self._read(entry, source, name)
                 self._shelf.put(source, model)

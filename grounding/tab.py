@@ -11,11 +11,11 @@ from PIL import Image
 from grounding import display
 from grounding.core import Clicks, Masks, Regions
 from grounding.events import Events, Fetch
-from grounding.fetch import fetch_image
 from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
 from grounding.pipeline import propose
 from grounding.select import Proposals
 from grounding.store import ModelStore
+from grounding.weights import Origin
 from page import LATEST, QUIET, announce, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
@@ -191,9 +191,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     compared.failure(_hide_unless, outputs.data, parts.column, **LATEST)
 
 
-def build_tab(
-    store: ModelStore, gpu: Wrap, fetch: Fetch | None = fetch_image
-) -> list[gr.components.Component]:
+def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.components.Component]:
     """Build the tab inside the current `gr.Blocks`.
 
     Args:
@@ -208,18 +206,16 @@ def build_tab(
     @gpu
     def infer(
         grounder: str, segmenter: str, image: Image.Image, prompt: str, threshold: float
-    ) -> Proposals:
+    ) -> tuple[Proposals, Origin]:
         # By name: ZeroGPU calls this in another process, and models are no arguments to send.
-        return propose(store.get(grounder, segmenter), image, prompt, threshold)
+        models = store.get(grounder, segmenter)
+        return propose(models, image, prompt, threshold), models.origin
 
     @gpu
     def draw(
-        grounder: str,
-        segmenter: str,
-        image: Image.Image,
-        what: Regions | tuple[np.ndarray, Clicks],
+        segmenter: str, image: Image.Image, what: Regions | tuple[np.ndarray, Clicks]
     ) -> Masks:
-        model = store.get(grounder, segmenter).segmenter
+        model = store.get_segmenter(segmenter)
         return (
             model.segment(image, what) if isinstance(what, Regions) else model.refine(image, *what)
         )

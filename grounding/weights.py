@@ -98,7 +98,8 @@ class Weights:
         if folder:
             return Source(repo, folder, demo=False)
         if self.mode == "full":
-            why = "the app runs offline" if self.offline else "the Hugging Face hub did not answer"
+            hub = "the Hugging Face hub did not answer, or does not have them"
+            why = "the app runs offline" if self.offline else hub
             raise ValueError(
                 f"The weights of {repo} are not on this machine and cannot be downloaded: {why}. "
                 "Try again later, or start the app with --weights auto."
@@ -144,6 +145,7 @@ class Weights:
 
     def _download(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path | None:
         from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.errors import RepositoryNotFoundError
 
         if self.offline or time.monotonic() - self._failed_at < RETRY_SECONDS:
             return None
@@ -166,7 +168,8 @@ class Weights:
             # The hub's client lets its HTTP library's errors through, and its versions use
             # different libraries, so there is no narrower class to name.
             print(f"Cannot download {repo}: {type(error).__name__}: {error}")
-            self._failed_at = time.monotonic()
+            if not isinstance(error, RepositoryNotFoundError):  # which says nothing of others
+                self._failed_at = time.monotonic()
             return None
         return _if_whole(Path(folder), files)
 

@@ -25,7 +25,9 @@ def _propose(grounder: str, threshold: float) -> Proposals:
     regions = Regions(np.ones((1, 4), np.float32), np.full(1, 0.9, np.float32), ("a dog",))
     bits, sure = pack_masks(np.ones((1, 10, 10), bool)), np.ones(1, np.float32)
     seconds = {"grounder": 0.25, "segmenter": 0.5}
-    return Proposals(Query(["a dog"]), regions, bits, sure, (10, 10), 0.05, {"a dog": 0.9}, seconds)
+    best = {"a dog": 0.9, "collar": 0.95}  # what is taken away is not what was looked for
+    query = Query(["a dog"], ["collar"])
+    return Proposals(query, regions, bits, sure, (10, 10), 0.05, best, seconds)
 
 
 def test_every_grounder_answers_or_says_why_not() -> None:

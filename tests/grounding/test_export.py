@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from grounding.core import Masks, Regions
 from grounding.export import (
     PARTS,
+    Export,
     coco,
     cutout,
     export_files,
@@ -23,7 +24,7 @@ from grounding.export import (
     write_zip,
     yolo,
 )
-from grounding.overlay import DISPLAY_SIDE
+from grounding.overlay import DISPLAY_SIDE, Style
 from grounding.select import Result
 from grounding.weights import Origin, Source
 from tests.grounding.test_outlines import EMPTY, SHAPES, H, W, X, Y, fill, iou
@@ -87,9 +88,20 @@ def test_overlay_shows_the_masks(size: tuple[int, int]) -> None:
     masks = np.ones((1, size[1], size[0]), bool)
     regions = Regions(np.float32([[0, 0, *size]]), np.float32([0.5]), ("a dog",))
     result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])))
-    seen = overlay_picture(Image.new("RGB", size), result)
+    seen = overlay_picture(Export(Image.new("RGB", size), result, {}))
     assert max(seen.size) == min(max(size), DISPLAY_SIDE)
     assert np.asarray(seen).reshape(-1, 3).any(axis=1).mean() > 0.9
+
+
+def test_overlay_is_painted_as_the_page_is() -> None:
+    result = _result(SHAPES["disc"])
+    faint, strong = (
+        np.asarray(overlay_picture(Export(_picture(), result, {}, Style(opacity, outline=0))))
+        for opacity in (0.1, 1.0)
+    )
+    changed = np.ptp([faint, strong], axis=0).any(axis=2)
+    # Not under the box's edge and its words.
+    assert changed[30:55, 30:55].all() and not changed[~SHAPES["disc"]].any()
 
 
 def test_boxes_lie_around_the_masks_of_thin_pictures() -> None:
@@ -98,7 +110,8 @@ def test_boxes_lie_around_the_masks_of_thin_pictures() -> None:
     masks[:, 200:1900] = True
     regions = Regions(np.float32([[0, 200, 3, 1900]]), np.float32([0.5]), ("a dog",))
     result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])))
-    plain, seen = Image.new("RGB", (3, 2048)), overlay_picture(Image.new("RGB", (3, 2048)), result)
+    plain = Image.new("RGB", (3, 2048))
+    seen = overlay_picture(Export(plain, result, {}))
     painted = np.flatnonzero(np.asarray(seen).any((1, 2)))
     assert painted[-1] <= 1900 * seen.height / plain.height + 2
 
@@ -121,7 +134,7 @@ def _origin() -> Origin:
 
 
 def _files(result: Result) -> Iterator[tuple[str, bytes]]:
-    return export_files(_picture(), result, make_manifest(result, _asked(), _origin()))
+    return export_files(Export(_picture(), result, make_manifest(result, _asked(), _origin())))
 
 
 def test_manifest() -> None:
@@ -179,14 +192,16 @@ def test_coco_polygons_fill_the_mask() -> None:
 
 @pytest.mark.parametrize("parts", [(), ("coco",), ("manifest", "yolo"), tuple(PARTS)])
 def test_parts_alone(parts: tuple[str, ...]) -> None:
-    files = [name for name, _ in export_files(_picture(), _result(SHAPES["disc"]), {}, parts)]
+    files = [
+        name for name, _ in export_files(Export(_picture(), _result(SHAPES["disc"]), {}), parts)
+    ]
     assert len(files) == len(parts)
     assert "manifest" not in parts or files[-1] == "manifest.json"
 
 
 def test_unknown_part_names_the_menu() -> None:
     with pytest.raises(ValueError, match="no part gif; choose from picture, overlay"):
-        export_files(_picture(), _result(), {}, ["gif"])
+        export_files(Export(_picture(), _result(), {}), ["gif"])
 
 
 def test_zip_holds_the_same_files(tmp_path: Path) -> None:
@@ -210,6 +225,8 @@ def test_zip_is_whole_or_not_there(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_utf8_survives_json(tmp_path: Path) -> None:
-    write_all(tmp_path, export_files(_picture(), _result(), {"path": "a\udcff字"}, ["manifest"]))
+    write_all(
+        tmp_path, export_files(Export(_picture(), _result(), {"path": "a\udcff字"}), ["manifest"])
+    )
     text = (tmp_path / "manifest.json").read_text(encoding="utf-8")
     assert "字" in text and json.loads(text) == {"path": "a\udcff字"}

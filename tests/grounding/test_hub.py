@@ -170,6 +170,20 @@ def test_a_hub_in_trouble(hub: Hub, fault: Callable[[Handler], bool]) -> None:
     assert (locate("full").folder / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
 
 
+def test_a_repository_that_is_not_there_does_not_speak_for_others(hub: Hub) -> None:
+    def know_nothing(handler: Handler) -> bool:
+        missing = "nobody" in handler.path
+        if missing:
+            handler.send_response(404)
+            handler.send_header("X-Error-Code", "RepoNotFound")
+            handler.end_headers()
+        return missing
+
+    hub.fault, weights = know_nothing, Weights("auto")
+    assert weights.locate("nobody/nothing", FILES, "clipseg", lambda *_: None).demo
+    assert not weights.locate(REPO, FILES, "clipseg", lambda *_: None).demo
+
+
 def test_a_hub_that_goes_away_after_half_a_download(hub: Hub) -> None:
     hub.fault = cut
     assert locate().demo

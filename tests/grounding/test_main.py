@@ -371,6 +371,22 @@ def test_a_folder_that_cannot_be_entered_does_not_stop_the_others(
     assert list(find_pictures([str(tmp_path)], tmp_path / "out")) == ["a"]
 
 
+def test_a_picture_that_may_no_longer_be_reached_does_not_stop_the_others(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path / "in", "a.png", "b.png")
+    _run(tmp_path)
+    stat = Path.stat
+
+    def refuse(path: Path, **how: Any) -> os.stat_result:
+        if path.name == "b.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert main([str(tmp_path / "in/a.png"), "--out", str(tmp_path / "out"), *PROMPT, *DEMO]) == 0
+
+
 def test_a_picture_of_ones_own_may_be_larger_than_a_visitors(tmp_path: Path, fake: Fake) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (3000, 2500)).save(tmp_path / "in/a.bmp")

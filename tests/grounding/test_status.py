@@ -65,7 +65,7 @@ def test_describe(labels: tuple[str, ...], prompt: str, words: list[str]) -> Non
 @pytest.mark.parametrize(
     ("best", "words"),
     [
-        (0.219, "Its best score is 0.21; a threshold of 0.21 would show it"),  # just below
+        (0.219, "Its best score is 0.21; a threshold of 0.21 and another Run would"),  # just below
         (0.219, "with a score of at least 0.30"),  # the page's threshold
         (0.6, "was found but left out"),  # above, and cleaned away
     ],
@@ -143,18 +143,18 @@ def test_what_another_run_would_find(prompt: str, found: bool) -> None:
 @pytest.mark.parametrize(
     ("labels", "threshold", "best", "words"),
     [
-        ((), 0.3, 0.29, "a threshold of 0.29 and another Run would show it"),  # never cut out
+        # Cut out of no map, or one that had no place beside others.
+        ((), 0.3, 0.29, "a threshold of 0.29 and another Run would show it"),
         (("a dog",), 1.5, 1.0, "a threshold of 1.00 would show it"),  # it is there already
     ],
 )
-def test_of_a_map_another_run_is_asked_for(
+def test_another_run_is_asked_for(
     labels: tuple[str, ...], threshold: float, best: float, words: str
 ) -> None:
     proposals = _proposals(labels, "a dog", best, 0.3)
-    heat = np.zeros((6, 6), np.float32)
-    mapped = replace(proposals, regions=replace(proposals.regions, heatmap=heat))
-    selection = replace(select(mapped, Choice(0.3)), regions=mapped.regions[[]])  # none is shown
-    assert words in describe(mapped, selection, _origin(demo=False), threshold)
+    selection = select(proposals, Choice(0.3))
+    selection = replace(selection, regions=proposals.regions[[]])  # none is shown
+    assert words in describe(proposals, selection, _origin(demo=False), threshold)
 
 
 def test_demo_weights_are_said_and_what_to_do() -> None:

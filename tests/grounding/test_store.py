@@ -12,6 +12,7 @@ import pytest
 
 from grounding.grounders import GROUNDERS
 from grounding.memory import Shelf, file_bytes
+from grounding.segmenters import SEGMENTERS
 from grounding.store import LIBRARIES, ModelStore
 from grounding.weights import DEMO_ROOT, Source, Weights
 
@@ -40,12 +41,32 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
         ModelStore(Weights("demo"), "cpu").get("CLIPSeg", "SAM 2.1 tiny")
 
 
-def test_weights_are_located_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+class Recorder(Weights):
+    """Demo weights; knows which repositories were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("demo")
+        self.asked: list[str] = []
+
+    def locate(self, repo: str, *rest: Any) -> Source:
+        self.asked.append(repo)
+        return super().locate(repo, *rest)
+
+
+def test_weights_are_fetched_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelStore, "_read", lambda *_: pytest.fail("a model was loaded"))
-    origin = ModelStore(Weights("demo"), "cpu").locate("CLIPSeg", "SAM 2.1 tiny")
-    assert origin.device == "cpu" and origin.grounder.folder == DEMO_ROOT / "clipseg"
+    store = ModelStore(weights := Recorder(), "cpu")
+    store.fetch("CLIPSeg", "SAM 2.1 tiny", lambda *_: None)
+    assert weights.asked == [GROUNDERS["CLIPSeg"].repo, SEGMENTERS["SAM 2.1 tiny"].repo]
     with pytest.raises(ValueError, match="no segmenter 'SAM'"):
-        ModelStore(Weights("demo"), "cpu").locate("CLIPSeg", "SAM")
+        store.fetch("CLIPSeg", "SAM", lambda *_: None)
+
+
+def test_a_correction_needs_no_grounder() -> None:
+    store = ModelStore(weights := Recorder(), "cpu")
+    segmenter = store.get_segmenter("SAM 2.1 tiny")
+    assert weights.asked == [SEGMENTERS["SAM 2.1 tiny"].repo]
+    assert store.get("CLIPSeg", "SAM 2.1 tiny").segmenter is segmenter
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
@@ -114,7 +135,7 @@ def test_weights_without_a_tokenizer_are_a_sentence(tmp_path: Path, name: str) -
     """By itself transformers takes an empty one, to which all phrases are the same."""
     store = _copy(name, tmp_path, without="tokenizer.json")
     with pytest.raises(ValueError, match=f"weights of {name} .* damaged or incomplete"):
-        store._load("grounder", GROUNDERS, name, lambda *_: None)
+        store._load("grounder", GROUNDERS, name)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
@@ -129,8 +150,8 @@ def test_an_older_layout_of_the_tokenizer_gives_the_same_words(tmp_path: Path, n
         (place / "vocab.json").write_text(json.dumps(words["vocab"]))
     else:
         (place / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    model, _ = store._load("grounder", GROUNDERS, name, lambda *_: None)
-    demo, _ = ModelStore(Weights("demo"), "cpu")._load("grounder", GROUNDERS, name, lambda *_: None)
+    model, _ = store._load("grounder", GROUNDERS, name)
+    demo, _ = ModelStore(Weights("demo"), "cpu")._load("grounder", GROUNDERS, name)
     phrase = "a dog, the red car"
     ids = [m.processor.tokenizer(phrase)["input_ids"] for m in (model, demo)]
     assert ids[0] == ids[1] and len(set(ids[0])) > 4

@@ -14,6 +14,7 @@ from grounding.display import choose_grounder, move, reveal, tick
 from grounding.edits import Corrections, drop, redraw
 from grounding.events import read_picture
 from grounding.export import PARTS
+from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
 from grounding.layout import PHOTOS, SAMPLES, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
@@ -166,7 +167,7 @@ def test_the_first_corner_of_a_box_is_marked(session: Session) -> None:
 )
 def test_refused_pictures(path: str | None, url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_picture(path, url)
+        read_picture(path, url, fetch_image)
 
 
 @pytest.mark.parametrize(("folder", "least"), [(SAMPLES, 6), (PHOTOS, 3)])
@@ -224,7 +225,7 @@ def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> 
 def test_what_is_pressed_again_at_work_comes_after_it() -> None:
     async def build() -> gr.Blocks:  # or Gradio leaves loops of its own behind
         with gr.Blocks() as page:
-            build_tab(ModelStore(Weights("demo"), "cpu"), lambda function: function)
+            build_tab(ModelStore(Weights("demo"), "cpu"), lambda function: function, None)
         return page
 
     functions = asyncio.run(build()).fns.values()
