@@ -105,7 +105,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=float,
         metavar="GB",
         help="models are put away, least recently used first, when they would take more memory of "
-        "the device than this; by itself half of what there is",
+        "the device than this; by default half of what there is",
     )
     parser.add_argument(
         "--weights",

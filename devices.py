@@ -19,7 +19,7 @@ def find_device(name: str) -> str:
     there = [kind for kind, number in count.items() if number]
     if name == "auto":
         return there[0]
-    found = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", name)
-    if not found or int(found[2] or 0) >= count[found[1]]:
+    found = re.fullmatch(r"cpu|mps|cuda(?::(0|[1-9]\d*))?", name)
+    if not found or int(found[1] or 0) >= count[name.partition(":")[0]]:
         raise ValueError(f"The device {name} is not on this machine; there is {', '.join(there)}.")
     return name

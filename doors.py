@@ -22,6 +22,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from page import CHECK
+
 CLOSED = re.compile(
     r"/gradio_api/(file[=/]\s*https?:|proxy=|process_recording|deep_link|component_server|vibe)",
     re.IGNORECASE,
@@ -68,7 +70,7 @@ def delete_files_of_tools(page: gr.Blocks) -> None:
 async def _refuse_address(_url: str) -> NoReturn:
     raise gr.Error(
         "A picture cannot be an address here. Upload the file, or give the address as url.",
-        title="Please check",
+        title=CHECK,
         print_exception=False,
     )
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape, unescape
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 from gradio.data_classes import ImageData
@@ -16,7 +18,7 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden"}  # of most even
 # What comes while something else is looked at must not be lost, nor a step after a step.
 LATEST = QUIET | {"trigger_mode": "always_last"}
 CHECK = "Please check"
-NO_UPLOAD = "A picture must be uploaded first; a path on the server is none."
+NO_UPLOAD = "A picture must be uploaded first; a path on the server is not accepted."
 NO_MEMORY = (
     "This needs more memory than the server has left. "
     "Try a smaller model or a smaller picture, or try again in a moment."
@@ -27,7 +29,7 @@ NO_ROOM = "The server's disk is full, so that nothing could be written. Please t
 def hand_over_files() -> None:
     """Make image components pass on an uploaded file's path as it is, or a program's data: URL.
 
-    By itself Gradio opens the file first, and fails without a word that helps the user, clips
+    Left alone, Gradio opens the file first, and fails without a word that helps the user, clips
     16-bit pictures and drops transparency; and it writes data: URLs to files that nobody deletes.
     (A component that an event changes, as a click on an example does, is another object from then
     on, so what changes is the class; a subclass would get a .pyi file beside its source.)
@@ -48,8 +50,8 @@ def _path(_: gr.Image, payload: ImageData | None) -> str | None:
 def forgive_sliders() -> None:
     """Make sliders take for a number what their field becomes when it is left.
 
-    By itself Gradio raises an error for each key of a number that is typed, as for 0 and 0. on the
-    way to 0.45, and fails where the field is empty. (By class for the same reason.)
+    Left alone, Gradio raises an error for each key of a number that is typed, as for 0 and 0. on
+    the way to 0.45, and fails where the field is empty. (By class for the same reason.)
     """
     gr.Slider.preprocess = _within
 
@@ -80,6 +82,19 @@ def choice_of(count: int, value: int, **options: Any) -> gr.Slider:
     # Gradio takes no slider whose ends are the same.
     more = {"step": 1, "buttons": [], "interactive": count > 1}
     return gr.Slider(1, max(2, count), value, **more, **options)
+
+
+def show_picture(label: str, **options: Any) -> gr.Image:
+    """Return a component that only shows pictures, and is called by its label."""
+    usual = {"alt_text": label, "format": "png", "buttons": ["fullscreen", "download"]}
+    return gr.Image(label=label, interactive=False, **(usual | options))
+
+
+def new_folder() -> Path:
+    """Make a folder for what somebody takes home, and no other file, so that names do not meet."""
+    folder = Path(get_upload_folder()) / uuid4().hex  # inside Gradio's own, which it cleans
+    folder.mkdir(parents=True)
+    return folder
 
 
 def refuse_clamped(**numbers: float) -> None:

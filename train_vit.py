@@ -42,8 +42,8 @@ SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
 RECIPE_FLAGS = [field.name for field in dataclasses.fields(TrainConfig)]
 MODEL_FLAGS = ["image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_dim"]
 # What each of these actions obeys; all others train.
-OBEYED = {"evaluate": ("checkpoint", "data", "save"), "export": ("checkpoint", "out")}
-TRAINING_OBEYS = ("data", "out", "recipe", *RECIPE_FLAGS, *MODEL_FLAGS)
+OBEYED = {"evaluate": ("checkpoint", "data", "device", "save"), "export": ("checkpoint", "out")}
+TRAINING_OBEYS = ("data", "device", "out", "recipe", *RECIPE_FLAGS, *MODEL_FLAGS)
 
 
 def _flag(name: str) -> str:
@@ -76,8 +76,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="for --export, and for --evaluate without "
                         "one; default: the shipped one")  # fmt: skip
     parser.add_argument("--recipe", choices=RECIPES, help="default: reference")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
-                        help=f"{DEVICES}; default: %(default)s")  # fmt: skip
+    parser.add_argument("--device", help=f"{DEVICES}; default: cuda where there is one, else cpu")
     recipe = parser.add_argument_group("recipe (vit/recipes.py explains each field)")
     _add_fields(recipe, TrainConfig(), RECIPE_FLAGS)
     _add_fields(parser.add_argument_group("model"), ViTConfig(), MODEL_FLAGS)
@@ -99,9 +98,19 @@ def check_flags(args: argparse.Namespace) -> None:
     given = _given(args, ["checkpoint", "save", *TRAINING_OBEYS])
     if ignored := [_flag(name) for name in given if name not in obeyed]:
         where = f"beside {_flag(action)}" if action else "in training"
-        raise ValueError(f"{', '.join(ignored)} would not be obeyed {where}; leave it out")
+        raise ValueError(f"{', '.join(ignored)} would not be obeyed {where}; leave that out")
     if args.checkpoint and args.evaluate not in (None, SHIPPED):
         raise ValueError("--evaluate CHECKPOINT and --checkpoint both say which; give one of them")
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of that name; without one, CUDA if there is any, else the CPU.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    usual = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(find_device(name or usual))
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
@@ -204,10 +213,10 @@ def main(argv: list[str] | None = None) -> None:
         export_onnx(checkpoint, out)
         print(f"wrote {out}")
     elif args.evaluate:
-        path, device = args.checkpoint or args.evaluate, torch.device(find_device(args.device))
+        path, device = args.checkpoint or args.evaluate, choose_device(args.device)
         evaluate(path, args.data, device, bool(args.save))
     else:
-        with process_group(torch.device(find_device(args.device))) as device:
+        with process_group(choose_device(args.device)) as device:
             train(args, device)
 
 

@@ -4,17 +4,15 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from grounding import retouch
 from grounding.export import File, write_zip
 from grounding.grounders import GROUNDERS
 from grounding.session import Session, look, pack, switch
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
-from page import page_errors
+from page import new_folder, page_errors
 
 
 def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
@@ -113,12 +111,10 @@ def write_download(files: Iterator[File]) -> Path:
     Raises:
         ValueError: If there is none.
     """
-    # Inside Gradio's own folder, which it cleans; a folder each, so that names do not meet.
-    folder = Path(get_upload_folder()) / uuid4().hex
     first, second = next(files, None), next(files, None)
     if first is None:
         raise ValueError("Nothing is shown, so there is nothing of that kind to download.")
-    folder.mkdir(parents=True)
+    folder = new_folder()
     if second is None:
         name, content = first
         path = folder / Path(name).name

@@ -152,7 +152,7 @@ def cut(regions: Regions, cuts: dict[str, float]) -> tuple[Regions, tuple[Scored
     return kept, tuple(scored[k] for k in range(len(scored)) if k not in best)
 
 
-def _uncut(regions: Regions, cut_out: set[str]) -> dict[str, float]:
+def _uncut(regions: Regions, with_part: set[str]) -> dict[str, float]:
     """Return for each phrase that has no part the threshold, in whole per cent, that gives it one.
 
     That is 0 where even the lowest does not. The highest score of its map is no answer: what scores
@@ -160,7 +160,7 @@ def _uncut(regions: Regions, cut_out: set[str]) -> dict[str, float]:
     """
     reached: dict[str, float] = {}
     for mask, label in zip(regions.masks, regions.labels, strict=True):
-        if label not in cut_out:
+        if label not in with_part:
             levels = range(round(100 * FLOOR), int(100 * mask.max()) + 1)
             over = bisect_left(levels, True, key=lambda level: not _has_part(mask, level / 100))
             reached[label] = levels[over - 1] / 100 if over else 0.0

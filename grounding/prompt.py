@@ -45,7 +45,7 @@ def parse_prompt(prompt: str) -> Query:
 
     Raises:
         ValueError: If no phrase is left, there are too many, one or all together are too long or
-            a threshold is not in [0, 1], or one is an emoji.
+            a threshold is not in [0, 1], or one is a symbol.
 
     >>> parse_prompt("A dog, the blue car").phrases
     ['a dog', 'the blue car']
@@ -99,12 +99,12 @@ def _is_phrase(text: str) -> bool:
     """Return whether there is a letter or digit, without which there is nothing to look for.
 
     Raises:
-        ValueError: If there is an emoji in its place.
+        ValueError: If there is an emoji or another symbol in its place.
     """
     if any(map(str.isalnum, text)):
         return True
     if any(unicodedata.category(c) == "So" for c in text):
-        raise ValueError(f"“{text}” is a picture; say in words what to look for.")
+        raise ValueError(f"“{text}” is a symbol; say in words what to look for.")
     return False
 
 

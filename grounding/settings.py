@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from grounding.fetch import MAX_URL
 from grounding.grounders import GROUNDERS
 from grounding.overlay import Style
+from grounding.prompt import MAX_PROMPT_CHARACTERS
 from grounding.segmenters import SEGMENTERS
 from grounding.select import MAX_SHOWN, Choice
 
-MAX_TEXT = 2000  # characters of a prompt or an address in a link
+LONGEST = {"prompt": MAX_PROMPT_CHARACTERS, "url": MAX_URL}
 THRESHOLDS = (0.05, 0.95)  # lowest and highest
 # Lowest and highest value of each of “More settings”, in their order on the page.
 RANGES = {
@@ -62,9 +64,8 @@ def settings_link(asked: Mapping[str, Any], threshold: float, settings: Settings
 
 def settings_from_query(query: Mapping[str, str]) -> dict[str, Any]:
     """Return what a link's query says of the settings; what it says wrongly is passed over."""
-    said: dict[str, Any] = {
-        name: query[name][:MAX_TEXT] for name in ("prompt", "url") if query.get(name)
-    }
+    texts = {name: query.get(name, "") for name in LONGEST}
+    said: dict[str, Any] = {n: text for n, text in texts.items() if 0 < len(text) <= LONGEST[n]}
     for name, menu in (("grounder", GROUNDERS), ("segmenter", SEGMENTERS)):
         if query.get(name) in menu:
             said[name] = query[name]

@@ -31,7 +31,7 @@ PROMPTS = [
     (None, "Type what to look for"),
     ("", "Type what to look for"),
     (" \n.,;\t", "Type what to look for"),
-    ("🐕🐈", "is a picture; say in words"),  # no letter
+    ("🐕🐈", "is a symbol; say in words"),  # no letter
     ("\0", "Type what to look for"),
     ("x" * 10_000, "has 10000 characters; at most 4000"),
     (", " * 1900 + "dog", None),

@@ -16,7 +16,7 @@ def save_arrays(look: Look, shown: Sequence[Settings], folder: Path) -> Path:
     Args:
         look: The answer.
         shown: The settings of every map on the page.
-        folder: Where to write; it is made if need be.
+        folder: Where to write.
 
     Returns:
         Path of `vit.npz` with `attentions` float32 (L, h, N, N), `maps` float32 (M, g, g),
@@ -34,7 +34,6 @@ def save_arrays(look: Look, shown: Sequence[Settings], folder: Path) -> Path:
         "box": np.asarray(prediction.box),
         "settings": np.asarray(json.dumps([asdict(settings) for settings in shown])),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "vit.npz"
     np.savez_compressed(path, **arrays)
     return path

@@ -287,7 +287,7 @@ def load_data(path: Path | None, image_size: int) -> ImageSet:
     if not path and image_size != CIFAR_SIDE:
         raise ValueError(
             f"the model takes pictures of {image_size} pixels, and those of CIFAR-10 have "
-            f"{CIFAR_SIDE}; give --data PATH, which are scaled"
+            f"{CIFAR_SIDE}; give --data PATH, whose pictures are scaled"
         )
     data = first_alone(
         lambda: load_image_folder(path, image_size) if path else download_cifar10(Path("data"))

@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from PIL import Image
 
-from page import choice_of, page_errors, refuse_clamped
+from page import choice_of, new_folder, page_errors, refuse_clamped
 from vit.arrays import save_arrays
 from vit.crop import Crop, crop_around
 from vit.describe import describe_answer, describe_checkpoint
@@ -217,12 +215,10 @@ class Events:
 
     def pack(self, look: Look | None, *values: Any) -> str:
         """Write the NPZ and return its path."""
-        # Inside Gradio's own folder, which it cleans.
-        folder = Path(get_upload_folder()) / uuid4().hex
         with page_errors():
             if look is None:
                 raise ValueError("Choose a picture first: there is nothing to download yet.")
-            return str(save_arrays(look, shown(*values), folder))
+            return str(save_arrays(look, shown(*values), new_folder()))
 
 
 def say_count(found: int, count: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import QUIET, choice_of
+from page import QUIET, choice_of, show_picture
 from vit.events import ALL, CENTRE, Events, say_count
 from vit.panels import (
     Drawing,
@@ -177,12 +177,9 @@ def _build_source(first: Sample) -> Source:
     )
     button = gr.Button("Classify", variant="primary", elem_id="vit-classify")
     with gr.Column(visible=False, elem_id="vit-part") as part:
-        whole = gr.Image(
-            label="The part it sees: click to move",
+        whole = show_picture(
+            "The part it sees: click to move",
             alt_text="The whole picture, with the part that the model sees",
-            format="png",
-            interactive=False,
-            buttons=["fullscreen", "download"],
             elem_id="vit-whole",
         )
         with gr.Row():
@@ -198,21 +195,10 @@ def _share(label: str, elem_id: str, lowest: float, value: float) -> gr.Slider:
 
 
 def _build_answer() -> Answer:
-    def picture(name: str, **options: Any) -> gr.Image:
-        return gr.Image(
-            label=name,
-            format="png",
-            alt_text=name,
-            interactive=False,
-            min_width=210,
-            buttons=["fullscreen", "download"],
-            **options,
-        )
-
     with gr.Row():
-        heat = picture("Where it looked", elem_id="vit-overlay")
-        other = picture("To compare", elem_id="vit-other", visible=False)
-        seen = picture("What it saw", elem_id="vit-seen")
+        heat = show_picture("Where it looked", elem_id="vit-overlay", min_width=210)
+        other = show_picture("To compare", elem_id="vit-other", min_width=210, visible=False)
+        seen = show_picture("What it saw", elem_id="vit-seen", min_width=210)
     with gr.Row():
         label = gr.Label(
             label="Class probabilities",

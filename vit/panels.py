@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import LATEST, QUIET, choice_of, page_errors
+from page import LATEST, QUIET, choice_of, page_errors, show_picture
 from vit.drawings import draw_heads, draw_learned, draw_model, draw_patch, run_test
 from vit.view import SIDE, Look, Settings
 
@@ -57,20 +57,9 @@ def together(drawings: Sequence[Drawing]) -> Drawing:
     return Drawing(draw, inputs, outputs)
 
 
-def _picture(name: str, **options: Any) -> gr.Image:
-    return gr.Image(
-        label=name,
-        alt_text=name,
-        format="png",
-        interactive=False,
-        buttons=["fullscreen", "download"],
-        **options,
-    )
-
-
 def _sheet(name: str, elem_id: str) -> gr.Image:
     # The label would lie over the first tiles.
-    return _picture(name, elem_id=elem_id, elem_classes="vit-sheet", show_label=False)
+    return show_picture(name, elem_id=elem_id, elem_classes="vit-sheet", show_label=False)
 
 
 def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[float, float]:
@@ -113,8 +102,8 @@ def build_patch(
             )
             show = gr.Button("Show that patch", min_width=130, elem_id="vit-patch-show")
         with gr.Row():
-            looks = _picture("Where it looks", elem_id="vit-patch-looks")
-            seen_by = _picture("Who looks at it", elem_id="vit-patch-seen-by")
+            looks = show_picture("Where it looks", elem_id="vit-patch-looks")
+            seen_by = show_picture("Who looks at it", elem_id="vit-patch-seen-by")
         strip = _sheet("All layers", "vit-patch-strip")
 
     def pick(event: gr.SelectData) -> tuple[tuple[float, ...], gr.Accordion]:
@@ -194,10 +183,10 @@ def build_learned(session: gr.State) -> Drawing:
     with gr.Accordion("What the model has learned", open=False) as panel, gr.Row():
         with gr.Column(scale=3, min_width=320):
             gr.Markdown(POSITION_HELP)
-            positions = _picture("Positions", elem_id="vit-positions", show_label=False)
+            positions = show_picture("Positions", elem_id="vit-positions", show_label=False)
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(FILTER_HELP)
-            filters = _picture("Patch filters", elem_id="vit-filters", show_label=False)
+            filters = show_picture("Patch filters", elem_id="vit-filters", show_label=False)
     drawing = Drawing(draw_learned, [session], [positions, filters])
     panel.expand(*drawing, api_visibility="private")
     return drawing

@@ -63,7 +63,7 @@ class Predictor:
             return self._loaded
 
     def predict(self, image: Image.Image, crop: Crop = Crop()) -> Prediction:  # noqa: B008 (frozen)
-        """Classify a square of a picture of any size and mode, by itself the one in the middle.
+        """Classify a square of a picture of any size and mode, by default the one in the middle.
 
         Raises:
             ValueError: If the checkpoint is missing or cannot be read.

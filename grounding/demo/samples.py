@@ -2,7 +2,8 @@
 
     python -m grounding.demo.samples
 
-writes them, with their prompts and the boxes of what the prompts mean, to assets/samples.
+writes them, with their prompts and the boxes of what the prompts mean, to
+assets/samples/segmentation.
 """
 
 import argparse

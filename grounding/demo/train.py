@@ -104,7 +104,7 @@ def learning_rate(peak: float, steps: int, share: float) -> float:
 
 
 def make_optimizer(model: nn.Module, rate: float) -> torch.optim.AdamW:
-    """Return AdamW that spares biases, norms and embeddings of one row from weight decay."""
+    """Return AdamW that spares parameters of one dimension (biases, norms) from weight decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": 0.02},

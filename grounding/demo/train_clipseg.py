@@ -34,6 +34,7 @@ from grounding.demo.scenes import (
     queries,
 )
 from grounding.demo.tokenizers import MAX_CLIP_TOKENS, make_clip_tokenizer
+from grounding.grounders import GROUNDERS
 
 LEARNING_RATE = 1e-3
 BATCH = 8
@@ -43,9 +44,9 @@ WIDTH = 192
 TEXT_WIDTH = 128
 PHRASES, ABSENT = 7, 3
 CALIBRATION_SCENES = 150
-# Where the page starts, and which share of absent phrases stays below it. A few more give nothing:
-# spots of under .2 % of the picture do not count.
-THRESHOLD, QUIET = 0.4, 0.88
+# Which share of absent phrases stays below the threshold that the page starts with. A few more give
+# nothing: spots of under .2 % of the picture do not count.
+QUIET = 0.88
 FOREGROUND_WEIGHT = 4.0
 # Masks are compared at half the size: the outline is the segmenter's business.
 _REDUCTION = 2
@@ -215,7 +216,8 @@ def save(model: nn.Module, folder: Path) -> None:
     """
     assert isinstance(model, Trainee)
     segmenter = copy.deepcopy(model.segmenter)
-    shift = math.log(THRESHOLD / (1 - THRESHOLD)) - _quiet_peak(model)
+    threshold = GROUNDERS["CLIPSeg"].threshold
+    shift = math.log(threshold / (1 - threshold)) - _quiet_peak(model)
     segmenter.decoder.transposed_convolution[-1].bias.data.add_(shift)
     save_half(segmenter, make_processor(), folder)
 

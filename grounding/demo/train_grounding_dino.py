@@ -49,7 +49,7 @@ WIDTH = 128
 # The page starts its threshold at .3. An even chance lies well above, so that second things of a
 # kind, of which the model is less sure, are found; nine of ten absent phrases still give nothing.
 EVEN_SCORE = 0.55
-_STOP = 1012
+CALIBRATION_SCENES = 150
 _FINE_STRIDE = 8
 # The grounder drops double boxes anyway. With one query per object, as in the paper, a small model
 # learns to leave out doubles and with them the second and third of several things of a kind.
@@ -145,11 +145,11 @@ def make_processor() -> GroundingDinoProcessor:
 
 def _caption(asked: list[Query], tokenizer: BertTokenizer) -> tuple[list[int], list[slice]]:
     """Return the ids of "phrase. phrase." and where each phrase is, as the stock processor does."""
-    ids, places = [tokenizer.cls_token_id], []
+    ids, places, stop = [tokenizer.cls_token_id], [], tokenizer.convert_tokens_to_ids(".")
     for query in asked:
         words = tokenizer(query.phrase, add_special_tokens=False)["input_ids"]
         places.append(slice(len(ids), len(ids) + len(words)))
-        ids += [*words, _STOP]
+        ids += [*words, stop]
     return [*ids, tokenizer.sep_token_id], places
 
 
@@ -274,7 +274,7 @@ def save(model: nn.Module, folder: Path) -> None:
     """Write the detector (fp16) and its processor as `from_pretrained` reads them."""
     assert isinstance(model, Trainee)
     detector = copy.deepcopy(model.detector)
-    scale, shift = fit_sigmoid(*judged_boxes(model, 150), even=EVEN_SCORE)
+    scale, shift = fit_sigmoid(*judged_boxes(model, CALIBRATION_SCENES), even=EVEN_SCORE)
     rescale_scores(detector, scale, shift, nearly_constant(model))
     save_half(detector, make_processor(), folder)
 

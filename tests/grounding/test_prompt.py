@@ -82,8 +82,8 @@ def test_negatives_and_thresholds(
         (", ".join(f"thing {i}" for i in range(200)), "has 200 phrases"),  # a whole vocabulary
         (",".join(map(str, range(MAX_PHRASES + 1))), "has 21 phrases"),  # one too many
         ("a \ud83d dog", "a broken character"),  # half an emoji
-        ("a dog, 🐱", "“🐱” is a picture; say in words what to look for"),
-        ("a dog, 🐱: 0.4", "“🐱” is a picture"),
+        ("a dog, 🐱", "“🐱” is a symbol; say in words what to look for"),
+        ("a dog, 🐱: 0.4", "“🐱” is a symbol"),
         ("a dog: 4", "The threshold of “a dog” is 4"),  # above
         ("a dog: -0.5", "The threshold of “a dog” is -0.5"),  # below
     ],

@@ -48,7 +48,8 @@ def test_a_link_says_what_it_was_made_from(settings: Settings, more: dict[str, f
         ({"grounder": "x", "segmenter": "y", "threshold": "z"}, {}),  # unknown
         ({"threshold": "7", "count": "0", "opacity": "2"}, {}),  # out of range
         ({"threshold": "nan", "outline": "inf"}, {}),  # no number
-        ({"prompt": "x" * 9999}, {"prompt": "x" * 2000}),  # long
+        ({"prompt": "x" * 4000, "url": "y" * 2048}, {"prompt": "x" * 4000, "url": "y" * 2048}),
+        ({"prompt": "x" * 4001, "url": "y" * 2049}, {}),  # what the fields would refuse
     ],
 )
 def test_settings_from_a_link(query: dict[str, str], said: dict[str, Any]) -> None:

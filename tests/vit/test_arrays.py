@@ -15,7 +15,7 @@ def test_the_file_holds_what_is_shown(tmp_path: Path, tiny_checkpoint: Path) -> 
     picture = Image.effect_noise((20, 8), 90).convert("RGB")
     look = Look(predictor, predictor.predict(picture, Crop(across=1)), picture)
     shown = [Settings(), Settings(CHEFER, "green", first=2)]
-    with np.load(save_arrays(look, shown, tmp_path / "new")) as arrays:
+    with np.load(save_arrays(look, shown, tmp_path)) as arrays:
         assert arrays["attentions"].shape == (2, 2, 17, 17)
         np.testing.assert_allclose(arrays["attentions"].sum(-1), 1, rtol=1e-5)
         for saved, settings in zip(arrays["maps"], shown, strict=True):

@@ -44,7 +44,7 @@ def test_a_picture_of_the_right_size_is_seen_as_it_is(tiny_checkpoint: Path) -> 
 @pytest.mark.parametrize(
     ("crop", "box"),
     [
-        (Crop(), (30, 0, 70, 40)),  # by itself the middle
+        (Crop(), (30, 0, 70, 40)),  # by default the middle
         (Crop(0, 0), (0, 0, 40, 40)),
         (Crop(1, 1, 0.25), (90, 30, 100, 40)),
     ],

@@ -232,7 +232,7 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # What would not be obeyed.
         (
             ["--evaluate", "--epochs", "5", "--patch-size", "8"],
-            "train_vit.py: --epochs, --patch-size would not be obeyed beside --evaluate; leave it",
+            "train_vit.py: --epochs, --patch-size would not be obeyed beside --evaluate; leave that",
         ),
         (["--evaluate", "--recipe", "best"], "train_vit.py: --recipe would not be obeyed beside"),
         (["--evaluate", "--out", "a"], "train_vit.py: --out would not be obeyed beside --evaluate"),
@@ -242,9 +242,10 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             ["--export", "onnx", "--seed", "0", "--data", "a", "--save"],
-            "train_vit.py: --save, --data, --seed would not be obeyed beside --export; leave it",
+            "train_vit.py: --save, --data, --seed would not be obeyed beside --export; leave that",
         ),
-        (["--save"], "train_vit.py: --save would not be obeyed in training; leave it out"),
+        (["--export", "onnx", "--device", "cpu"], "train_vit.py: --device would not be obeyed"),
+        (["--save"], "train_vit.py: --save would not be obeyed in training; leave that out"),
         (["--resume", "--checkpoint", "a"], "train_vit.py: --checkpoint would not be obeyed in"),
         (["--evaluate", "nowhere"], "train_vit.py: nowhere is not a checkpoint of train_vit.py"),
         (

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 # The official code clamps here against overflow in half precision.
 LIMIT = 50_000.0
+BERT_EPS = 1e-12
 
 
 class CrossAttention(nn.Module):
@@ -118,10 +119,10 @@ class _SelfAttention(nn.Module):
 
 
 class _Output(nn.Module):
-    def __init__(self, dim_in: int, dim: int, eps: float) -> None:
+    def __init__(self, dim_in: int, dim: int) -> None:
         super().__init__()
         self.dense = nn.Linear(dim_in, dim)
-        self.LayerNorm = nn.LayerNorm(dim, eps=eps)
+        self.LayerNorm = nn.LayerNorm(dim, eps=BERT_EPS)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         return self.LayerNorm(self.dense(x) + residual)
@@ -130,13 +131,13 @@ class _Output(nn.Module):
 class TextLayer(nn.Module):
     """One BERT encoder layer with GLIP's clamps; module names are BERT's."""
 
-    def __init__(self, dim: int, heads: int, mlp_dim: int, eps: float = 1e-12) -> None:
+    def __init__(self, dim: int, heads: int, mlp_dim: int) -> None:
         super().__init__()
         self.attention = nn.ModuleDict(
-            {"self": _SelfAttention(dim, heads), "output": _Output(dim, dim, eps)}
+            {"self": _SelfAttention(dim, heads), "output": _Output(dim, dim)}
         )
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(dim, mlp_dim)})
-        self.output = _Output(mlp_dim, dim, eps)
+        self.output = _Output(mlp_dim, dim)
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """Map tokens (B, T, D) to the same; keys where `valid` (B, T) is False are not seen."""
