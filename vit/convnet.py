@@ -44,11 +44,19 @@ LOWEST = {"epochs": 1, "image_size": 8, "holdout": 0}
 
 @dataclass(frozen=True)
 class TrainedConvNet:
-    """Hold a network in eval mode, its class names, and the side of its pictures in pixels."""
+    """Hold a network in eval mode and what is to be known of it.
+
+    Attributes:
+        model: The network.
+        classes: Class names in label order.
+        image_size: Side of its pictures, in pixels.
+        holdout: How many of the training pictures it has not seen.
+    """
 
     model: nn.Module
     classes: tuple[str, ...]
     image_size: int
+    holdout: int = 0
 
 
 def build(num_classes: int) -> nn.Module:
@@ -98,32 +106,52 @@ def _make_step(
     return Graphed(step) if on_gpu else step
 
 
-def train(data: ImageSet, epochs: int, device: torch.device, path: Path) -> nn.Module:
-    """Train on `data`; every ten epochs and at the end print the test accuracy and save."""
+def train(
+    data: ImageSet, epochs: int, device: torch.device, path: Path, holdout: int = 0
+) -> nn.Module:
+    """Train on `data` and save; every ten epochs print the accuracy and save what there is.
+
+    Args:
+        data: The pictures to train and to test on.
+        epochs: Passes over the training pictures.
+        device: Where to train.
+        path: Where the network is saved; until the end it is in a file beside it (`unfinished`).
+        holdout: How many training pictures are the test split of `data`, instead of its own.
+    """
     model = build(len(data.classes)).to(device).train()
     split, test_split = data.train.to(device), data.test.to(device)
     optimizer = _build_optimizer(model, device)
     step = _make_step(model, split, len(data.classes), optimizer)
     size = min(RECIPE.batch_size, len(split.labels))
-    steps = epochs * (len(split.labels) // size)
+    name = "held-out accuracy" if holdout else "test accuracy"
+    step_number, steps = 0, epochs * (len(split.labels) // size)
     with tqdm(total=steps, unit="step") as bar:
         for epoch in range(1, epochs + 1):
             for chosen in torch.randperm(len(split.labels), device=device).split(size):
                 if len(chosen) < size:
                     break
-                scale_learning_rates([optimizer], learning_rate(bar.n, steps, RECIPE))
+                scale_learning_rates([optimizer], learning_rate(step_number, steps, RECIPE))
                 step(chosen)
+                step_number += 1  # a bar that is switched off does not count
                 bar.update()
             if epoch % RECIPE.test_every == 0 or epoch == epochs:
                 right = predict(model, test_split, Preprocessing()) == test_split.labels
-                bar.write(f"epoch {epoch:3d}  test accuracy: {100 * right.float().mean():.2f} %")
-                save(path, TrainedConvNet(model, data.classes, data.train.images.shape[-1]))
+                bar.write(f"epoch {epoch:3d}  {name}: {100 * right.float().mean():.2f} %")
+                side = data.train.images.shape[-1]
+                save(unfinished(path), TrainedConvNet(model, data.classes, side, holdout))
+    unfinished(path).replace(path)
     return model.eval()
+
+
+def unfinished(path: Path) -> Path:
+    """Return where a network lies until its training has ended, so that none is taken for it."""
+    return path.with_suffix(".unfinished")
 
 
 def save(path: Path, trained: TrainedConvNet) -> None:
     """Write the network and what it needs to be used as one safetensors file."""
-    facts = {"classes": trained.classes, "image_size": trained.image_size}
+    names = ("classes", "image_size", "holdout")
+    facts = {name: getattr(trained, name) for name in names}
     metadata = {name: json.dumps(value) for name, value in facts.items()}
     save_tensors(path, trained.model.state_dict(), metadata)
 
@@ -138,7 +166,8 @@ def load(path: Path) -> TrainedConvNet:
     try:
         model = build(len(facts["classes"]))
         model.load_state_dict(tensors)
-        return TrainedConvNet(model.eval(), tuple(facts["classes"]), facts["image_size"])
+        holdout = facts.get("holdout", 0)  # files of before do not say
+        return TrainedConvNet(model.eval(), tuple(facts["classes"]), facts["image_size"], holdout)
     except (KeyError, RuntimeError) as error:  # whose text may name hundreds of tensors
         raise ValueError(f"{path} is not a network of vit.convnet") from error
 
@@ -148,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train a convolutional teacher.")
     parser.add_argument("--data", type=Path, help="as for train_vit.py; default: download CIFAR-10")
     parser.add_argument("--out", type=Path, default=Path("runs/teacher.safetensors"),
-                        help="default: %(default)s")  # fmt: skip
+                        help="until the end FILE.unfinished; default: %(default)s")  # fmt: skip
     parser.add_argument("--epochs", type=int, default=70, help="default: %(default)s")
     parser.add_argument("--image-size", type=int, default=32, help="pixels; default: %(default)s")
     parser.add_argument("--holdout", type=int, default=0, help="training pictures to test on "
@@ -169,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     data = load_data(args.data, args.image_size)
     data = hold_out(data, args.holdout) if args.holdout else data
-    train(data, args.epochs, device, args.out)
+    train(data, args.epochs, device, args.out, args.holdout)
     print(f"wrote {args.out}")
 
 

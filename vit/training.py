@@ -33,6 +33,7 @@ from vit.checkpoint import (
 from vit.data import ImageSet, hold_out, take
 from vit.distributed import rank, total, world_size
 from vit.evaluation import accuracy, confusion_matrix
+from vit.leaks import describe_leaks
 from vit.model import ViT, ViTConfig
 from vit.optimizers import update_mean
 from vit.recipes import TrainConfig, learning_rate
@@ -153,6 +154,8 @@ class Trainer:
             report.announce_missing_packages()
             if self.config.precision == "bf16" and not self.update.bf16:
                 print(f"Training in float32: device {self.device} has no units for bfloat16")
+            for line in describe_leaks(self.config):
+                print(line)
         with stop_on_signal() as stop:
             with self._progress_bar() as bar:
                 self._train(stop, bar)

@@ -1,10 +1,12 @@
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from vit import convnet
 from vit.augment import augment
@@ -12,7 +14,7 @@ from vit.checkpoint import Preprocessing
 from vit.convnet import TrainedConvNet
 from vit.data import ImageSet, hold_out, load_image_folder
 from vit.evaluation import predict
-from vit.recipes import TrainConfig
+from vit.recipes import TrainConfig, learning_rate
 
 CPU = torch.device("cpu")
 
@@ -42,6 +44,33 @@ def test_it_learns_and_saves(
     assert "test accuracy: 100.00 %" in capsys.readouterr().out
 
 
+def test_the_rate_falls_where_the_progress_bar_is_switched_off(
+    tiny_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(convnet, "tqdm", partial(tqdm, disable=True))
+    monkeypatch.setattr(convnet, "scale_learning_rates", lambda _, rate: rates.append(rate))
+    convnet.train(tiny_set, 20, CPU, tmp_path / "net.safetensors")
+    expected = [learning_rate(step, 20, convnet.RECIPE) for step in range(20)]
+    assert rates == expected and rates[-1] < 0.01
+
+
+def test_a_training_that_is_stopped_leaves_no_network(
+    tiny_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "net.safetensors"
+    seen = iter(range(15))
+
+    def stop(*_: object) -> None:
+        if next(seen, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(convnet, "scale_learning_rates", stop)
+    with pytest.raises(KeyboardInterrupt):
+        convnet.train(tiny_set, 20, CPU, out, holdout=2)
+    assert not out.exists() and convnet.load(convnet.unfinished(out)).holdout == 2
+
+
 def test_it_sees_what_a_student_will_be_shown(
     tiny_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,9 +87,9 @@ def test_it_sees_what_a_student_will_be_shown(
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     model, images = convnet.build(2).eval(), torch.randn(2, 3, 16, 16)
-    convnet.save(tmp_path / "net.safetensors", TrainedConvNet(model, ("dark", "bright"), 16))
+    convnet.save(tmp_path / "net.safetensors", TrainedConvNet(model, ("dark", "bright"), 16, 5))
     loaded = convnet.load(tmp_path / "net.safetensors")
-    assert (loaded.classes, loaded.image_size) == (("dark", "bright"), 16)
+    assert (loaded.classes, loaded.image_size, loaded.holdout) == (("dark", "bright"), 16, 5)
     torch.testing.assert_close(loaded.model(images), model(images))
     assert not loaded.model.training
 
@@ -91,6 +120,7 @@ def run(data: Path, out: Path, *flags: str) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "net.safetensors"
     run(make_folder(tmp_path / "data"), out)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
     assert convnet.load(out).classes == ("bright", "dark")
     assert f"wrote {out}" in capsys.readouterr().out
     with pytest.raises(ValueError, match="is there already; choose another --out"):
@@ -108,10 +138,16 @@ def test_without_data_it_downloads_cifar10(
 
 
 def test_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
-    monkeypatch.setattr(convnet, "train", lambda data, *_: given.append(data))
+    given, counts = [], []
+
+    def train(data: ImageSet, _epochs: int, _device: torch.device, _path: Path, count: int) -> None:
+        given.append(data)
+        counts.append(count)
+
+    monkeypatch.setattr(convnet, "train", train)
     run(make_folder(tmp_path / "data"), tmp_path / "net.safetensors", "--holdout", "2")
     everything = load_image_folder(tmp_path / "data", 16)
+    assert counts == [2]
     # A student that holds out as many must not have them from its teacher.
     expected = hold_out(everything, 2)
     assert given[0].train.fingerprint() == expected.train.fingerprint()

@@ -232,7 +232,7 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # What would not be obeyed.
         (
             ["--evaluate", "--epochs", "5", "--patch-size", "8"],
-            "train_vit.py: --epochs, --patch-size would not be obeyed beside --evaluate; leave that",
+            "train_vit.py: --epochs, --patch-size would not be obeyed beside --evaluate; leave",
         ),
         (["--evaluate", "--recipe", "best"], "train_vit.py: --recipe would not be obeyed beside"),
         (["--evaluate", "--out", "a"], "train_vit.py: --out would not be obeyed beside --evaluate"),

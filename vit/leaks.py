@@ -1,0 +1,35 @@
+"""Which models that a run stands on may have learnt the pictures that it holds out."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from vit.recipes import TrainConfig
+
+
+def describe_leaks(config: TrainConfig) -> list[str]:
+    """Say of the teacher and of what the run starts with if held-out pictures are none to them.
+
+    Pictures are always held out in the same order, so who held out as many has seen none of them.
+    Models from elsewhere have learnt other pictures.
+    """
+    roles = {"start": config.start, "teacher": config.teacher.removeprefix("convnet:")}
+    counts = {role: _holdout(Path(path)) for role, path in roles.items() if path}
+    return [
+        f"Attention: the {role} {roles[role]} held out {count:,} training pictures and this run "
+        f"{config.holdout:,}; if they are of the same data, the held-out accuracy is too high."
+        for role, count in counts.items()
+        if count is not None and count < config.holdout
+    ]
+
+
+def _holdout(path: Path) -> int | None:
+    """Return how many pictures a model of this program held out; None if it is of another."""
+    try:
+        with safe_open(path, "np") as file:
+            facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+    except (OSError, SafetensorError, ValueError):
+        return None
+    recipe = facts.get("recipe") or facts
+    return int(recipe.get("holdout", 0)) if "classes" in facts else None
