@@ -68,7 +68,7 @@ def open_as(name: str, folder: Path) -> Any:
     """Load what is on a menu from OWNER/NAME in `folder`, as --weights-folder does."""
     store = ModelStore(Weights("full", offline=True, folder=folder), "cpu")
     role, menu = ("segmenter", SEGMENTERS) if name in SEGMENTERS else ("grounder", GROUNDERS)
-    return store._load(role, menu, name, lambda *_: None)
+    return store._load(role, menu, name)
 
 
 @pytest.mark.parametrize("write", WRITERS)

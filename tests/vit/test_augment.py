@@ -128,6 +128,8 @@ def test_random_erasing(probability: float, share: float) -> None:
     areas = erased.float().mean((1, 2))
     assert (areas > 0).float().mean() == pytest.approx(share, abs=0.05)
     assert (areas[areas > 0] < 0.36).all()
+    if share:  # from 0.02 to 0.33 they are equally likely
+        assert areas[areas > 0].mean() == pytest.approx(0.175, abs=0.02)
     # Noise fills one rectangle: as many pixels as its rows times its columns.
     assert torch.equal(erased.sum((1, 2)), erased.any(1).sum(1) * erased.any(2).sum(1))
 
@@ -155,6 +157,25 @@ def test_mixup_targets_are_the_shares() -> None:
     expected = (targets @ (40.0 * torch.arange(6))).round().byte()
     assert torch.equal(mixed, expected.view(-1, 1, 1, 1).expand_as(mixed))
     assert (targets.diagonal() < 1).any()
+
+
+def test_every_share_of_cutmix_is_equally_likely() -> None:
+    torch.manual_seed(4)
+    images = torch.zeros(2000, 3, 32, 32, dtype=torch.uint8)
+    _, targets = cutmix(images, one_hot(2000), 1.0)
+    shares = 1 - targets.diagonal()
+    limits = torch.linspace(0, 1, 5)
+    parts = torch.histogram(shares, limits).hist / len(shares)
+    torch.testing.assert_close(parts, torch.full((4,), 0.25), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])  # mostly one of both; every share as likely
+def test_shares_of_mixup_have_the_distribution_asked_for(alpha: float) -> None:
+    torch.manual_seed(4)
+    images = torch.zeros(2000, 3, 1, 1, dtype=torch.uint8)
+    shares = 1 - mixup(images, one_hot(2000), alpha)[1].diagonal()
+    assert shares.mean() == pytest.approx(0.5, abs=0.03)
+    assert shares.var() == pytest.approx(1 / (8 * alpha + 4), abs=0.015)
 
 
 MIXED = TrainConfig(augment="none", random_erasing=1.0, cutmix=1.0, mixup=1.0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
+from vit.dropout import Dropout
 from vit.model import ViT, ViTConfig
 
 Make = Callable[..., ViT]
@@ -165,6 +166,35 @@ def test_drop_path_rises_linearly(tiny_config: ViTConfig) -> None:
     config = dataclasses.replace(tiny_config, depth=5, drop_path=0.4)
     rates = [block.drop_path.p for block in ViT(config).blocks]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_every_branch_is_dropped_for_some_pictures(make_model: Make) -> None:
+    model = make_model(dropout=0.0).train()
+    for block in model.blocks:
+        block.drop_path.p = 0.999
+    x = torch.randn(50, 5, 16)
+    for block in model.blocks:
+        assert torch.equal(block(x), x)
+        assert not torch.allclose(block.eval()(x), x, atol=0.1)
+
+
+def test_dropout_after_every_part(make_model: Make) -> None:
+    """After the positions, the attention, the GELU and the MLP; attention itself has none."""
+    model, seen = make_model(dropout=0.5).train(), []
+    for name, module in model.named_modules():
+        if isinstance(module, Dropout):
+            module.register_forward_hook(lambda *_, name=name: seen.append(name))
+    model(pictures(model.config))
+    block = ["dropout", "mlp.dropout", "mlp.dropout"]
+    assert seen == ["dropout", *(f"blocks.{i}.{part}" for i in range(2) for part in block)]
+
+
+def test_patches_are_dropped_in_training_alone(make_model: Make) -> None:
+    model = make_model(distilled=True)
+    model.patch_dropout.p = 0.5
+    x = pictures(model.config)
+    assert model.train().embed(x).shape == (3, 2 + 8, 16)
+    assert model.eval().embed(x).shape == (3, 2 + 16, 16)
 
 
 def test_parameters_of_the_hybrid_stay_below_the_limit() -> None:

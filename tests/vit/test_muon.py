@@ -83,6 +83,21 @@ def test_momentum_remembers() -> None:
     assert not torch.allclose(param, alone, atol=1e-3)
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has one from 2.9 on")
+@pytest.mark.parametrize("shape", [(8, 8), (12, 4), (4, 12)])
+def test_equals_torchs_own(shape: tuple[int, int]) -> None:
+    ours, theirs = nn.Parameter(noise(*shape)), nn.Parameter(noise(*shape))
+    optimizers = (
+        Muon([{"params": [ours]}], lr=0.1, weight_decay=0.1, precision=torch.bfloat16),
+        torch.optim.Muon([theirs], lr=0.1, weight_decay=0.1, adjust_lr_fn="original"),
+    )
+    for seed in range(5):
+        for param, optimizer in zip((ours, theirs), optimizers, strict=True):
+            param.grad = noise(*shape, seed=seed + 1)
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # bfloat16
+
+
 def test_without_gradient_nothing_happens() -> None:
     param = nn.Parameter(noise(4, 4))
     Muon([{"params": [param]}], lr=0.1, weight_decay=0.5).step()

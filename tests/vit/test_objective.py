@@ -11,6 +11,15 @@ from vit.objective import Objective
 from vit.teacher import Answer
 
 
+def test_smoothing_gives_every_class_a_share(tiny_model: ViT) -> None:
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.3, 0.7]])  # one of CutMix
+    wanted = 0.9 * targets + 0.1 / 3
+    expected = -(wanted * tiny_model(images).log_softmax(1)).sum()
+    got = Objective(tiny_model, label_smoothing=0.1)(images, targets, None)
+    torch.testing.assert_close(got, expected)
+
+
 def test_distillation_is_half_of_the_loss(tiny_config: ViTConfig) -> None:
     model = ViT(dataclasses.replace(tiny_config, distilled=True)).eval()
     for parameter in model.parameters():

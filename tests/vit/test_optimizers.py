@@ -20,6 +20,17 @@ def test_every_weight_has_one_optimizer_and_only_matrices_decay(
     assert decayed == {id(p) for p in model.blocks.parameters() if p.ndim == 2}
 
 
+def test_muon_splits_queries_keys_and_values(tiny_model: ViT) -> None:
+    muon, adamw = build_optimizers(tiny_model, TrainConfig(optimizer="muon"))
+    split = {id(p): group["split"] for group in muon.param_groups for p in group["params"]}
+    names = {name: split[id(p)] for name, p in tiny_model.named_parameters() if id(p) in split}
+    assert {name for name, parts in names.items() if parts == 3} == {
+        f"blocks.{i}.attn.qkv.weight" for i in range(2)
+    }
+    assert set(names.values()) == {1, 3}
+    assert adamw.defaults["betas"] == (0.9, 0.95)
+
+
 @pytest.mark.parametrize(
     "lr",
     [0.5, torch.tensor(0.5)],  # as a GPU has it: one tensor for all groups of an optimiser

@@ -416,13 +416,15 @@ def files_of(trainer: Trainer) -> dict[str, bytes]:
 
 
 def test_a_run_begins_with_weights_and_says_so(make: Make, tiny_checkpoint: Path) -> None:
-    trainer = make(dataclasses.replace(ADAM, epochs=1, start=str(tiny_checkpoint)), "run")
+    config = dataclasses.replace(ADAM, epochs=1, start=str(tiny_checkpoint), ema_decay=0.9)
+    trainer = make(config, "run")
     start, train_step = load_checkpoint(tiny_checkpoint), trainer.train_step
 
     def checked() -> Tensor:
         if trainer.step == 0:
             for name, tensor in start.model.state_dict().items():
-                assert torch.equal(trainer.model.state_dict()[name], tensor)
+                for model in (trainer.model, trainer.ema):
+                    assert torch.equal(model.state_dict()[name], tensor)
         return train_step()
 
     trainer.train_step = checked

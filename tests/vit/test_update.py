@@ -139,13 +139,14 @@ def test_the_patches_of_a_student_come_near_to_the_maps(make: Make) -> None:
         maps = [F.avg_pool2d(images.float(), size) for size in (1, 2, 4)]
         return Answer(torch.zeros(len(images), 3), tuple(maps))
 
-    student = make(dataclasses.replace(MUON, hint=1.0, teacher="convnet:net"), teach)
+    student = make(dataclasses.replace(MUON, hint=3.0, teacher="convnet:net"), teach)
     pictures = student.split.images[BATCH]
     maps, hints = teach(pictures).maps, student.objective.hints
+    assert hints.weight == 3
 
     def loss() -> Tensor:
         inputs = normalize(pictures, *student.statistics)
-        return hints(student.model.forward_to_learn(inputs)[2], maps) / len(BATCH)
+        return hints(student.model.forward_to_learn(inputs)[2], maps) / (3 * len(BATCH))
 
     assert loss() > 2  # of three maps, which have nothing to do with the tokens at first
     for seed in range(60):
