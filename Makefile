@@ -20,8 +20,9 @@ export SAM2_BUILD_CUDA := 0
 run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
 
+# Two processes, each with a thread of its own: most tests have no use for two threads.
 test: $(VENV)/.installed-dev chromium lint
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

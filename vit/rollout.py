@@ -71,7 +71,8 @@ def answer_row(relevance: Tensor, num_prefix_tokens: int = 1) -> Tensor:
     """Return what reached the tokens that the answer is read from.
 
     These are the prefix tokens, class token and distillation token, whose two heads share the
-    answer equally; without prefix tokens they are all patches.
+    answer equally; without prefix tokens they are all patches, each as much: the weights that a
+    model with `pool` "seq" has learnt for them are not in it.
 
     Args:
         relevance: float (..., N, N), a row per output token.

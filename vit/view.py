@@ -22,9 +22,9 @@ GRADIENT, CHEFER = "Gradient-weighted rollout", "Transformer attribution"
 METHODS = {
     ROLLOUT: """Multiplies the attention of all layers, residual connections included, and shows
 how much of each patch has reached what the answer is read from: the class token or, in a model
-without one, all patches together. It is the same for every class.""",
+without one, all patches, each as much. It is the same for every class.""",
     LAYER: """Shows where one layer looks, as it is: the attention of the class token or, in a model
-without one, of all patches together. It is the same for every class.""",
+without one, of all patches, each as much. It is the same for every class.""",
     GRADIENT: """Is attention rollout of only that attention which raises the score of the chosen
 class: attention times gradient, where that is positive.""",
     CHEFER: """Adds up, layer by layer, the attention that raises the score of the chosen class:
