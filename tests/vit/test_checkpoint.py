@@ -45,6 +45,17 @@ def test_a_crash_while_saving_leaves_the_old_file(
     assert torch.equal(load_tensors(path)[0]["x"], torch.ones(2))
 
 
+def test_the_new_file_is_on_the_disk_before_the_old_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that loses its power may have made the change of names and not yet the bytes."""
+    path, synced = tmp_path / "a.safetensors", []
+    save_tensors(path, {"a": torch.zeros(1)}, {})
+    monkeypatch.setattr("vit.checkpoint.os.fsync", lambda _: synced.append(load_tensors(path)[0]))
+    save_tensors(path, {"a": torch.ones(1)}, {})
+    assert synced == [{"a": torch.zeros(1)}] and load_tensors(path)[0] == {"a": torch.ones(1)}
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file/a\.safetensors cannot be written"):
