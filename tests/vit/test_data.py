@@ -23,6 +23,7 @@ from vit.data import (
     random_split,
     take,
 )
+from vit.predictor import Predictor
 
 COLOURS = {"cat": (200, 10, 20), "dog": (10, 200, 20)}
 
@@ -209,9 +210,13 @@ def assert_colours(data: ImageSet) -> None:
             assert tuple(image[:, 0, 0].tolist()) == COLOURS[data.classes[label]]
 
 
-def test_other_sizes_are_scaled(tmp_path: Path) -> None:
-    big = {name: png(COLOURS["cat"], (31, 17)) for name in files()}
-    assert load_image_folder(write_folder(tmp_path, big), 8).train.images.shape == (4, 3, 8, 8)
+def test_other_sizes_are_scaled_as_on_the_page(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    buffer, picture = io.BytesIO(), Image.effect_noise((31, 17), 90).convert("RGB")
+    picture.save(buffer, "PNG")
+    big = dict.fromkeys(files(), buffer.getvalue())
+    images = load_image_folder(write_folder(tmp_path, big), 8).train.images
+    seen = np.asarray(Predictor(tiny_checkpoint).predict(picture).seen).transpose(2, 0, 1)
+    assert images.shape == (4, 3, 8, 8) and all(np.array_equal(image, seen) for image in images)
 
 
 @pytest.mark.parametrize(
