@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,18 @@ def areas(session: Session, threshold: float = 0.1) -> dict[str, int]:
     selection = select(session.current, Choice(threshold))
     sums = selection.masks.masks.sum((1, 2)).tolist()
     return dict(zip(selection.regions.labels, sums, strict=True))
+
+
+def test_a_correction_waits_for_one_that_is_being_written(session: Session) -> None:
+    """Else both would begin with the same ones, and the later would lose the earlier."""
+    asked = (session, Settings(), 0.1, DROP, "", (20, 20), Recorder())
+    thread = threading.Thread(target=click, args=asked)
+    with session.corrections.lock:
+        thread.start()
+        thread.join(0.2)
+        assert not session.corrections.edits
+    thread.join(10)
+    assert len(session.corrections.edits) == 1
 
 
 @pytest.mark.parametrize(

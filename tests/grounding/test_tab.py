@@ -156,6 +156,17 @@ def test_the_first_corner_of_a_box_is_marked(session: Session) -> None:
     assert changed[4, 3].any() and not changed[15:, 15:].any()
 
 
+def test_the_first_corner_is_marked_where_a_large_picture_is_shown(session: Session) -> None:
+    size = (2560, 100)  # shown half as wide
+    bits = np.zeros((3, size[0] * size[1] // 8), np.uint8)
+    found = replace(session.proposals, bits=bits, size=size[::-1])
+    large = replace(session, image=Image.new("RGB", size), proposals=found)
+    begun = replace(large, corrections=Corrections(corner=(2000, 50)))
+    plain, marked = (np.asarray(look(s, Settings(), 0.3).canvas) for s in (large, begun))
+    rows, columns = np.nonzero((plain != marked).any(axis=2))
+    assert (columns.mean(), rows.mean()) == pytest.approx((1000, 25), abs=2)
+
+
 @pytest.mark.parametrize(
     ("path", "url", "message"),
     [
