@@ -1,4 +1,5 @@
 import os
+import weakref
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -168,6 +169,28 @@ def test_store_keeps_what_fits(
         assert isinstance(models.grounder, Big) and isinstance(models.segmenter, Big)
         del models
     assert loads == loaded
+
+
+def test_room_is_made_before_a_model_is_loaded(
+    loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else both would be in memory for a moment, for which there may be no room."""
+    load, made, beside = ModelEntry.load, [], []
+
+    def watch(*asked: Any) -> Any:
+        beside.append(sum(model() is not None for model in made))
+        model = load(*asked)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(ModelEntry, "load", watch)
+    monkeypatch.setattr("grounding.store.file_bytes", lambda _: GIGABYTE // 2)
+    store = ModelStore(Weights("demo"), "cpu", 0.6)
+    store.get_segmenter("SAM 2.1 tiny")
+    store.get("CLIPSeg", "SAM 2.1 tiny")
+    assert loads == ["sam2", "clipseg", "sam2"]
+    # The second makes the first go; the third may not, as the second is needed beside it.
+    assert beside == [0, 0, 1]
 
 
 def test_a_model_that_somebody_works_with_is_not_loaded_twice(loads: list[str]) -> None:

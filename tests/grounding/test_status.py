@@ -10,6 +10,7 @@ from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks, select
 from grounding.status import describe
 from grounding.weights import Origin, Source
+from images import MAX_SIDE
 
 
 def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) -> Proposals:
@@ -125,6 +126,14 @@ def test_what_was_dropped_by_hand_is_said_to_be_so() -> None:
 def test_other_limits_are_said() -> None:
     assert "Found 2 regions.** 1 switched off." in _text(("a", "a"), "a", off=(1,))
     assert "cut its map at 0.40; press Run" in _text(("a",), "a", floor=0.4)
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE, 6), (6, MAX_SIDE), (6, MAX_SIDE - 1)])
+def test_a_picture_that_was_shrunk_is_said_to_be_so(size: tuple[int, int]) -> None:
+    proposals = replace(_proposals((), "a", 0.0, 0.05), size=size)
+    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), 0.3)
+    said = f"used at {size[1]} × {size[0]} pixels, the most that is used" in text
+    assert said == (max(size) == MAX_SIDE)
 
 
 @pytest.mark.parametrize(

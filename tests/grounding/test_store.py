@@ -91,10 +91,12 @@ class SlowWeights(Weights):
     def __init__(self, slow: str) -> None:
         super().__init__("demo")
         self.slow, self.asked, self.arrived = slow, threading.Event(), threading.Event()
+        self.downloads: list[bool] = []  # whether it was there already when it was asked for
 
     def locate(self, repo: str, *rest: Any) -> Source:
         if repo == self.slow:
             self.asked.set()
+            self.downloads.append(self.arrived.is_set())
             assert self.arrived.wait(60)
         return super().locate(repo, *rest)
 
@@ -116,6 +118,7 @@ def test_a_download_holds_up_only_those_who_want_it() -> None:
     for thread in waiting:
         thread.join(60)
     assert results[0].grounder is results[1].grounder, "it is loaded once"
+    assert weights.downloads == [False, True], "the other waits, and finds it there"
 
 
 TRANSFORMERS = ["CLIPSeg", "GroundingDINO tiny"]
