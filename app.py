@@ -35,7 +35,7 @@ from grounding.layout import CSS as SEGMENTATION_CSS
 from grounding.store import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
-from images import MAX_BYTES, open_image
+from images import MAX_BYTES
 from page import announce, forgive_sliders, hand_over_files, page_errors
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
@@ -166,7 +166,7 @@ def build_page(
         gr.Markdown(INTRO)
         with gr.Tabs() as tabs:
             with gr.Tab("Vision Transformer", id="vit"):
-                build_vit_tab(partial(find_checkpoints, ASSETS, checkpoints), "cpu", open_image)
+                build_vit_tab(partial(find_checkpoints, ASSETS, checkpoints))
             with gr.Tab("Segmentation", id="segmentation"):
                 store = ModelStore(weights, device, memory)
                 linked = build_segmentation_tab(store, gpu, fetch)

@@ -115,7 +115,7 @@ class Visits:
 
 
 class Streams:
-    """Know how many answers each address of the public internet waits for right now."""
+    """Know how much each address of the public internet has open right now."""
 
     def __init__(self) -> None:
         self.open: Counter[str] = Counter()

@@ -32,7 +32,7 @@ from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import load_data
 from vit.distributed import process_group, rank
 from vit.evaluation import accuracy, confusion_matrix
-from vit.model import ViT, ViTConfig
+from vit.model import SIZES, ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
 from vit.start import start_from
 from vit.teacher import load_teacher
@@ -40,7 +40,7 @@ from vit.training import Trainer
 
 SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
 RECIPE_FLAGS = [field.name for field in dataclasses.fields(TrainConfig)]
-MODEL_FLAGS = ["image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_dim"]
+MODEL_FLAGS = [name for name in SIZES if name != "num_classes"]  # which the data say
 # What each of these actions obeys; all others train.
 OBEYED = {"evaluate": ("checkpoint", "data", "device", "save"), "export": ("checkpoint", "out")}
 TRAINING_OBEYS = ("data", "device", "out", "recipe", *RECIPE_FLAGS, *MODEL_FLAGS)

@@ -76,27 +76,32 @@ def tick(
     session: Session | None,
     settings: Settings,
     threshold: float,
+    key: str,
     rows: list[list[Any]],
 ) -> tuple[Any, ...]:
-    """Switch detections on and off."""
-    if session is None:
-        return (gr.skip(),) * 7
-    session = switch(session, settings, threshold, rows)
+    """Switch detections on and off, unless the table with that key is of an earlier answer.
+
+    Returns:
+        As `show`.
+    """
+    if session is None or session.key != key:
+        return (gr.skip(),) * 6
+    switch(session, settings, threshold, rows)
     result, regions, table, *rest = show(session, settings, threshold)
     # Without negatives no other row changes, and the table keeps the keyboard's place. The Delete
     # key leaves an empty cell in the place of the box.
     boxes = all(isinstance(row[0], bool) for row in rows if row)
     table = gr.skip() if boxes and not session.proposals.query.negatives else table
-    return session, result, regions, table, *rest
+    return result, regions, table, *rest
 
 
 def undo(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
-    """Take back the latest correction."""
+    """Take back the latest correction, and return as `show`."""
     with page_errors():
         if session is None:
             raise ValueError("There is nothing to undo.")
-        session = retouch.undo(session)
-    return session, *show(session, settings, threshold)
+        retouch.undo(session)
+    return show(session, settings, threshold)
 
 
 def take_home(session: Session | None, settings: Settings, threshold: float, part: str) -> str:

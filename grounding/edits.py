@@ -45,7 +45,7 @@ class Edit:
 
 @dataclass
 class Corrections:
-    """Hold the corrections of one answer, which all its copies share.
+    """Hold what has been done to one answer by hand.
 
     A correction takes seconds: it joins those that there are then, and undoes nothing else that was
     done to the answer meanwhile.
@@ -53,11 +53,13 @@ class Corrections:
     Attributes:
         edits: The latest last.
         corner: First corner of a box that is being drawn, x and y in pixels, or None.
+        off: Numbers of the proposals that have been switched off.
         lock: Held while they change.
     """
 
     edits: tuple[Edit, ...] = ()
     corner: tuple[float, float] | None = None
+    off: frozenset[int] = frozenset()
     lock: Lock = field(default_factory=Lock)
 
 

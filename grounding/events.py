@@ -232,7 +232,7 @@ class Events:
             prompt: What to look for, as in segment.
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
-            threshold: Lowest score of a region, from 0 to 1.
+            threshold: Lowest score of a region, from 0.05 to 0.95.
             settings: What “More settings” says.
             progress: Shows on the page how many pictures are done.
 

@@ -16,10 +16,11 @@ from grounding.retouch import BOX, HELP, TOOLS
 from grounding.segmenters import SEGMENTERS
 from grounding.session import EVERYTHING
 from grounding.settings import RANGES, THRESHOLDS, Settings
+from page import QUIET
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 PHOTOS = SAMPLES.with_name("photos")
-SESSION_SECONDS = 4 * 3600  # since the latest run, undo or tick
+SESSION_SECONDS = 4 * 3600  # since the latest run
 CSS = """
 #seg-result img.mask:not(.inactive) { opacity: 1; }
 #seg-table, #seg-numbers, #seg-samples, #seg-photos { max-width: calc(100vw - 32px);
@@ -186,6 +187,8 @@ def _build_several() -> Several:
             "a folder for each."
         )
         files = gr.File(label=f"Up to {LIMIT} pictures", file_count="multiple", height=140)
+        # Gradio itself makes an empty file beside each, which nobody deletes (gradio 6.31).
+        files.preprocess = lambda uploads: [upload.path for upload in uploads or ()]
         run = gr.Button("Run on all", elem_id="seg-run-all")
         with gr.Column(visible=False) as results:
             file = gr.File(label="ZIP", interactive=False, elem_id="seg-all-zip")
@@ -313,8 +316,7 @@ def _build_correction() -> Correction:
         lambda name: (gr.Radio(info=HELP[name]), gr.Dropdown(visible=name == BOX)),
         tool,
         [tool, phrase],
-        api_visibility="private",
-        show_progress="hidden",
+        **QUIET,
     )
     return Correction(tool, phrase, canvas, x, y, apply, undo)
 

@@ -1,7 +1,6 @@
 """What a click on the picture does to an answer: the tools for correcting it by hand."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -128,12 +127,8 @@ def _draw_box(session: Session, phrase: str, point: tuple[float, float], outline
     )
 
 
-def undo(session: Session) -> Session:
+def undo(session: Session) -> None:
     """Take back the first corner of a box or, if there is none, the last correction.
-
-    Returns:
-        The session: the next box that is drawn gets the number of one that is gone, but was not
-        switched off.
 
     Raises:
         ValueError: If there is neither.
@@ -146,5 +141,5 @@ def undo(session: Session) -> Session:
             corrections.edits = corrections.edits[:-1]
         else:
             raise ValueError("There is nothing to undo.")
-        there = len(session.current.regions)
-    return replace(session, off=frozenset(number for number in session.off if number < there))
+        # The next box that is drawn gets the number of one that is gone, but was not switched off.
+        corrections.off &= {*range(len(session.current.regions))}

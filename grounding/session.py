@@ -64,8 +64,7 @@ class Session:
         proposals: All that the models proposed for it.
         origin: The weights, and the device.
         asked: The prompt, and the settings of the run by their names.
-        off: Numbers of the regions that have been switched off.
-        corrections: Made by hand.
+        corrections: What has been done to it by hand.
         file: Name of the picture's file, where it is one of several.
         key: Of this answer and no other.
     """
@@ -74,7 +73,6 @@ class Session:
     proposals: Proposals
     origin: Origin
     asked: dict[str, Any]
-    off: frozenset[int] = frozenset()
     corrections: Corrections = field(default_factory=Corrections)
     file: str = ""
     key: str = field(default_factory=lambda: uuid4().hex)
@@ -86,7 +84,7 @@ class Session:
 
     def choice(self, settings: Settings, threshold: float) -> Choice:
         """Complete the settings with the threshold and what has been switched off."""
-        return replace(settings.choice, threshold=threshold, off=self.off)
+        return replace(settings.choice, threshold=threshold, off=self.corrections.off)
 
 
 def look(session: Session, settings: Settings, threshold: float) -> View:
@@ -132,15 +130,14 @@ def _asked(session: Session) -> str:
     return f"<small>{quote(session.asked['prompt'])}, {session.asked['grounder']}:</small>"
 
 
-def switch(
-    session: Session, settings: Settings, threshold: float, rows: list[list[Any]]
-) -> Session:
+def switch(session: Session, settings: Settings, threshold: float, rows: list[list[Any]]) -> None:
     """Switch detections on and off as the table's boxes say; odd rows say nothing."""
     _, numbers, _ = choose(session.current, session.choice(settings, threshold))
     boxes = {row[1]: bool(row[0]) for row in rows if len(row) > 1}
     said = {number: boxes[i] for i, number in enumerate(numbers, 1) if i in boxes}
-    off = (session.off - said.keys()) | {number for number, on in said.items() if not on}
-    return replace(session, off=frozenset(off))
+    off = {number for number, on in said.items() if not on}
+    with session.corrections.lock:
+        session.corrections.off = (session.corrections.off - said.keys()) | off
 
 
 def shown_result(session: Session, settings: Settings, threshold: float) -> Result:

@@ -128,7 +128,7 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
     # A step of its own: much may have been done while the segmenter was at work.
     for made in (clicked, applied):
         made.success(display.show, state, shown, **LATEST)
-    tools.undo.click(display.undo, state, [outputs.session, *shown], **LATEST)
+    tools.undo.click(display.undo, state, shown, **LATEST)
 
 
 def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
@@ -166,7 +166,8 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
         [outputs.settings, *shown],
         **LATEST,
     )
-    outputs.table.input(display.tick, [*state, outputs.table], [outputs.session, *shown], **LATEST)
+    ticked = [*state, outputs.key, outputs.table]
+    outputs.table.input(display.tick, ticked, shown, **LATEST)
     packed = outputs.pack.click(
         display.take_home, [*state, outputs.part], outputs.file, api_visibility="private"
     )

@@ -166,8 +166,9 @@ def load(path: Path) -> TrainedConvNet:
     try:
         model = build(len(facts["classes"]))
         model.load_state_dict(tensors)
-        holdout = facts.get("holdout", 0)  # files of before do not say
-        return TrainedConvNet(model.eval(), tuple(facts["classes"]), facts["image_size"], holdout)
+        return TrainedConvNet(
+            model.eval(), tuple(facts["classes"]), facts["image_size"], facts["holdout"]
+        )
     except (KeyError, RuntimeError) as error:  # whose text may name hundreds of tensors
         raise ValueError(f"{path} is not a network of vit.convnet") from error
 

@@ -105,7 +105,7 @@ def run_test(look: Look | None, settings: Settings) -> tuple[Any, Any, str]:
 
     name = class_name(look.prediction, settings.label if settings.method in CLASS_METHODS else "")
     index = list(look.prediction.probabilities).index(name)
-    x = look.predictor.to_input([look.prediction.seen]).cpu()
+    x = look.predictor.to_input([look.prediction.seen])
     curves = measure(x, heat_map(look, settings), look.predictor.probabilities, index)
     tables = [
         _table(curves.shares.tolist(), c.tolist()) for c in (curves.deletion, curves.insertion)

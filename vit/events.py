@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
+from images import open_image
 from page import choice_of, new_folder, page_errors, refuse_clamped
 from vit.arrays import save_arrays
 from vit.crop import Crop, crop_around
@@ -38,23 +39,15 @@ CENTRE = Crop()
 CHOOSE = "Choose a picture first: pick one, or upload, paste or take one."
 
 Answer = tuple[dict[str, float], Image.Image, Image.Image, str]
-OpenImage = Callable[[str], Image.Image]
 FindCheckpoints = Callable[[], dict[str, Path]]
 
 
 class Events:
     """Answer the events; a model is loaded when it is first asked for."""
 
-    def __init__(
-        self,
-        find: FindCheckpoints,
-        device: str,
-        open_image: OpenImage,
-        samples: Sequence[Sample],
-    ) -> None:
+    def __init__(self, find: FindCheckpoints, samples: Sequence[Sample]) -> None:
         """Take what `build_tab` explains, and find the checkpoints."""
-        self.find, self.device, self.samples = find, device, samples
-        self.checkpoints = find()
+        self.find, self.samples, self.checkpoints = find, samples, find()
         # A crop that moves reads the same picture again and again.
         self.open_image = lru_cache(maxsize=2)(open_image)
         self._load = lru_cache(maxsize=KEPT)(self._predictor)
@@ -63,7 +56,7 @@ class Events:
     def _predictor(self, path: Path, _changed: int) -> "Predictor":
         from vit.predictor import Predictor
 
-        return Predictor(path, self.device)
+        return Predictor(path)
 
     def load(self, name: str | None) -> "Predictor":
         """Return what answers with a checkpoint; a training run may write its file anew.

@@ -22,9 +22,9 @@ def overlay(image: Image.Image, heat: NDArray[np.float32], side: int) -> Image.I
         RGB picture, side x side.
 
     Raises:
-        ValueError: If the map is not square or leaves [0, 1], or `side` is below 1.
+        ValueError: If the map is not square or leaves [0, 1].
     """
-    _check(heat, side)
+    _check(heat)
     picture = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
     # Bicubic overshoots at steep edges, hence the clip.
     smooth = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
@@ -93,10 +93,8 @@ def enlarge(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.NEAREST)
 
 
-def _check(heat: NDArray[np.float32], side: int) -> None:
+def _check(heat: NDArray[np.float32]) -> None:
     if heat.ndim != 2 or heat.shape[0] != heat.shape[1] or not heat.size:
         raise ValueError(f"the map has shape {heat.shape}; expected (g, g)")
     if not (heat.min() >= 0 and heat.max() <= 1):  # also true of NaN
         raise ValueError(f"the map goes from {heat.min()} to {heat.max()}; it must stay in [0, 1]")
-    if side < 1:
-        raise ValueError(f"side is {side}; it must be at least 1")

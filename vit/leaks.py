@@ -29,7 +29,7 @@ def _holdout(path: Path) -> int | None:
     try:
         with safe_open(path, "np") as file:
             facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-    except (OSError, SafetensorError, ValueError):
+    except (OSError, SafetensorError, ValueError, RecursionError):
         return None
     recipe = facts.get("recipe") or facts
     return int(recipe.get("holdout", 0)) if "classes" in facts else None

@@ -270,7 +270,10 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images (B, 3, H, W): logits (B, num_classes), of two heads their mean."""
-        return self._classify(self._encode(x))
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self._classify(x)
 
     def forward_to_learn(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return all from which a teacher can be learnt.
@@ -307,12 +310,6 @@ class ViT(nn.Module):
             x, weights = block.forward_with_attention(x)
             attentions.append(weights)
         return self._classify(x), torch.stack(attentions)
-
-    def _encode(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
-        for block in self.blocks:
-            x = block(x)
-        return x  # (B, N, D)
 
     def _classify(self, x: Tensor) -> Tensor:
         logits, distilled = self._read_heads(x)

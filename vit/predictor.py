@@ -23,7 +23,7 @@ class Prediction:
 
     Attributes:
         probabilities: Class name to probability, in label order; the values sum to 1.
-        attentions: Softmax weights (L, 1, h, N, N), float, on the CPU.
+        attentions: Softmax weights (L, 1, h, N, N), float.
         config: The model's sizes, which say what the N tokens are.
         seen: The RGB picture the model saw, image_size x image_size.
         box: The part of the given picture that `seen` shows: left, top, right, bottom in pixels.
@@ -42,24 +42,22 @@ class Prediction:
 class Predictor:
     """Classify pictures with a checkpoint, which is loaded at first use. Threads may share it."""
 
-    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
-        """Remember where the checkpoint is and on which torch device it shall run."""
-        self._path, self._device = checkpoint, torch.device(device)
+    def __init__(self, checkpoint: Path) -> None:
+        """Remember where the checkpoint is; it runs on the CPU."""
+        self._path = checkpoint
         self._lock = Lock()
         self._loaded: Checkpoint | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Return the checkpoint, loaded once, its model on the device.
+        """Return the checkpoint, loaded once.
 
         Raises:
             ValueError: If it is missing or cannot be read; a later call tries again.
         """
         with self._lock:
             if self._loaded is None:
-                loaded = load_checkpoint(self._path)
-                loaded.model.to(self._device)
-                self._loaded = loaded
+                self._loaded = load_checkpoint(self._path)
             return self._loaded
 
     def predict(self, image: Image.Image, crop: Crop = Crop()) -> Prediction:  # noqa: B008 (frozen)
@@ -75,7 +73,7 @@ class Predictor:
             logits, attentions = checkpoint.model.forward_with_attention(self.to_input([seen]))
         values = logits[0].softmax(dim=0).tolist()
         probabilities = dict(zip(checkpoint.classes, values, strict=True))
-        return Prediction(probabilities, attentions.cpu(), config, seen, box)
+        return Prediction(probabilities, attentions, config, seen, box)
 
     def answers(self, images: Sequence[Image.Image]) -> list[str]:
         """Return the most probable class of the middle square of every picture, in one batch.
@@ -102,20 +100,20 @@ class Predictor:
             label: Index of the class.
 
         Returns:
-            float (L, 1, h, N, N), on the CPU.
+            float (L, 1, h, N, N).
         """
         if label not in prediction.gradients:
             x = self.to_input([prediction.seen])
-            prediction.gradients[label] = attention_gradients(self.checkpoint.model, x, label).cpu()
+            prediction.gradients[label] = attention_gradients(self.checkpoint.model, x, label)
         return prediction.gradients[label]
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
-        """Classify a batch (B, 3, S, S) of `to_input`: float (B, K) on the CPU, rows sum to 1."""
-        return self.checkpoint.model(x.to(self._device)).softmax(dim=1).cpu()
+        """Classify a batch (B, 3, S, S) of `to_input`: float (B, K), rows sum to 1."""
+        return self.checkpoint.model(x).softmax(dim=1)
 
     def to_input(self, seen: Sequence[Image.Image]) -> Tensor:
         """Turn RGB pictures of the model's size S into its input, float (B, 3, S, S)."""
         pixels = torch.from_numpy(np.stack([np.array(image) for image in seen]))
-        known = statistics(self.checkpoint.preprocessing, self._device)
-        return normalize(pixels.permute(0, 3, 1, 2).to(self._device), *known)
+        known = statistics(self.checkpoint.preprocessing, pixels.device)
+        return normalize(pixels.permute(0, 3, 1, 2), *known)

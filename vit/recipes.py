@@ -163,7 +163,7 @@ _BEST = replace(
 )
 RECIPES = {
     "reference": TrainConfig(),
-    # The most from 100 epochs of the reference architecture and nothing else.
+    # The most from 100 epochs at the sizes of the reference, without a teacher.
     "best": _BEST,
     # The most with a teacher, which `python -m vit.convnet` trains before.
     "taught": replace(

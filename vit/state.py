@@ -53,13 +53,14 @@ def check_run(
     Args:
         path: The state's file, for the message.
         facts: Its metadata, with the fields of both configs as "train_config" and "config", and
-            "sources" if it is not from before those were kept.
+            "sources".
         config: The recipe that is to go on; it may have more epochs.
         model: Its architecture.
         sources: What the run learns from, in words, with the fingerprint of each.
 
     Raises:
         ValueError: If recipe, architecture or sources differ, or fewer epochs are asked for.
+        KeyError: If the facts lack one of these, as those of another program or version do.
     """
     # A run from before a field was added did what the default says now.
     ran = asdict(TrainConfig()) | asdict(ViTConfig()) | facts["train_config"] | facts["config"]
@@ -71,8 +72,7 @@ def check_run(
             f"{path} is of a run of {ran['epochs']} epochs; to resume give as many or more, "
             f"not {config.epochs}"
         )
-    before = facts.get("sources", sources)
-    if changed := [name for name in sources if before[name] != sources[name]]:
+    if changed := [name for name in sources if facts["sources"][name] != sources[name]]:
         raise ValueError(
             f"{path} was trained with other sources ({', '.join(changed)}); resume with the same, "
             "or begin a new run with --start"

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.context import Context
 
 from page import LATEST, QUIET, hand_over_download
-from vit.events import Events, FindCheckpoints, OpenImage, aim, draw
+from vit.events import Events, FindCheckpoints, aim, draw
 from vit.facts import read_facts
 from vit.layout import Page, build_page
 from vit.panels import together
@@ -77,17 +77,14 @@ def _wire_maps(page: Page, events: Events) -> None:
     hand_over_download(packed, controls.file)
 
 
-def build_tab(find: FindCheckpoints, device: str, open_image: OpenImage) -> None:
+def build_tab(find: FindCheckpoints) -> None:
     """Build the tab inside the current `gr.Blocks`.
 
     Args:
         find: Finds the files written by `train_vit.py`, by name, now and whenever a page opens.
             The first is the first to be shown; each is read when it is asked for.
-        device: Torch device on which the models run.
-        open_image: Opens an uploaded file as an upright RGB picture, or raises a ValueError with
-            a sentence for the user.
     """
-    events = Events(find, device, open_image, load_samples())
+    events = Events(find, load_samples())
     facts = read_facts(next(iter(events.checkpoints.values()), Path())) or UNKNOWN
     page = build_page(facts, events)
     # Without inputs and triggers: when the page opens.

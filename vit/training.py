@@ -326,19 +326,25 @@ class Trainer:
         schedule from this step on, and the checkpoint's recipe says so.
 
         Raises:
-            ValueError: If there is none, or it is of another recipe, architecture, teacher or
-                of other training pictures.
+            ValueError: If there is none, or it is of another version, recipe, architecture, teacher
+                or of other training pictures.
         """
         path = self.folder / "state.safetensors"
         tensors, facts = load_tensors(path)
-        planned = check_run(path, facts, self.config, self.model.config, self.sources)
-        self.step, self.history, self.seconds = facts["step"], facts["history"], facts["seconds"]
-        self.lengthened = facts.get("lengthened", [])
-        self.started_from = facts.get("started_from")
+        try:
+            planned = check_run(path, facts, self.config, self.model.config, self.sources)
+            self.step, self.seconds = facts["step"], facts["seconds"]
+            self.history = facts["history"]
+            self.lengthened, self.started_from = facts["lengthened"], facts["started_from"]
+            self.epoch_loss.copy_(tensors["epoch_loss"])
+        except KeyError as error:
+            raise ValueError(
+                f"{path} is of another program or version, there is no {error} in it; begin a new "
+                "run with another --out"
+            ) from error
         if self.config.epochs > planned:
             self.lengthened = [*self.lengthened, {"step": self.step, "epochs": planned}]
         unpack(tensors, self._modules, self.update.optimizers)
-        self.epoch_loss.copy_(tensors["epoch_loss"])
 
     @property
     def _modules(self) -> dict[str, nn.Module]:

@@ -101,10 +101,10 @@ def relevance(look: Look, settings: Settings) -> "Tensor":
     from vit import attribution, rollout
 
     attentions, prefix = look.prediction.attentions, look.prediction.config.num_prefix_tokens
-    depth, heads = attentions.shape[0], attentions.shape[2]
     if settings.method == LAYER:
-        layer, head = min(settings.layer, depth), min(settings.head, heads) or None
-        return attribution.raw_attention(attentions, layer, head)
+        layer, head = _layer_and_head(look, settings)
+        return attribution.raw_attention(attentions, layer, head or None)
+    depth = len(attentions)
     first, last = sorted((min(settings.first, depth), min(settings.last, depth)))
     chosen = attentions[first - 1 : last]
     if settings.method == ROLLOUT:
@@ -115,6 +115,12 @@ def relevance(look: Look, settings: Settings) -> "Tensor":
     if settings.method == GRADIENT:
         return attribution.gradient_rollout(chosen, gradients)
     return attribution.transformer_attribution(chosen, gradients)
+
+
+def _layer_and_head(look: Look, settings: Settings) -> tuple[int, int]:
+    """Return those of `LAYER`; what the model does not have means its last."""
+    depth, _, heads = look.prediction.attentions.shape[:3]
+    return min(settings.layer, depth), min(settings.head, heads)
 
 
 def heat_map(look: Look, settings: Settings) -> "Tensor":
@@ -142,14 +148,10 @@ def explain_whole(look: Look, settings: Settings) -> Image.Image:
 
 
 def title(look: Look, settings: Settings) -> str:
-    """Say what the map shows.
-
-    >>> title(None, Settings(LAYER, layer=3))
-    'Layer 3'
-    """
+    """Say what the map shows."""
     if settings.method in CLASS_METHODS:
         return f"For {class_name(look.prediction, settings.label)}"
     if settings.method == LAYER:
-        head = f", head {settings.head}" if settings.head else ""
-        return f"Layer {settings.layer}{head}"
+        layer, head = _layer_and_head(look, settings)
+        return f"Layer {layer}, head {head}" if head else f"Layer {layer}"
     return "Where it looked"

@@ -1,20 +1,14 @@
 """Synthetic scenes: sprites with names and colours on a background, with exact instance masks.
 
-    python -m grounding.demo.scenes --seed 7 --count 4 --out scenes
-
-writes for each scene its picture, its masks and phrases with the objects they mean. Composing by
-cut and paste follows Dwibedi et al. 2017, "Cut, Paste and Learn", https://arxiv.org/abs/1708.01642.
+Composing by cut and paste follows Dwibedi et al. 2017, "Cut, Paste and Learn",
+https://arxiv.org/abs/1708.01642.
 """
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from grounding.core import mask_boxes
 from grounding.demo.backgrounds import make_background
@@ -236,37 +230,3 @@ def captions(scenes: Sequence[Scene], rng: np.random.Generator) -> list[list[Que
         queries(scene, count, int(rng.binomial(count, 0.4)), rng, lookalike_query)
         for scene, count in zip(scenes, counts, strict=True)
     ]
-
-
-def write_scene(scene: Scene, folder: Path, stem: str, rng: np.random.Generator) -> None:
-    """Write STEM.png, STEM-mask-I.png for each object, and STEM.json with phrases."""
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(scene.image).save(folder / f"{stem}.png")
-    for i, mask in enumerate(scene.masks):
-        Image.fromarray(mask).save(folder / f"{stem}-mask-{i}.png")
-    asked = queries(scene, 6, 2, rng)
-    record = {
-        "names": scene.names,
-        "colours": scene.colours,
-        "boxes": scene.boxes.tolist(),
-        "phrases": {query.phrase: np.flatnonzero(query.members).tolist() for query in asked},
-    }
-    (folder / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description="Write scenes with their masks and phrases.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=8)
-    parser.add_argument("--size", type=int, default=384, help="side in pixels")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--held-out", action="store_true", help="backgrounds unseen in training")
-    args = parser.parse_args(argv)
-    for i in range(args.count):
-        rng = np.random.default_rng((args.seed, i))
-        write_scene(make_scene(rng, args.size, args.held_out), args.out, f"scene-{i:03d}", rng)
-
-
-if __name__ == "__main__":
-    main()

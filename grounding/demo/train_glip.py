@@ -19,9 +19,14 @@ from torchvision.ops import box_iou
 from transformers import BertTokenizer
 
 from grounding.demo.atss import Objects, atss_loss, flatten
-from grounding.demo.calibration import fit_sigmoid
+from grounding.demo.calibration import (
+    calibration_scenes,
+    fit_sigmoid,
+    held_out_scenes,
+    summary,
+)
 from grounding.demo.dense import DenseHead
-from grounding.demo.scenes import Query, Scene, captions, make_scene, queries
+from grounding.demo.scenes import Query, Scene, captions, make_scene
 from grounding.demo.tokenizers import bert_vocabulary, make_bert_tokenizer
 from grounding.grounders.glip.boxes import decode, phrase_scores
 from grounding.grounders.glip.caption import encode, join
@@ -185,12 +190,8 @@ def rescale_scores(glip: Glip, scale: float, shift: float) -> None:
 @torch.no_grad()
 def _calibrate(trainee: Trainee) -> tuple[float, float]:
     """Return scale and shift of the logits that give `EVEN_SCORE` to boxes with an even chance."""
-    found = []
-    for i in range(CALIBRATION_SCENES):
-        rng = np.random.default_rng((80_000, i))
-        scene = make_scene(rng, IMAGE_SIZE)
-        asked = queries(scene, 1 + i % 4, i % 2 + i % 4 // 2, rng)
-        found.append(_best_boxes(trainee, scene, asked))
+    scenes = calibration_scenes(CALIBRATION_SCENES, IMAGE_SIZE)
+    found = [_best_boxes(trainee, scene, asked) for scene, asked in scenes]
     scores = torch.cat([best.scores for best in found])
     right = torch.cat([best.overlaps for best in found]) > 0.5
     central = torch.cat([best.centerness for best in found]).mean().item()
@@ -219,22 +220,13 @@ def load(folder: Path) -> Trainee:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, scenes: int) -> dict[str, float]:
-    """Return how often the best box of a phrase is right, and how present and absent differ.
-
-    "top1" is the share of present phrases whose best box has an IoU over .5 with an object meant,
-    "auc" the chance that a present phrase scores more than an absent one.
-    """
+    """Return the `summary` of the best boxes on held-out scenes."""
     assert isinstance(model, Trainee)
-    hits, ranks, present = [], [], []
-    for i in range(scenes):
-        rng = np.random.default_rng((90_000, i))
-        scene = make_scene(rng, IMAGE_SIZE, held_out=True)
-        asked = queries(scene, 6, 3, rng)
+    right, ranks, there = [], [], []
+    for scene, asked in held_out_scenes(scenes, IMAGE_SIZE):
         best = _best_boxes(model, scene, asked)
-        there = torch.tensor([bool(query.members.any()) for query in asked])
-        hits.append(best.overlaps[there] > 0.5)
+        right.append(best.overlaps > 0.5)
         ranks.append(best.scores * best.centerness)
-        present.append(there)
-    rank, there = torch.cat(ranks), torch.cat(present)
-    auc = (rank[there][:, None] > rank[~there]).float().mean().item()
-    return {"top1": round(torch.cat(hits).float().mean().item(), 4), "auc": round(auc, 4)}
+        there += [bool(query.members.any()) for query in asked]
+    rank, present = torch.cat(ranks), torch.tensor(there)
+    return summary(torch.cat(right)[present], rank[present], rank[~present])

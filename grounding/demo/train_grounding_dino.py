@@ -8,6 +8,7 @@ from those of the demo GLIP, so train that first.
 """
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,12 @@ from transformers import (
     SwinConfig,
 )
 
-from grounding.demo.calibration import fit_sigmoid
+from grounding.demo.calibration import (
+    calibration_scenes,
+    fit_sigmoid,
+    held_out_scenes,
+    summary,
+)
 from grounding.demo.dense import DenseHead
 from grounding.demo.pretrained import save_half
 from grounding.demo.scenes import (
@@ -227,18 +233,18 @@ def _overlap(boxes: Tensor, scene: Scene, query: Query) -> Tensor:
 
 
 @torch.no_grad()
-def judged_boxes(trainee: Trainee, scenes: int) -> tuple[Tensor, Tensor]:
-    """Return the logit of the best box of many phrases, and whether it is right."""
-    logits, right = [], []
-    for i in range(scenes):
-        rng = np.random.default_rng((80_000, i))
-        scene = make_scene(rng, IMAGE_SIZE)
-        asked = queries(scene, 1 + i % 4, i % 2 + i % 4 // 2, rng)
+def judged_boxes(
+    trainee: Trainee, scenes: Iterable[tuple[Scene, list[Query]]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logit of each phrase's best box, whether it is right, and whether one could be."""
+    logits, right, there = [], [], []
+    for scene, asked in scenes:
         for query, scores, boxes in _best_boxes(trainee, scene, asked):
             best = scores.argmax()
             logits.append(scores[best])
             right.append(_overlap(boxes[best][None], scene, query)[0] > 0.5)
-    return torch.stack(logits), torch.stack(right)
+            there.append(bool(query.members.any()))
+    return torch.stack(logits), torch.stack(right), torch.tensor(there)
 
 
 @torch.no_grad()
@@ -274,7 +280,8 @@ def save(model: nn.Module, folder: Path) -> None:
     """Write the detector (fp16) and its processor as `from_pretrained` reads them."""
     assert isinstance(model, Trainee)
     detector = copy.deepcopy(model.detector)
-    scale, shift = fit_sigmoid(*judged_boxes(model, CALIBRATION_SCENES), even=EVEN_SCORE)
+    logits, right, _ = judged_boxes(model, calibration_scenes(CALIBRATION_SCENES, IMAGE_SIZE))
+    scale, shift = fit_sigmoid(logits, right, even=EVEN_SCORE)
     rescale_scores(detector, scale, shift, nearly_constant(model))
     save_half(detector, make_processor(), folder)
 
@@ -289,20 +296,7 @@ def load(folder: Path) -> Trainee:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, scenes: int) -> dict[str, float]:
-    """Return how often the best box of a phrase is right, and how present and absent differ.
-
-    "top1" is the share of present phrases whose best box has an IoU over .5 with an object meant,
-    "auc" the chance that a present phrase scores more than an absent one.
-    """
+    """Return the `summary` of the best boxes on held-out scenes."""
     assert isinstance(model, Trainee)
-    hits, present, absent = [], [], []
-    for i in range(scenes):
-        rng = np.random.default_rng((90_000, i))
-        scene = make_scene(rng, IMAGE_SIZE, held_out=True)
-        for query, scores, boxes in _best_boxes(model, scene, queries(scene, 6, 3, rng)):
-            best = scores.argmax()
-            (present if query.members.any() else absent).append(scores[best].item())
-            if query.members.any():
-                hits.append((_overlap(boxes[best][None], scene, query) > 0.5).item())
-    auc = np.mean(np.array(present)[:, None] > np.array(absent))
-    return {"top1": round(float(np.mean(hits)), 4), "auc": round(float(auc), 4)}
+    logits, right, there = judged_boxes(model, held_out_scenes(scenes, IMAGE_SIZE))
+    return summary(right[there], logits[there], logits[~there])

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
+from gradio.data_classes import FileData, ListFiles
 from PIL import Image
 
 from grounding.core import Regions
@@ -16,7 +17,7 @@ from grounding.events import read_picture
 from grounding.export import PARTS
 from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
-from grounding.layout import PHOTOS, SAMPLES, load_samples
+from grounding.layout import PHOTOS, SAMPLES, build_inputs, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
 from grounding.prompt import parse_prompt
 from grounding.select import Proposals, pack_masks
@@ -77,18 +78,28 @@ def test_look_shows_the_answer_in_every_part(session: Session) -> None:
 def test_rows_are_switched_off_and_stay_so(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[1][0] = False
-    off = switch(session, Settings(), 0.3, rows)
-    assert off.off == {1}
-    assert [row[0] for row in _rows(off, 0.3)] == [True, False, True]
+
+    def off_after(threshold: float, rows: list[list[Any]]) -> frozenset[int]:
+        switch(session, Settings(), threshold, rows)
+        return session.corrections.off
+
+    assert off_after(0.3, rows) == {1}
+    assert [row[0] for row in _rows(session, 0.3)] == [True, False, True]
     # At 0.7 the row is not in the table, and comes back as it was left.
-    kept = switch(off, Settings(), 0.7, _rows(off, 0.7))
-    assert kept.off == {1}
+    assert off_after(0.7, _rows(session, 0.7)) == {1}
     rows[1][0] = True
-    assert switch(kept, Settings(), 0.3, rows).off == frozenset()
+    assert off_after(0.3, rows) == frozenset()
     rows[1][0] = False
     odd = [[], [False], [False, ""], [False, None, "dog"], [False, 9]]  # no row of ours
-    assert switch(session, Settings(), 0.3, odd).off == frozenset()
-    assert switch(session, Settings(), 0.3, [*odd, rows[1]]).off == {1}
+    assert off_after(0.3, odd) == frozenset()
+    assert off_after(0.3, [*odd, rows[1]]) == {1}
+
+
+def test_a_row_of_an_earlier_answer_switches_nothing(session: Session) -> None:
+    rows = _rows(session, 0.3)
+    rows[0][0] = False
+    assert tick(session, Settings(), 0.3, "of another", rows) == (gr.skip(),) * 6
+    assert session.corrections.off == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -102,9 +113,9 @@ def test_a_box_that_is_gone_comes_back(session: Session, box: bool | str, anew: 
     plain = replace(session.proposals, query=parse_prompt("dog, collar"))
     rows = _rows(session := replace(session, proposals=plain), 0.3)
     rows[0][0] = box
-    ticked, *_, table, _, _, _ = tick(session, Settings(), 0.3, rows)
-    assert len(ticked.off) == 1
-    assert table == (_rows(ticked, 0.3) if anew else gr.skip())
+    _, _, table, *_ = tick(session, Settings(), 0.3, session.key, rows)
+    assert len(session.corrections.off) == 1
+    assert table == (_rows(session, 0.3) if anew else gr.skip())
 
 
 def test_what_is_shown_can_be_taken_home(session: Session) -> None:
@@ -243,3 +254,17 @@ def test_what_is_pressed_again_at_work_comes_after_it() -> None:
     modes = {function.name: function.trigger_mode for function in functions}
     assert {modes[name] for name in ("run", "compare_here", "batch")} == {"always_last"}
     assert {modes[name] for name in ("click", "correct")} == {"multiple"}  # every click counts
+
+
+def test_several_uploads_leave_no_other_files(tmp_path: Path) -> None:
+    """Gradio's own preprocessing makes an empty file for each upload, and forgets it."""
+    with gr.Blocks():
+        files = build_inputs(urls=False).several.files
+    files.GRADIO_CACHE = str(tmp_path)
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path in paths:
+        path.write_bytes(b"")
+    given = ListFiles([FileData(path=str(path)) for path in paths])
+    assert files.preprocess(given) == [str(path) for path in paths]
+    assert files.preprocess(None) == []
+    assert sorted(tmp_path.iterdir()) == paths

@@ -85,9 +85,3 @@ def test_other_sources_are_refused(names: list[str]) -> None:
     message = f"{PATH} was trained with other sources ({', '.join(names)}); resume with the same"
     with pytest.raises(ValueError, match=re.escape(message)):
         check_run(PATH, facts(), CONFIG, MODEL, changed)
-
-
-def test_a_state_from_before_sources_were_kept_goes_on() -> None:
-    old = facts()
-    del old["sources"]
-    assert check_run(PATH, old, CONFIG, MODEL, SOURCES) == 3

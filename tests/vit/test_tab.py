@@ -20,17 +20,10 @@ MIDDLE = (0.5, 0.5, 1.0)  # across, down, size
 COMPARED = (view.NOTHING, view.BEST, view.ROLLOUT, view.BEST, "mean", 0.0, 1, 2, 2, 0)
 
 
-def open_image(path: str) -> Image.Image:
-    if path.endswith(".txt"):
-        raise ValueError("<b>This</b> is no picture.")
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
 def build(*checkpoints: Path) -> gr.Blocks:
     async def inside() -> gr.Blocks:
         with gr.Blocks() as blocks:
-            tab.build_tab(lambda: {path.stem: path for path in checkpoints}, "cpu", open_image)
+            tab.build_tab(lambda: {path.stem: path for path in checkpoints})
         return blocks
 
     # Outside of an event loop Gradio makes its own ones and never closes them.
@@ -128,9 +121,9 @@ def test_a_part_of_a_sample_has_no_true_label(tmp_path: Path, classify: Handler)
     ("values", "message"),
     [
         ({"image": None}, "Choose a picture first"),
-        ({"image": "a.txt"}, "&lt;b&gt;This&lt;/b&gt; is no picture."),  # text, never HTML
+        ({"image": "gone.png"}, "This file could not be read"),
         ({"fusion": "sum"}, "head_fusion is 'sum'"),
-        ({"checkpoint": "big"}, "checkpoint is 'big'; choose one of ['tiny']"),
+        ({"checkpoint": "<b>"}, "checkpoint is '&lt;b&gt;'; choose one of ['tiny']"),  # no HTML
         ({"across": 2}, "across is 2; it must be from 0 to 1"),
     ],
     ids=str,
@@ -227,7 +220,7 @@ def test_only_a_few_checkpoints_stay_in_memory(
     many = {str(number): tmp_path / f"{number}.safetensors" for number in range(KEPT + 1)}
     for path in many.values():
         make_checkpoint().rename(path)
-    events = Events(lambda: many, "cpu", open_image, [])
+    events = Events(lambda: many, [])
     loaded = [events.load(name) for name in many]
     assert len({id(predictor) for predictor in loaded}) == KEPT + 1
     assert events.load(str(KEPT)) is loaded[-1]
@@ -238,10 +231,7 @@ def test_a_page_that_opens_offers_what_was_trained_meanwhile(
     tmp_path: Path, make_checkpoint: Callable[..., Path]
 ) -> None:
     events = Events(
-        lambda: {path.stem: path for path in sorted(tmp_path.glob("*.safetensors"))},
-        "cpu",
-        open_image,
-        [],
+        lambda: {path.stem: path for path in sorted(tmp_path.glob("*.safetensors"))}, []
     )
     assert (events.refresh().choices, events.refresh().value) == ([], None)
     make_checkpoint()

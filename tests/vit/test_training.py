@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 import signal
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.vit.configs import ADAM, ADAMW, EVERYTHING, MUON
 from vit import recipes, report, training
-from vit.checkpoint import load_checkpoint, load_tensors
+from vit.checkpoint import load_checkpoint, load_tensors, save_tensors
 from vit.data import ImageSet
 from vit.evaluation import confusion_matrix
 from vit.model import ViT, ViTConfig
@@ -191,6 +192,19 @@ def test_resume_refuses_fewer_epochs(make: Make) -> None:
     make(ADAMW, "run").save_state()
     with pytest.raises(ValueError, match="a run of 3 epochs; to resume give as many or more"):
         make(dataclasses.replace(ADAMW, epochs=2), "run").resume()
+
+
+@pytest.mark.parametrize("name", ["epoch_loss", "train_config", "sources", "step"])
+def test_resume_refuses_the_state_of_another_program(make: Make, name: str) -> None:
+    """The first version kept no "epoch_loss", and the demo weights have states of that name."""
+    make(ADAMW, "run").save_state()
+    trainer = make(ADAMW, "run")
+    path = trainer.folder / "state.safetensors"
+    tensors, facts = load_tensors(path)
+    kept = {key: json.dumps(value) for key, value in facts.items() if key != name}
+    save_tensors(path, {key: t for key, t in tensors.items() if key != name}, kept)
+    with pytest.raises(ValueError, match=f"another program or version, there is no '{name}' in it"):
+        trainer.resume()
 
 
 def test_resume_needs_a_state(make: Make) -> None:

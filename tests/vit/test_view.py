@@ -66,6 +66,19 @@ def test_settings_reach_the_methods(look: Look) -> None:
         assert torch.equal(relevance(look, settings), expected), settings
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (Settings(), "Where it looked"),
+        (Settings(LAYER, layer=2), "Layer 2"),
+        (Settings(LAYER, layer=2, head=1), "Layer 2, head 1"),
+        (Settings(LAYER, layer=9, head=9), "Layer 2, head 2"),  # of another model
+    ],
+)
+def test_the_title_names_what_is_shown(look: Look, settings: Settings, text: str) -> None:
+    assert title(look, settings) == text
+
+
 @pytest.mark.parametrize("method", CLASS_METHODS)
 def test_the_answer_and_the_second_guess(look: Look, method: str) -> None:
     ranked = sorted(look.prediction.probabilities.items(), key=lambda item: -item[1])

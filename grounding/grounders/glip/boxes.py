@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import batched_nms
 
 from grounding.grounders.glip.config import ANCHOR_SIZES, STRIDES
 from grounding.grounders.glip.model import RawDetections
@@ -56,31 +56,21 @@ def decode(deltas: Tensor, anchor: Tensor) -> Tensor:
     return torch.cat((centre - (size - 1) / 2, centre + (size - 1) / 2), dim=1)
 
 
-def phrase_scores(logits: Tensor, positive: Tensor, aggregate: str = "mean") -> Tensor:
-    """Return the score of each phrase at each position.
+def phrase_scores(logits: Tensor, positive: Tensor) -> Tensor:
+    """Return the mean score of each phrase's tokens at each position.
 
     Args:
         logits: float (K, T).
         positive: bool (P, T), the tokens of each phrase.
-        aggregate: "mean" or "max" of the tokens' probabilities.
 
     Returns:
         float (K, P) in [0, 1]; 0 for a phrase without tokens.
     """
-    probabilities = logits.sigmoid()
-    if aggregate == "max":
-        return (probabilities[:, None] * positive).amax(-1)
     weights = positive / positive.sum(1, keepdim=True).clamp(min=1)
-    return probabilities @ weights.to(probabilities.dtype).T
+    return logits.sigmoid() @ weights.to(logits.dtype).T
 
 
-def detect(
-    raw: RawDetections,
-    sample: int,
-    positive: Tensor,
-    size: tuple[int, int],
-    aggregate: str = "mean",
-) -> Detections:
+def detect(raw: RawDetections, sample: int, positive: Tensor, size: tuple[int, int]) -> Detections:
     """Return what a picture shows.
 
     Args:
@@ -88,12 +78,11 @@ def detect(
         sample: Which picture of the batch.
         positive: bool (P, T), the tokens of each phrase.
         size: Width and height of the picture in the input, without padding.
-        aggregate: See `phrase_scores`.
     """
     parts = zip(raw.logits, raw.deltas, raw.centerness, STRIDES, ANCHOR_SIZES, strict=True)
     levels = [
         _candidates(
-            phrase_scores(logits[sample], positive, aggregate),
+            phrase_scores(logits[sample], positive),
             deltas[sample],
             centerness[sample],
             anchors(*deltas.shape[-2:], stride, side).to(deltas),
@@ -123,11 +112,7 @@ def _candidates(
 def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
     """Return the numbers of the boxes that no better one of the same phrase covers."""
     outer = boxes + boxes.new_tensor([0, 0, 1, 1])  # torchvision's boxes end outside
-    kept = []
-    for label in labels.unique():
-        same = (labels == label).nonzero().flatten()
-        kept.append(same[nms(outer[same], scores[same], NMS_IOU)])
-    return torch.cat(kept) if kept else labels.new_zeros(0)
+    return batched_nms(outer, scores, labels, NMS_IOU)
 
 
 def _best(scores: Tensor, kept: Tensor) -> Tensor:

@@ -1,9 +1,5 @@
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from grounding.core import mask_boxes
 from grounding.demo.backgrounds import HELD_OUT, TRAINING
@@ -15,7 +11,6 @@ from grounding.demo.scenes import (
     captions,
     compose,
     lookalike_query,
-    main,
     make_scene,
     present_query,
     queries,
@@ -127,15 +122,6 @@ def test_captions_are_mostly_short() -> None:
     assert counts.min() == 1
     assert 5 < counts.max() <= MAX_PHRASES
     assert 0.4 < (counts < 3).mean() < 0.8
-
-
-def test_command_writes_picture_masks_and_phrases(tmp_path: Path) -> None:
-    main(["--seed", "7", "--count", "2", "--size", "64", "--out", str(tmp_path)])
-    record = json.loads((tmp_path / "scene-001.json").read_text())
-    with Image.open(tmp_path / "scene-001.png") as picture:
-        assert picture.size == (64, 64)
-    assert len(list(tmp_path.glob("scene-001-mask-*.png"))) == len(record["names"])
-    assert record["phrases"]
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.file)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from grounding.demo import train_glip, train_sam2
-from grounding.demo.calibration import fit_sigmoid
+from grounding.demo.calibration import calibration_scenes, fit_sigmoid
 from grounding.demo.dense import cell_labels
 from grounding.demo.evaluate import average_precision, judge
 from grounding.demo.scenes import make_scene, queries
@@ -18,6 +18,7 @@ from grounding.demo.sprites import load_sprites
 from grounding.demo.train import RECIPES, Run, learning_rate, train
 from grounding.demo.train_grounding_dino import (
     EVEN_SCORE,
+    IMAGE_SIZE,
     build,
     judged_boxes,
     load,
@@ -223,7 +224,7 @@ def test_rescaling_changes_scores_alone() -> None:
 def test_an_even_chance_has_the_score_it_was_given() -> None:
     """Training moves what rescaling takes for constant; the shipped scores are right even so."""
     shipped = load(DEMO_ROOT / "grounding_dino").eval()
-    scale, shift = fit_sigmoid(*judged_boxes(shipped, 100))
+    scale, shift = fit_sigmoid(*judged_boxes(shipped, calibration_scenes(100, IMAGE_SIZE))[:2])
     assert 1 / (1 + np.exp(shift / scale)) == pytest.approx(EVEN_SCORE, abs=0.1)
 
 
