@@ -17,7 +17,7 @@ from grounding.events import read_picture
 from grounding.export import PARTS
 from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
-from grounding.layout import PHOTOS, SAMPLES, build_inputs, load_samples
+from grounding.layout import PHOTOS, SAMPLES, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
 from grounding.prompt import parse_prompt
 from grounding.select import Proposals, pack_masks
@@ -244,13 +244,17 @@ def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> 
         assert type(show(session, Settings(), Clamped(0.95), "CLIPSeg")[0]) is float
 
 
-def test_what_is_pressed_again_at_work_comes_after_it() -> None:
-    async def build() -> gr.Blocks:  # or Gradio leaves loops of its own behind
+def _build() -> gr.Blocks:
+    async def inside() -> gr.Blocks:  # or Gradio leaves loops of its own behind
         with gr.Blocks() as page:
             build_tab(ModelStore(Weights("demo"), "cpu"), lambda function: function, None)
         return page
 
-    functions = asyncio.run(build()).fns.values()
+    return asyncio.run(inside())
+
+
+def test_what_is_pressed_again_at_work_comes_after_it() -> None:
+    functions = _build().fns.values()
     modes = {function.name: function.trigger_mode for function in functions}
     assert {modes[name] for name in ("run", "compare_here", "batch")} == {"always_last"}
     assert {modes[name] for name in ("click", "correct")} == {"multiple"}  # every click counts
@@ -258,8 +262,8 @@ def test_what_is_pressed_again_at_work_comes_after_it() -> None:
 
 def test_several_uploads_leave_no_other_files(tmp_path: Path) -> None:
     """Gradio's own preprocessing makes an empty file for each upload, and forgets it."""
-    with gr.Blocks():
-        files = build_inputs(urls=False).several.files
+    found = [block for block in _build().blocks.values() if isinstance(block, gr.File)]
+    [files] = [file for file in found if file.file_count == "multiple"]
     files.GRADIO_CACHE = str(tmp_path)
     paths = [tmp_path / name for name in ("a.png", "b.png")]
     for path in paths:
