@@ -10,6 +10,7 @@ from grounding.captions import pack
         ([3], [[0]]),  # one
         ([2, 2, 2], [[0, 1], [2]]),  # the third does not fit
         ([5, 5], [[0], [1]]),  # each fills a caption
+        ([1, 1, 1, 1], [[0, 1, 2], [3]]),  # separators take room, too
     ],
 )
 def test_pack(lengths: list[int], captions: list[list[int]]) -> None:

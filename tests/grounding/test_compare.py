@@ -1,12 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from grounding.compare import COMPARED, HEADERS, compare, describe
 from grounding.core import Regions
 from grounding.grounders import GROUNDERS
+from grounding.overlay import COLOURS, Style
 from grounding.prompt import Query
 from grounding.select import Choice, Proposals, pack_masks
 from grounding.settings import Settings
@@ -40,6 +42,15 @@ def test_every_grounder_answers_or_says_why_not() -> None:
     assert answers[0].detections[0]["rle"]["size"] == [10, 10]
     assert "not here" in answers[1].caption and "not here" in rows["CLIPSeg"][1]
     assert answers[0].picture.tobytes() != PICTURE.tobytes() == answers[1].picture.tobytes()
+
+
+def test_colours_follow_the_prompt() -> None:
+    def propose(grounder: str, threshold: float) -> Proposals:
+        answer = _propose("GroundingDINO tiny", 0.3)
+        return replace(answer, query=Query(["the zebra", "a dog"], []))
+
+    picture = next(compare(PICTURE, propose, Settings(style=Style(opacity=1.0)))).picture
+    assert picture.getpixel((5, 5)) == ImageColor.getrgb(COLOURS[1]), "the dog is named second"
 
 
 @pytest.mark.parametrize(("count", "found"), [(30, 1), (0, 0)])

@@ -59,6 +59,8 @@ def test_clicks_are_those_on_the_same_proposal_since_it_was_drawn(proposals: Pro
     other = redraw(proposals, 2, _square(0, 0, 3), 0.5, (second,))
     assert clicks_on((), 1) == ()
     assert clicks_on((one, other), 1) == (first,)
+    more = redraw(proposals, 1, _square(0, 0, 3), 0.5, (first, second))
+    assert clicks_on((one, more, other), 1) == (first, second), "the latest say all"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,8 @@ def test_what_is_found_twice_stays_out_when_the_better_one_is_corrected() -> Non
 
     assert shown() == [0, 2, 3]
     assert shown(drop(found, 0)) == [2, 3]
+    by_hand = redraw(found, 1, _square(0, 0, 9), 0.5, ())  # shown while a third one hid the first
+    assert shown(by_hand, drop(found, 0)) == [1, 2, 3], "what was drawn by hand stays"
     assert shown(redraw(found, 0, _square(10, 10, 9), 0.5, ())) == [0, 2, 3]
 
 
@@ -137,5 +141,6 @@ def test_a_click_is_obeyed(clicks: Clicks, inside: bool) -> None:
     obeyed = obey(mask, clicks)
     x, y, _ = clicks[-1]
     assert obeyed[int(y), int(x)] == inside
-    assert (obeyed ^ mask).sum() <= 60, "only a spot changes"
+    changed = (obeyed ^ mask).sum()
+    assert changed == 0 or 5 < changed <= 60, "a spot that can be seen, and no more"
     assert mask.sum() == 400, "the mask itself stays"

@@ -291,10 +291,13 @@ def test_interrupted_while_writing(
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path, fake: Fake) -> None:
     _save(tmp_path / "in", "a.png")
-    (tmp_path / "out/.a.part/masks").mkdir(parents=True)
-    (tmp_path / "out/.a.old").mkdir()
-    assert _run(tmp_path) == 0
-    assert _folders(tmp_path / "out") == ["a"]
+    for flags in ([], ["--threshold", "0.4"]):  # the second answer replaces the first
+        (tmp_path / "out/.a.part/masks").mkdir(parents=True)
+        (tmp_path / "out/.a.old/masks").mkdir(parents=True)
+        (tmp_path / "out/.a.part/masks/09-of-another-prompt.png").touch()
+        assert _run(tmp_path, *flags) == 0
+        assert _folders(tmp_path / "out") == ["a"]
+        assert not (tmp_path / "out/a/masks/09-of-another-prompt.png").exists()
 
 
 @pytest.mark.parametrize(

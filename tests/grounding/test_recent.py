@@ -28,6 +28,7 @@ class Counter:
         (picture(1), 1),  # the same content in another array
         (picture(1)[:, ::-1], 1),  # the same, not contiguous
         (picture(2), 2),  # other pixels
+        (np.r_[picture(1)[:-1], picture(2)[-1:]], 2),  # others in the last row only
         (picture(1, (6, 4)), 2),  # the same bytes in another shape
         (picture(1, (4, 6), "int8"), 2),  # and as another type
     ],

@@ -98,12 +98,14 @@ def test_a_click_changes_one_area(
 
 def test_later_clicks_bring_the_earlier_ones_along(session: Session) -> None:
     recorder = Recorder()
-    clicks = (ADD, "", (45, 20)), (ADD, "", (55, 20)), (TAKE, "", (15, 15))
+    places = (ADD, (45, 20)), (ADD, (55, 20)), (TAKE, (15, 15)), (TAKE, (30, 30))
+    clicks = [(tool, "", place) for tool, place in places]
     clicked(session, *clicks, outline=recorder)
     assert [asked[1] for asked in recorder.asked] == [
         ((45, 20, True),),
         ((55, 20, True),),
         ((45, 20, True), (15, 15, False)),
+        ((45, 20, True), (15, 15, False), (30, 30, False)),
     ]
 
 
@@ -112,6 +114,12 @@ def test_drop_and_undo(session: Session) -> None:
     assert set(areas(dropped)) == {"a cat"}
     undo(dropped)
     assert areas(dropped) == areas(session)
+
+
+def test_undo_takes_back_one_correction(session: Session) -> None:
+    both = clicked(session, (DROP, "", (20, 20)), (DROP, "", (70, 20)))
+    undo(both)
+    assert set(areas(both)) == {"a cat"}
 
 
 def test_a_box_is_two_clicks_in_any_direction(session: Session) -> None:

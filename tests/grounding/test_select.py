@@ -21,6 +21,7 @@ TALL: Thing = ("dog", 0.9, (0, 0, 10, 20))
 LONG_COAT: Thing = ("collar", 0.4, (0, 0, 10, 19))
 HEM: Thing = ("collar", 0.35, (0, 19, 8, 20))
 ALL: Thing = ("dog", 0.7, (0, 0, 20, 20))
+MOST: Thing = ("dog", 0.7, (0, 0, 20, 19))
 ALL_CATS: Thing = ("cat", 0.7, (0, 0, 20, 20))
 EMPTY: Thing = ("dog", 0.7, (5, 5, 5, 5))
 
@@ -52,6 +53,7 @@ def proposals(*things: Thing, heat: bool = False, **thresholds: float) -> Propos
         ((DOG, EMPTY), Choice(0.3), [0], ""),  # a mask without a pixel
         ((ALL, PUPPY), Choice(0.3), [1], "1 box around the whole picture"),  # by surprise
         ((ALL, PUPPY), Choice(0.3, whole=True), [0, 1], ""),  # or on purpose
+        ((MOST, PUPPY), Choice(0.3), [0, 1], ""),  # 95 % of the picture
         ((DOG, PUPPY), Choice(0.3, min_area=5), [0], "1 area under 5 %"),  # 4 % of the picture
         ((DOG, PUPPY), Choice(0.3, best_only=True), [0], ""),  # the best dog
         ((DOG, PUPPY, CAT), Choice(0.3, best_only=True), [0, 2], ""),  # and the best cat

@@ -95,6 +95,14 @@ def test_rows_are_switched_off_and_stay_so(session: Session) -> None:
     assert off_after(0.3, [*odd, rows[1]]) == {1}
 
 
+def test_rows_are_those_of_the_corrected_answer(session: Session) -> None:
+    edited = replace(session, corrections=Corrections((drop(session.proposals, 0),)))
+    rows = _rows(edited, 0.3)
+    rows[0][0] = False
+    switch(edited, Settings(), 0.3, rows)
+    assert edited.corrections.off == {1}, "the first row that is left"
+
+
 def test_a_row_of_an_earlier_answer_switches_nothing(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[0][0] = False

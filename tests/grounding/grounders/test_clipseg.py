@@ -80,3 +80,4 @@ def test_maps_are_those_of_the_whole_model() -> None:
     assert len(model.clip.vision_model.encoder.layers) == 3
     assert expected.std() > 0.1, "the maps are flat"
     np.testing.assert_allclose(found, expected, atol=0.02)
+    assert len(ClipSeg(model, processor, "cpu")._maps(image, ["a very long phrase " * 50])) == 1

@@ -72,11 +72,23 @@ def test_box_has_exactly_the_phrase_it_was_found_by() -> None:
         ([("dog", 0.2, [0.5, 0.5, 0.5, 0.5])], 0),  # below the threshold
         ([("dog", 0.9, [0.5, 0.5, 0.0, 0.5])], 0),  # no width
         ([("dog", 0.9, [0.5, 0.5, 0.5, 0.5])] * 3, 1),  # the same box three times
+        ([("dog", 0.9, [x, 0.5, 0.5, 0.5]) for x in (0.4, 0.525)], 1),  # an IoU of .6
+        ([("dog", 0.9, [x, 0.5, 0.5, 0.5]) for x in (0.4, 0.6)], 2),  # and of .43
         ([("dog", 0.9, [i / 40, 0.5, 0.02, 0.5]) for i in range(1, 40)], 39),  # many
     ],
 )
 def test_count(found: list[tuple[str, float, list[float]]], count: int) -> None:
     assert len(_ground(FakeModel(found), ["dog"])) == count
+
+
+def test_a_score_at_the_threshold_counts() -> None:
+    assert len(_ground(FakeModel([("dog", 0.5, [0.5, 0.5, 0.5, 0.5])]), ["dog"], 0.5)) == 1
+
+
+def test_a_phrase_longer_than_a_caption_is_cut() -> None:
+    model = FakeModel([("cat", 0.8, [0.5, 0.5, 0.5, 0.5])], max_text_len=6)
+    assert _ground(model, ["a red cat dog dog dog"]).labels == ("a red cat dog dog dog",)
+    assert model.captions == [[1, 4, 5, 7, 3, 2]]
 
 
 def test_boxes_stay_inside_the_picture() -> None:

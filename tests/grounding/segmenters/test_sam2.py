@@ -1,6 +1,7 @@
 """The segmenter on the bundled weights, and the official checkpoint's layout at real size."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,46 @@ def test_clicks_refine_a_mask(sam2: Sam2, drawn: slice, clicks: Clicks) -> None:
     refined = sam2.refine(_picture(), mask, clicks)
     assert refined.masks.shape == (1, 120, 160) and 0 <= refined.scores[0] <= 1
     assert _iou(refined, 0) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("drawn", "clicks", "box"),
+    [
+        (30, ((100, 60, True),), [30, 30, 100, 90]),  # as far as what is to be added
+        (30, ((100, 60, False), (5, 5, False)), [30, 30, 90, 90]),  # not to what is taken away
+        (120, ((60, 60, True),), None),  # no mask yet
+    ],
+)
+def test_what_the_predictor_is_asked(
+    sam2: Sam2, monkeypatch: pytest.MonkeyPatch, drawn: int, clicks: Clicks, box: list[int] | None
+) -> None:
+    asked: list[Any] = []
+
+    class Predictor:
+        def predict(self, *prompt: Any, multimask_output: bool) -> tuple[Any, ...]:
+            asked.extend(prompt)
+            return np.zeros((1, 120, 160)), np.ones(1), None
+
+    monkeypatch.setattr(sam2, "_predictor", lambda image: Predictor())
+    mask = np.zeros((120, 160), bool)
+    mask[drawn:90, 30:90] = True
+    sam2.refine(_picture(), mask, clicks)
+    points, belongs, given, coarse = asked
+    assert points.tolist() == [[x, y] for x, y, _ in clicks]
+    assert belongs.tolist() == [adds for *_, adds in clicks]
+    assert given is None if box is None else given.tolist() == box
+    assert (coarse is None) == (box is None)
+
+
+@pytest.mark.parametrize("peak", [0.1, 0.4, 1.0])
+def test_coarse_masks_become_logits_of_ten(sam2: Sam2, peak: float) -> None:
+    coarse = np.zeros((1, 120, 160), np.float32)
+    coarse[:, 30:90, 40:120] = peak
+    logits = sam2._mask_inputs(coarse)
+    assert logits.shape == (1, 1, *sam2.model.sam_prompt_encoder.mask_input_size)
+    middle = logits.shape[-1] // 2
+    assert logits[0, 0, middle, middle] == pytest.approx(10, abs=1e-4)
+    assert logits[0, 0, 0, 0] == pytest.approx(-10, abs=1e-4)
 
 
 def test_a_picture_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
