@@ -13,8 +13,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from grounding.fetch import PORTS
 from grounding.grounders import GROUNDERS
 from grounding.segmenters import SEGMENTERS
+from images import MAX_BYTES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -102,14 +104,60 @@ def test_ports(flag: str, port: str, taken: bool, capsys: pytest.CaptureFixture[
     assert f"{port!r} is no port; it must be from 1 to 65535" in capsys.readouterr().err
 
 
-def test_memory_reaches_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_reach_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import app
 
     given: list[Any] = []
-    monkeypatch.setattr(app, "build_page", lambda *values: given.extend(values))
+    monkeypatch.setattr(app, "build_page", lambda *values: given.append(values))
     monkeypatch.setattr(app, "launch", lambda *_: None)
-    app.main(["--memory", "2.5"])
-    assert given[-1] == 2.5
+    app.main([])
+    weights, device, fetch, *rest = given.pop()
+    assert (weights.mode, weights.offline, weights.folder) == ("auto", False, None)
+    assert (device, rest, fetch.keywords) == ("auto", [None, None], {"ports": PORTS})
+    folder = str(tmp_path)
+    app.main(["--memory", "2.5", "--offline", "--weights-folder", folder, "--weights", "full",
+              "--checkpoints", folder, "--device", "cpu", "--url-ports", "80"])  # fmt: skip
+    weights, device, fetch, *rest = given.pop()
+    assert (weights.mode, weights.offline, weights.folder) == ("full", True, tmp_path)
+    assert (device, rest, fetch.keywords) == ("cpu", [tmp_path, 2.5], {"ports": {80}})
+    app.main(["--no-url"])
+    assert given.pop()[2] is None
+    with pytest.raises(ValueError, match="device"):  # at once, not at the first picture
+        app.main(["--device", "cuda:99"])
+
+
+@pytest.mark.parametrize(("space", "host"), [("a/b", "0.0.0.0"), (None, "127.0.0.1")])
+def test_only_a_space_listens_to_everybody(
+    monkeypatch: pytest.MonkeyPatch, space: str | None, host: str
+) -> None:
+    import app
+
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    if space:
+        monkeypatch.setenv("SPACE_ID", space)
+    assert app.parse_args([]).host == host
+
+
+def test_the_server_has_the_limits_that_strangers_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    import app
+
+    given: dict[str, Any] = {}
+
+    class Page:
+        def queue(self, **options: Any) -> "Page":
+            given.update(options)
+            return self
+
+        launch = queue
+
+    monkeypatch.setattr(app, "close_url_inputs", lambda: None)
+    monkeypatch.setattr(app, "delete_files_of_tools", lambda page: given.update(tools=page))
+    page = Page()
+    app.launch(page, app.parse_args(["--share", "--host", "::1", "--port", "99"]))
+    assert (given["server_name"], given["server_port"], given["share"]) == ("::1", 99, True)
+    assert (given["api_open"], given["max_size"], given["tools"]) == (False, 64, page)
+    assert given["max_file_size"] == MAX_BYTES and given["state_session_capacity"] == 64
+    assert (given["enable_monitoring"], given["run_history"]) == (False, False)
 
 
 def test_front_matter_describes_a_gradio_space() -> None:

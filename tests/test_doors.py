@@ -162,6 +162,24 @@ def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     visits.count(STRANGER)
 
 
+def test_each_visit_is_forgotten_after_its_own_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([100.0, 150.0, 161.0, 161.0])  # the first is gone when the third comes
+    monkeypatch.setattr(doors.time, "monotonic", lambda: next(moments))
+    visits = Visits(2)
+    for _ in range(3):
+        visits.count(STRANGER)
+    with pytest.raises(Refused):
+        visits.count(STRANGER)
+
+
+def test_who_came_last_is_remembered_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "MAX_CLIENTS", 2)
+    visits = Visits(5)
+    for last in (1, 2, 1, 3):
+        visits.count(f"1.1.1.{last}")
+    assert list(visits.amounts) == ["1.1.1.1", "1.1.1.3"]
+
+
 def test_the_memory_for_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors, "MAX_CLIENTS", 3)
     visits = Visits(1)

@@ -284,6 +284,16 @@ def test_the_longest_side_is_limited(
     assert_color(image, RED)
 
 
+def test_fine_stripes_become_grey(tmp_path: Path) -> None:
+    """Where single pixels were taken instead, the picture would have other stripes, or none."""
+    pixels = np.zeros((8, 2 * images.MAX_SIDE + 90, 3), np.uint8)
+    pixels[:, ::2] = 255
+    Image.fromarray(pixels).save(tmp_path / "stripes.png")
+    opened = np.asarray(open_image(tmp_path / "stripes.png")).astype(int)
+    assert opened.shape[1] == images.MAX_SIDE
+    assert abs(opened[:, 9:-9] - 128).max() < 30
+
+
 def test_a_large_jpeg_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[tuple[int, int]] = []
     load = ImageFile.ImageFile.load

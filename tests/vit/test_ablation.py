@@ -7,7 +7,9 @@ import torch
 
 from vit import ablation, report
 from vit.ablation import ablate, try_variants
-from vit.data import ImageSet
+from vit.checkpoint import load_checkpoint
+from vit.data import ImageSet, random_split
+from vit.evaluation import accuracy, confusion_matrix
 from vit.recipes import RECIPES, TrainConfig
 from vit.training import Trainer
 
@@ -146,3 +148,38 @@ def test_studies_vary_known_fields_and_contain_the_recipe(
     for variants in studies.values():
         assert all(changes.keys() <= known.keys() for changes in variants)
         assert any(changes.items() <= known.items() for changes in variants)
+
+
+def test_the_accuracies_are_those_of_the_runs(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str]
+) -> None:
+    config = replace(CONFIG, epochs=2, ema_decay=0.9)
+    ablate({"seed": ({"seed": 0},)}, config, SIZES, tiny_set, tmp_path, CPU)
+    with (tmp_path / "ablation.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    saved = load_checkpoint(tmp_path / "runs/base/model.safetensors")
+    seen, _ = random_split(tiny_set.train, len(tiny_set.test.labels))
+    counts = confusion_matrix(saved.model, seen, saved.preprocessing)
+    assert float(row["train_accuracy"]) == accuracy(counts)
+    assert float(row["test_accuracy"]) == saved.metrics["test_accuracy"]
+
+
+def test_numbers_are_in_their_columns_and_bars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"study": "depth", "value": "depth 4", "parameters": 7, "train_accuracy": "0.9",
+           "test_accuracy": 0.5, "minutes": 3.25, "recipe": "", "data": "pets"}  # fmt: skip
+    ablation._write_markdown(tmp_path / "ablation.md", [row])
+    text, _, head, _, line = (tmp_path / "ablation.md").read_text().splitlines()
+    assert text == "The reference recipe with nothing changed, trained on pets, and of this:"
+    assert head == "| study | setting | parameters | train accuracy | test accuracy | minutes |"
+    assert line == "| depth | depth 4 | 7 | 90.0 % | 50.0 % | 3.25 |"
+    drawn: list[object] = []
+    monkeypatch.setattr(report, "plot_bars", lambda *parts: drawn.extend(parts))
+    ablation._plot(tmp_path, "patch size", [row])
+    assert drawn == [
+        tmp_path / "patch-size.png",
+        "patch size",
+        ["depth 4\n3.2 min"],
+        {"test accuracy in %": [50.0], "train accuracy in %": [90.0]},
+    ]

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
-from vit.confusion import HEIGHT, MANY, SIDE, draw_confusion
+from vit import confusion
+from vit.confusion import HEIGHT, LAST, MANY, SIDE, draw_confusion, short
 from vit.heatmap import colour
 from vit.strips import GAP, LINE, text_width
 
@@ -26,11 +28,30 @@ def test_a_cell_is_bright_as_its_share_of_the_row() -> None:
 
 def test_many_classes_are_one_small_picture() -> None:
     for count in (MANY + 1, 1000):
-        confusion = np.eye(count, dtype=int)
-        confusion[0] = [2] * 2 + [0] * (count - 2)
-        picture = draw_confusion(confusion.tolist(), [f"class {i}" for i in range(count)])
+        counts = np.eye(count, dtype=int)
+        counts[0] = [2] * 2 + [0] * (count - 2)
+        picture = draw_confusion(counts.tolist(), [f"class {i}" for i in range(count)])
         scale = picture.width // count
         assert picture.size == (count * scale,) * 2 and SIDE / 2 < picture.width <= max(SIDE, count)
         cells = np.asarray(picture)[scale // 2 :: scale, scale // 2 :: scale]
         shares = np.array([[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]], np.float32)
         assert np.array_equal(cells[:3, :3], colour(shares))
+
+
+def test_cells_say_counts_and_the_last_one_the_share_that_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(confusion, "_cell", lambda text, share, width: (text, share))
+    monkeypatch.setattr(confusion, "sheet", lambda *parts: parts)
+    cells, rows, columns = draw_confusion([[1000, 3000], [0, 5]], ("c" * 99, "dog"))
+    assert cells == [
+        [("1,000", 0.25), ("3,000", 0.75), ("25%", 0.25)],
+        [("0", 0.0), ("5", 1.0), ("100%", 1.0)],
+    ]
+    assert rows == [short("c" * 99), "dog"] and columns == [*rows, LAST]
+
+
+@pytest.mark.parametrize(("share", "ink"), [(0.0, 255), (1.0, 0)])
+def test_numbers_can_be_read_on_any_cell(share: float, ink: int) -> None:
+    pixels = np.asarray(confusion._cell("88888", share, 60)).astype(int)
+    assert (abs(pixels - ink).max(axis=2) < 10).any()

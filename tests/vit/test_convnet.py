@@ -137,6 +137,29 @@ def test_without_data_it_downloads_cifar10(
     assert given == [tiny_set]
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "0"], "epochs is 0; it must be at least 1"),
+        (["--holdout", "-1"], "holdout is -1; it must be at least 0"),
+        (["--device", "gpu"], "device"),
+        (["--out", "{folder}/a-file/net.safetensors"], "a-file.*which cannot be written"),
+    ],
+)
+def test_refused_before_the_data_are_read(tmp_path: Path, flags: list[str], message: str) -> None:
+    (tmp_path / "a-file").touch()
+    flags = [flag.format(folder=tmp_path) for flag in flags]
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "no data", tmp_path / "net.safetensors", *flags)
+
+
+def test_the_command_trains_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(convnet, "train", lambda _, *how: given.extend(how))
+    run(make_folder(tmp_path / "data"), tmp_path / "net.safetensors")
+    assert given == [2, torch.device("cpu"), tmp_path / "net.safetensors", 0]
+
+
 def test_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given, counts = [], []
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vit.curves import ORDERS, Curves, area, blur, masks, measure, verdict
+from vit.curves import ORDERS, RANDOM_ORDERS, Curves, area, blur, masks, measure, verdict
 
 GRID, SIDE = 4, 8
 HEAT = torch.arange(16.0).view(GRID, GRID) / 15  # the last patch is the most important
@@ -20,8 +20,21 @@ def striped() -> Tensor:
     return x
 
 
+def _heat(order: list[int]) -> Tensor:
+    """Return a map that calls the patches important in an order."""
+    heat = torch.empty(16)
+    heat[order] = torch.arange(16, 0, -1).float() / 16
+    return heat.view(GRID, GRID)
+
+
 def test_curves_equal_a_slow_reference() -> None:
     curves = measure(striped(), HEAT, sees_the_last_patches, 1)
+    generator = torch.Generator().manual_seed(0)
+    randoms = [torch.randperm(16, generator=generator).tolist() for _ in range(RANDOM_ORDERS)]
+    apart = [measure(striped(), _heat(order), sees_the_last_patches, 1) for order in randoms]
+    for name in ("deletion", "insertion"):
+        mean = torch.stack([getattr(one, name)[0] for one in apart]).mean(0)
+        torch.testing.assert_close(getattr(curves, name)[1], mean)
     for row, order in ((0, list(range(16))[::-1]), (2, list(range(16)))):
         for step, share in enumerate(curves.shares.tolist()):
             deleted, inserted = striped(), blur(striped())
@@ -84,6 +97,14 @@ def test_area_of_steps_that_are_not_even() -> None:
 )
 def test_verdict_of_a_good_and_a_bad_map(heat: Tensor, words: str) -> None:
     assert words in verdict(measure(striped(), heat, sees_the_last_patches, 1), "cat")
+
+
+@pytest.mark.parametrize("random", [0.2, 0.5])  # better than this map, and no worse
+def test_verdict_of_a_map_no_better_than_chance(random: float) -> None:
+    """It is better than its own reverse, which says little."""
+    falling = torch.tensor([[0.0, 0.5], [0.0, random], [0.0, 1.0]])
+    curves = Curves(torch.tensor([0.0, 1.0]), deletion=falling, insertion=1 - falling)
+    assert "no better than chance" in verdict(curves, "cat")
 
 
 def test_verdict_of_a_map_that_is_good_one_way() -> None:

@@ -5,6 +5,7 @@ import re
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
@@ -400,6 +401,29 @@ def test_a_download_that_fails_is_a_sentence(
     monkeypatch.setattr("torchvision.datasets.CIFAR10", fail)
     with pytest.raises(ValueError, match=r"cannot be downloaded .*no internet.*; give --data PATH"):
         download_cifar10(tmp_path)
+
+
+def test_the_download_is_the_pictures_of_both_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchvision has them: the rows of a picture, then its columns, then its colours."""
+    rng = np.random.default_rng(0)
+
+    def dataset(root: str, train: bool, download: bool) -> SimpleNamespace:
+        assert root == str(tmp_path) and download
+        pixels = rng.integers(0, 256, (3 if train else 2, 32, 32, 3), np.uint8)
+        found[train] = SimpleNamespace(
+            data=pixels, targets=[1, 0, 1] if train else [0, 1], classes=["cat", "dog"]
+        )
+        return found[train]
+
+    found: dict[bool, SimpleNamespace] = {}
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", dataset)
+    data = download_cifar10(tmp_path)
+    assert (data.classes, data.name) == (("cat", "dog"), "CIFAR-10")
+    for train, split in ((True, data.train), (False, data.test)):
+        assert split.labels.tolist() == found[train].targets
+        assert np.array_equal(split.images.permute(0, 2, 3, 1).numpy(), found[train].data)
 
 
 def test_normalize() -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vit import layout, rollout, tab, view
-from vit.events import ALL, KEPT, Events, aim
+from vit.events import ALL, KEPT, Events, aim, draw
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
 
@@ -104,11 +104,39 @@ def test_an_own_picture(tmp_path: Path, classify: Handler) -> None:
 
 def test_a_part_of_an_own_picture(tmp_path: Path, classify: Handler) -> None:
     picture = Image.new("RGB", (64, 40), (0, 90, 200))
-    picture.paste((200, 90, 0), (54, 30, 64, 40))
+    picture.paste((200, 90, 0), (54, 0, 64, 10))
     picture.save(tmp_path / "own.png")
-    _, _, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", 1, 1, 0.25)
+    _, _, seen, note = classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", 1, 0, 0.25)
     assert (np.asarray(seen) == (200, 90, 0)).all()
     assert "The model saw 10 × 10 of the 64 × 40 pixels of your picture" in note
+
+
+def test_the_rollout_is_that_which_was_asked_for(tmp_path: Path, classify: Handler) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "own.png")
+    asked = [("mean", 0.0), ("max", 0.0), ("mean", 0.9)]
+    maps = [classify(str(tmp_path / "own.png"), *how, "tiny", *MIDDLE)[1] for how in asked]
+    assert len({picture.tobytes() for picture in maps}) == len(asked)
+
+
+def test_the_page_looks_at_the_part_that_was_chosen(tmp_path: Path, page: gr.Blocks) -> None:
+    Image.new("RGB", (64, 40)).save(tmp_path / "own.png")
+    part = handler(page, "look")(str(tmp_path / "own.png"), "tiny", 1, 0, 0.25, *COMPARED)
+    assert part[0].prediction.box == (54, 0, 64, 10)
+    *crop, session = handler(page, "begin")(str(tmp_path / "own.png"), "tiny", *COMPARED)[:4]
+    assert (tuple(crop), session.prediction.box) == (MIDDLE, (12, 0, 52, 40))
+
+
+def test_two_maps_side_by_side(tmp_path: Path, page: gr.Blocks) -> None:
+    """The first is the one that is laid over the whole picture, too."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "own.png")
+    session, *_ = look(page, tmp_path / "own.png")
+    both = (view.LAYER, view.BEST, view.CHEFER, view.SECOND, *COMPARED[4:])
+    heat, other, _, whole = draw(session, *both)
+    chefer = view.Settings(view.CHEFER, view.SECOND)
+    assert (heat.label, other.label) == (view.title(session, chefer), "Layer 2")
+    assert whole == view.explain_whole(session, chefer)
 
 
 def test_a_part_of_a_sample_has_no_true_label(tmp_path: Path, classify: Handler) -> None:
@@ -186,6 +214,10 @@ def test_a_click_moves_the_part(tmp_path: Path, page: gr.Blocks) -> None:
     assert aim(session, 0.5, 0.5, 1, click) == (pytest.approx(1 / 6, abs=1e-4), 0.5)
     assert aim(session, 0.5, 0.5, 0.5, click) == (pytest.approx(0.25), 0)
     assert aim(None, 0.5, 0.5, 1, click) == (0.5, 0.5)
+    Image.new("RGB", (40, 100)).save(tmp_path / "tall.png")
+    session, *_ = look(page, tmp_path / "tall.png")
+    click = gr.SelectData(None, {"index": [64, 192], "value": None})  # the pixel (10, 30)
+    assert aim(session, 0.5, 0.5, 1, click) == (0.5, pytest.approx(1 / 6, abs=1e-4))
 
 
 def test_the_settings_adapt_to_the_checkpoint(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from vit import drawings, panels
 from vit.attribution import gradient_rollout, raw_attention, transformer_attribution
 from vit.confusion import draw_confusion
 from vit.facts import read_facts
+from vit.panels import place_of
 from vit.predictor import Predictor
 from vit.rollout import attention_rollout
 from vit.view import (
@@ -174,3 +176,12 @@ def test_parts_drawn_together_keep_their_own_values() -> None:
     both = panels.together([first, second, first])
     assert (both.inputs, both.outputs) == (["a", "b"] * 2, ["x", "y", "z", "x"])
     assert both.draw(1, 2, 3, 4) == (3, 7, 8, 7)
+
+
+def test_a_patch_may_be_named_by_its_numbers(look: Look) -> None:
+    assert place_of(look, 4, 1) == (0.875, 0.125)
+    for column, row in ((0, 1), (1, 5), (None, 1), (5, 1), (1, 0)):
+        with pytest.raises(gr.Error, match="both must be from 1 to 4"):
+            place_of(look, column, row)
+    with pytest.raises(gr.Error, match="Choose a picture first"):
+        place_of(None, 1, 1)
