@@ -123,6 +123,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
     assert convnet.load(out).classes == ("bright", "dark")
     assert f"wrote {out}" in capsys.readouterr().out
+    torch.rand(1)  # the same command makes the same network, whatever was done before
+    run(tmp_path / "data", tmp_path / "again" / "net.safetensors")
+    assert (tmp_path / "again" / "net.safetensors").read_bytes() == out.read_bytes()
     with pytest.raises(ValueError, match="is there already; choose another --out"):
         run(tmp_path / "data", out)
 
