@@ -50,6 +50,8 @@ def test_colours_follow_the_prompt() -> None:
         return replace(answer, query=Query(["the zebra", "a dog"], []))
 
     picture = next(compare(PICTURE, propose, Settings(style=Style(opacity=1.0)))).picture
+    paler = next(compare(PICTURE, propose, Settings(style=Style(opacity=0.2)))).picture
+    assert picture.getpixel((5, 5)) != paler.getpixel((5, 5))
     assert picture.getpixel((5, 5)) == ImageColor.getrgb(COLOURS[1]), "the dog is named second"
 
 

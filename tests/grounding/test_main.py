@@ -150,6 +150,35 @@ def test_refused_flags(flags: list[str], words: str, capsys: pytest.CaptureFixtu
     assert words in capsys.readouterr().err
 
 
+def test_what_scores_less_than_the_threshold_is_not_found(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png")
+    for threshold, found in (("0.95", 0), ("0.85", 1)):
+        _run(tmp_path, "--threshold", threshold)
+        assert len(read_manifest(tmp_path / "out/a")["rows"]) == found
+
+
+def test_models_are_those_of_the_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    class Store(Fake):
+        def __call__(self, weights: Weights, device: str) -> Fake:
+            given.extend((weights.mode, weights.offline, weights.folder, device))
+            return self
+
+        def get(self, grounder: str, segmenter: str) -> Models:
+            given.extend((grounder, segmenter))
+            return super().get(grounder, segmenter)
+
+    monkeypatch.setattr("grounding.__main__.ModelStore", Store())
+    _save(tmp_path / "in", "a.png")
+    flags = ["--grounder", "CLIPSeg", "--segmenter", "SAM 2.1 large", "--weights", "full",
+             "--weights-folder", str(tmp_path), "--offline", "--device", "cpu"]  # fmt: skip
+    _run(tmp_path, *flags)
+    assert given == ["full", True, tmp_path, "cpu", "CLIPSeg", "SAM 2.1 large"]
+    with pytest.raises(ValueError, match="device"):
+        _run(tmp_path, *flags, "--device", "cuda:99", "--prompt", "a bird")
+
+
 def test_refuses_an_empty_prompt_before_anything_else(tmp_path: Path, fake: Fake) -> None:
     with pytest.raises(ValueError, match="Type what"):
         main(["nowhere", "--prompt", " , ", "--out", str(tmp_path / "out")])

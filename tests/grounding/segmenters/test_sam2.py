@@ -103,6 +103,39 @@ def test_what_the_predictor_is_asked(
     assert (coarse is None) == (box is None)
 
 
+@pytest.mark.parametrize("coarse", [False, True])
+def test_every_region_has_its_own_box_and_mask(
+    sam2: Sam2, monkeypatch: pytest.MonkeyPatch, coarse: bool
+) -> None:
+    boxes, masks = [], []
+
+    class Predictor:
+        def predict(self, box: np.ndarray, mask_input: Any, multimask_output: bool) -> Any:
+            assert len(box) <= BATCH and not multimask_output
+            boxes.extend(box.tolist())
+            masks.extend([None] * len(box) if mask_input is None else mask_input)
+            return np.zeros((len(box), 1, 120, 160)), np.full((len(box), 1), 1.5), None
+
+    monkeypatch.setattr(sam2, "_predictor", lambda image: Predictor())
+    n = BATCH + 3
+    given = np.zeros((n, 120, 160), np.float32)
+    for i in range(n):
+        given[i, 8 * i : 8 * i + 8, 40:] = 0.5
+    regions = Regions(
+        np.arange(4 * n, dtype=np.float32).reshape(n, 4),
+        np.ones(n, np.float32),
+        ("a box",) * n,
+        given if coarse else None,
+    )
+    found = sam2.segment(_picture(), regions)
+    assert found.masks.shape == (n, 120, 160) and found.scores.tolist() == [1.0] * n
+    assert boxes == regions.boxes.tolist()
+    middles = [None if mask is None else mask[0].max(1).argmax() / mask.shape[1] for mask in masks]
+    assert middles == (
+        [pytest.approx(i / 15, abs=0.03) for i in range(n)] if coarse else [None] * n
+    )
+
+
 @pytest.mark.parametrize("peak", [0.1, 0.4, 1.0])
 def test_coarse_masks_become_logits_of_ten(sam2: Sam2, peak: float) -> None:
     coarse = np.zeros((1, 120, 160), np.float32)
