@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 tqdm.monitor_interval = 0
 
 
+@pytest.fixture(scope="session", autouse=True)
+def assets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep converted weights out of the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        place = str(tmp_path_factory.mktemp("assets"))
+        patch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", place)
+        yield
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Site]":
     from tests.site import open_site

@@ -1,5 +1,6 @@
 """The command line, the start, and what makes the repository a Space."""
 
+import asyncio
 import fnmatch
 import os
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from packaging.requirements import Requirement
 from grounding.fetch import PORTS
 from grounding.grounders import GROUNDERS
 from grounding.segmenters import SEGMENTERS
+from grounding.weights import Weights
 from images import MAX_BYTES
 
 ROOT = Path(__file__).parents[1]
@@ -195,3 +198,50 @@ def test_readme_links_lead_somewhere() -> None:
     links = re.findall(r"\]\(((?!https?://|#)[^)]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_page_gives_models_their_memory_and_cleans_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import app
+
+    given: list[Any] = []
+    store = app.ModelStore
+    monkeypatch.setattr(app, "ModelStore", lambda *how: given.extend(how) or store(*how))
+    monkeypatch.setattr(store, "warm_up", lambda _: given.append("warm"))
+    for component in (app.gr.Image, app.gr.Slider):  # put back what the page changes
+        monkeypatch.setattr(component, "preprocess", component.preprocess)
+
+    async def build() -> Any:  # or Gradio leaves loops of its own behind
+        return app.build_page(Weights("demo"), "cpu", None, None, 2.5)
+
+    page = asyncio.run(build())
+    assert given[1:] == ["cpu", 2.5] and page.delete_cache == (3600, 3600)
+    welcome = next(event.fn for event in page.fns.values() if event.name == "welcome")
+    welcome(SimpleNamespace(query_params={}))
+    assert given[-1] == "warm", "models load while the first visitor looks around"
+
+
+def test_nobody_says_himself_where_he_comes_from() -> None:
+    trusted = python("-c", "import app, os; print(os.environ['FORWARDED_ALLOW_IPS'])")
+    assert "*" not in trusted and "127.0.0.1" in trusted
+
+
+def test_mistakes_leave_zero_gpu_as_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    import app
+
+    def refuse() -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(app, "spaces", SimpleNamespace(GPU=lambda function: function))
+    with pytest.raises(app.gr.Error, match="no"):
+        app.gpu(refuse)()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(["--memory", "-1"], "memory for models"), (["--host", "nonsense.invalid"], "cannot listen")],
+)
+def test_mistakes_at_the_start_are_sentences(flags: list[str], said: str) -> None:
+    command = [sys.executable, "app.py", "--weights", "demo", "--offline", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "app.py: " in done.stderr and said in done.stderr

@@ -30,6 +30,7 @@ from doors import (
     close_url_inputs,
     delete_files_of_tools,
 )
+from images import MAX_BYTES
 from tests.site import Site
 
 STRANGER, HOUSEMATE = "1.1.1.1", "192.168.0.9"
@@ -381,3 +382,27 @@ def test_limits_count_by_who_is_behind_the_proxy(site: Site) -> None:
     assert post("1.0.0.1", JOIN) in (400, 422)  # let in, and found to be without a session
     assert [post("1.0.0.1") for _ in range(MAX_POSTS)] == [200] * (MAX_POSTS - 1) + [429]
     assert post("1.0.0.2") == 200
+
+
+def test_a_network_cannot_fill_the_queue(inside: Starlette, waiting: list[Any]) -> None:
+    """A customer with IPv6 has more addresses than anybody can count."""
+    for number in range(MAX_WAITING):
+        client = SimpleNamespace(host=f"2a01:4f8:1:2::{number}")
+        waiting.append(SimpleNamespace(request=SimpleNamespace(client=client)))
+    assert come(inside, "2a01:4f8:1:2::99").post(JOIN).status_code == 429
+
+
+def test_behind_a_carrier_may_be_everybody() -> None:
+    assert not doors.is_stranger("100.64.0.1")
+
+
+def test_there_is_room_for_what_the_page_takes() -> None:
+    assert doors.MAX_UPLOAD >= 2 * MAX_BYTES and doors.MIN_FREE >= doors.MAX_UPLOAD
+
+
+def test_the_first_upload_finds_no_folder(
+    inside: Starlette, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "none" / "yet"))
+    monkeypatch.setattr(doors, "MIN_FREE", 0)
+    assert come(inside).post(UPLOAD).status_code == 200

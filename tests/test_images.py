@@ -647,3 +647,15 @@ def test_no_memory_left_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     assert message(encode(plain(), "PNG")) == TOO_MANY_PIXELS
+
+
+def test_text_behind_a_long_comment_is_called_what_it_is() -> None:
+    assert "an HTML page" in message(b"<!--" + 300 * b"-" + b"--><html>")
+    assert "an SVG drawing" in message(b"<?xml version='1.0'?><!--" + 300 * b"-" + b"--><svg>")
+
+
+def test_a_16_bit_picture_stands_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.zeros((2, 4), np.uint16))
+    assert decode_image(encode(deep, "PNG", exif=exif)).size == (2, 4)

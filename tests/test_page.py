@@ -7,13 +7,16 @@ import pytest
 from gradio.data_classes import ImageData
 
 from page import (
+    LATEST,
     NO_MEMORY,
     NO_ROOM,
     explain,
     forgive_sliders,
     hand_over_files,
+    new_folder,
     page_errors,
     refuse_clamped,
+    show_picture,
 )
 
 
@@ -121,3 +124,23 @@ def test_whole_numbers_stay_whole(slider: gr.Slider) -> None:
 def test_sliders_say_that_they_need_a_number(slider: gr.Slider, typed: object) -> None:
     with pytest.raises(gr.Error, match=r"“Lowest &lt;score&gt;” is .*; it must be a number"):
         slider.preprocess(typed)
+
+
+def test_what_is_said_of_a_picture_comes_before_the_usual() -> None:
+    assert show_picture("a", alt_text="b").alt_text == "b"
+
+
+def test_what_two_take_home_does_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    assert new_folder() != new_folder()
+
+
+@pytest.mark.parametrize(("error", "told"), [(ValueError("a"), False), (MemoryError(), True)])
+def test_the_log_is_told_what_is_no_mistake_of_the_visitor(error: Exception, told: bool) -> None:
+    with pytest.raises(gr.Error) as caught, page_errors():
+        raise error
+    assert caught.value.print_exception is told
+
+
+def test_the_latest_request_is_never_lost() -> None:
+    assert LATEST["trigger_mode"] == "always_last"

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import precision
 from precision import fast
 
 
@@ -13,3 +14,10 @@ def test_products_are_bfloat16_where_there_are_units(
     with fast("cpu"):
         assert (ones @ ones).dtype == (torch.bfloat16 if units else torch.float32)
     assert (ones @ ones).dtype == torch.float32
+
+
+def test_emulated_units_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    emulated = lambda including_emulation=True: including_emulation  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", emulated)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert not precision.has_units("cuda") and not precision.has_units("mps")

@@ -89,7 +89,8 @@ def ablate(
     """
     same = {
         "recipe": _describe(config, sizes),
-        "data": f"{data.name}, SHA-256 {data.train.fingerprint()[:16]}",
+        "data": f"{data.name}, SHA-256 {data.train.fingerprint()[:16]} and "
+        f"{data.test.fingerprint()[:16]}",
     }
     rows = _read_rows(folder / "ablation.csv", same)
     print(f"{len(rows)} of {sum(map(len, studies.values()))} runs are in {folder} already")

@@ -117,7 +117,12 @@ def train(
         device: Where to train.
         path: Where the network is saved; until the end it is in a file beside it (`unfinished`).
         holdout: How many training pictures are the test split of `data`, instead of its own.
+
+    Raises:
+        ValueError: If there is one picture only.
     """
+    if len(data.train.labels) < 2:
+        raise ValueError("there is 1 training picture; at least 2 are needed")
     model = build(len(data.classes)).to(device).train()
     split, test_split = data.train.to(device), data.test.to(device)
     optimizer = _build_optimizer(model, device)

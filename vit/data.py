@@ -131,7 +131,8 @@ def _zip_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 # Some programs on Windows write its own separators.
-                if _is_picture(name := PurePosixPath(member.filename.replace("\\", "/"))):
+                name = PurePosixPath(member.filename.replace("\\", "/"))
+                if _is_picture(name) and not member.is_dir():
                     yield name, archive.read(member)
     # RuntimeError: it has a password, or is compressed in a rare way.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,

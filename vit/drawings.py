@@ -97,16 +97,19 @@ def run_test(look: Look | None, settings: Settings) -> tuple[Any, Any, str]:
     """Measure the shown map: two tables for the charts (deletion, insertion), and a text.
 
     Raises:
-        ValueError: If there is no picture yet.
+        ValueError: If there is no picture yet, or its map has no order.
     """
     if look is None:
         raise ValueError("Choose a picture first: there is no map to test yet.")
+    heat = heat_map(look, settings)
+    if heat.min() == heat.max():
+        raise ValueError("This map is the same everywhere: no patch comes before another.")
     from vit.curves import ORDERS, area, measure, verdict
 
     name = class_name(look.prediction, settings.label if settings.method in CLASS_METHODS else "")
     index = list(look.prediction.probabilities).index(name)
     x = look.predictor.to_input([look.prediction.seen])
-    curves = measure(x, heat_map(look, settings), look.predictor.probabilities, index)
+    curves = measure(x, heat, look.predictor.probabilities, index)
     tables = [
         _table(curves.shares.tolist(), c.tolist()) for c in (curves.deletion, curves.insertion)
     ]

@@ -101,12 +101,14 @@ def test_a_stopped_run_goes_on(
     assert steps[0] == 1
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
 def test_rows_of_other_pictures_are_refused(
-    tmp_path: Path, tiny_set: ImageSet, trained: list[str]
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str], split: str
 ) -> None:
     ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     before = (tmp_path / "ablation.csv").read_text()
-    other = replace(tiny_set, train=replace(tiny_set.train, images=255 - tiny_set.train.images))
+    pictures = getattr(tiny_set, split)
+    other = replace(tiny_set, **{split: replace(pictures, images=255 - pictures.images)})
     with pytest.raises(ValueError, match=r"have the data .*; give the same or choose another"):
         ablate(STUDIES, CONFIG, SIZES, other, tmp_path, CPU)
     assert (tmp_path / "ablation.csv").read_text() == before

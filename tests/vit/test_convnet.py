@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from vit import convnet
 from vit.augment import augment
 from vit.checkpoint import Preprocessing
 from vit.convnet import TrainedConvNet
-from vit.data import ImageSet, hold_out, load_image_folder
+from vit.data import ImageSet, hold_out, load_image_folder, random_split
 from vit.evaluation import predict
 from vit.recipes import TrainConfig, learning_rate
 
@@ -180,3 +181,31 @@ def test_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = hold_out(everything, 2)
     assert given[0].train.fingerprint() == expected.train.fingerprint()
     assert given[0].test.fingerprint() == expected.test.fingerprint()
+
+
+def test_the_rest_of_an_epoch_is_left_out(
+    tiny_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rest of one picture, here the thirteenth, cannot be normalised."""
+    monkeypatch.setattr(convnet, "RECIPE", replace(convnet.RECIPE, batch_size=6))
+    convnet.train(tiny_set, 1, CPU, tmp_path / "net.safetensors")
+
+
+def test_one_picture_is_too_few(tiny_set: ImageSet, tmp_path: Path) -> None:
+    single = replace(tiny_set, train=random_split(tiny_set.train, 1)[0])
+    with pytest.raises(ValueError, match="1 training picture; at least 2"):
+        convnet.train(single, 1, CPU, tmp_path / "net.safetensors")
+
+
+def test_accuracy_is_of_the_test_pictures(
+    tiny_set: ImageSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = replace(tiny_set, test=replace(tiny_set.test, labels=(tiny_set.test.labels + 1) % 3))
+    torch.manual_seed(0)
+    convnet.train(wrong, 30, CPU, tmp_path / "net.safetensors")
+    assert "test accuracy: 0.00 %" in capsys.readouterr().out
+
+
+def test_weights_decay() -> None:
+    decay = convnet._build_optimizer(convnet.build(2), CPU).defaults["weight_decay"]
+    assert decay == convnet.RECIPE.weight_decay > 0

@@ -52,3 +52,11 @@ def test_around_a_point(point: tuple[int, int], size: tuple[int, int], box: tupl
 
 def test_around_a_point_the_size_stays() -> None:
     assert crop_around((30, 20), Crop(size=0.5), (100, 40)).box((100, 40)) == (20, 10, 40, 30)
+
+
+def test_every_pixel_can_be_the_first() -> None:
+    assert [Crop(pixel / 43).box((53, 10))[0] for pixel in range(44)] == [*range(44)]
+
+
+def test_sides_are_rounded() -> None:
+    assert (Crop(size=0.57).side((100, 100)), Crop(size=0.29).side((100, 200))) == (57, 29)

@@ -4,8 +4,10 @@ import random
 import re
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -443,3 +445,44 @@ def test_the_fingerprint_is_of_pictures_labels_and_order() -> None:
     ]
     assert len({split.fingerprint() for split in splits}) == len(splits)
     assert Split(images.clone(), labels.clone()).fingerprint() == splits[0].fingerprint()
+
+
+def test_the_folders_nearest_to_the_pictures_are_the_splits(tmp_path: Path) -> None:
+    content = {name.replace("set/", "test/"): file for name, file in files().items()}
+    made = load_image_folder(write_zip(tmp_path, content), 8)
+    assert (len(made.train.labels), len(made.test.labels)) == (4, 2)
+
+
+def test_other_folders_beside_the_splits_are_left_out(tmp_path: Path) -> None:
+    more = {f"extra/{name}/{i}.png": png((0, 0, 0)) for name in COLOURS for i in range(2)}
+    made = load_image_folder(write_zip(tmp_path, more | files()), 8)
+    assert len(made.train.labels) == 4 and made.train.images.amax() > 0
+
+
+def test_a_folder_in_a_zip_is_no_picture_whatever_its_name(tmp_path: Path) -> None:
+    path = write_zip(tmp_path, files())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.mkdir("set/train/cat/album.png")
+    assert len(load_image_folder(path, 8).train.labels) == 4
+
+
+def test_the_order_of_a_folder_is_that_of_the_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folder(tmp_path, {name: png((i, 0, 0)) for i, name in enumerate(files())})
+    expected, walk = load_image_folder(root, 8).train.fingerprint(), os.walk
+
+    def backwards(*given: Any, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, below, names in walk(*given, **options):
+            yield folder, below, sorted(names, reverse=True)
+
+    monkeypatch.setattr(os, "walk", backwards)
+    assert load_image_folder(root, 8).train.fingerprint() == expected
+
+
+def test_what_is_held_out_is_the_same_in_every_version() -> None:
+    """A teacher that an earlier version trained must not have seen it."""
+    images = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    first, _ = random_split(Split(images, torch.zeros(20)), 4)
+    assert first.images.flatten().tolist() == order[:4].tolist()

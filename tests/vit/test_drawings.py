@@ -102,3 +102,15 @@ def test_the_random_orders_are_always_the_same() -> None:
     first, second = (measure(x, heat, classify, 0) for _ in range(2))
     assert torch.equal(first.deletion, second.deletion)
     assert len(first.deletion.unique(dim=0)) == len(ORDERS)
+
+
+def test_the_layer_of_a_patch_counts(look: Look) -> None:
+    first, last = (draw_patch(look, (0.5, 0.5), layer) for layer in (1, 2))
+    assert first[0] != last[0] and first[2] == last[2]
+
+
+def test_a_map_without_an_order_is_not_tested(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In reading order it would be better than chance wherever the thing is at the top."""
+    monkeypatch.setattr(drawings, "heat_map", lambda *_: torch.zeros(4, 4))
+    with pytest.raises(ValueError, match="the same everywhere"):
+        run_test(look, Settings())

@@ -87,3 +87,14 @@ def test_inset_lies_in_its_frame(
         inside = inside[3:-3, 3:-3, 0]  # red, of which the green picture has little
         y, x = np.unravel_index(inside.argmax(), inside.shape)
         assert ((y + 3) * 8 // side, (x + 3) * 8 // side) == (2, 5)
+
+
+def test_map_and_picture_are_smooth() -> None:
+    heat = np.zeros((8, 8), np.float32)
+    heat[3, 3] = 1
+    shown = np.asarray(overlay(Image.new("RGB", (8, 8), (90,) * 3), heat, 160)).astype(int)
+    assert len(np.unique(shown[70, 60:80].sum(-1))) > 5
+    edge = Image.new("RGB", (2, 2))
+    edge.paste((255,) * 3, (0, 0, 1, 2))
+    shown = np.asarray(overlay(edge, np.zeros((2, 2), np.float32), 160))
+    assert len(np.unique(shown[80, :, 0])) > 5

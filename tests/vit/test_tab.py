@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from page import Clamped
 from vit import layout, rollout, tab, view
+from vit.drawings import draw_patch
 from vit.events import ALL, KEPT, Events, aim, draw
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
@@ -317,3 +319,48 @@ def test_what_another_checkpoint_sets_draws_nothing_in_between(page: gr.Blocks) 
     """The page would send settings of two checkpoints, and Gradio would refuse them."""
     drawing = [fn for fn in page.fns.values() if fn.name in ("draw", "draw_patch")]
     assert {event for fn in drawing for _, event in fn.targets} == {"input", "success"}
+
+
+@pytest.mark.parametrize("name", ["across", "down", "size"])
+def test_a_program_hears_of_a_share_beyond_its_ends(
+    tmp_path: Path, classify: Handler, name: str
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
+    clamped = Clamped(1)
+    clamped.given = 5
+    given = dict(zip(("across", "down", "size"), MIDDLE, strict=True)) | {name: clamped}
+    with pytest.raises(gr.Error, match=f"{name} is 5; the nearest allowed is 1"):
+        classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", **given)
+
+
+def test_few_pictures_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("vit.events.open_image", opened.append)
+    events = Events(dict, [])
+    for name in "abca":
+        events.open_image(name)
+    assert opened == [*"abca"]
+
+
+def test_a_click_at_the_very_edge_is_on_the_last_patch(tmp_path: Path, page: gr.Blocks) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
+    session, *_ = look(page, tmp_path / "own.png")
+    click = gr.SelectData(None, {"index": [view.SIDE, view.SIDE], "value": None})
+    place, _ = handler(page, "pick")(click)
+    picture, *_ = draw_patch(session, place, 1)
+    assert picture.getpixel((view.SIDE - 1,) * 2) == (0, 255, 255), "its frame"
+
+
+def test_a_test_of_other_settings_is_not_shown(tmp_path: Path, page: gr.Blocks) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "own.png")
+    session, *_ = look(page, tmp_path / "own.png")
+    chosen = COMPARED[2:]
+    tested = handler(page, "test")(session, *chosen)
+    show = handler(page, "show_test")
+    assert show(tested, session, *chosen)[2].startswith("**The map")
+    assert show(tested, session, view.LAYER, *chosen[1:]) == (gr.skip(),) * 3
+
+
+def test_without_a_confusion_matrix_there_is_no_frame(page: gr.Blocks) -> None:
+    assert not handler(page, "show")("tiny")[1].visible

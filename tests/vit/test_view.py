@@ -13,7 +13,9 @@ from PIL import Image
 from vit import drawings, panels
 from vit.attribution import gradient_rollout, raw_attention, transformer_attribution
 from vit.confusion import draw_confusion
+from vit.curves import ORDERS
 from vit.facts import read_facts
+from vit.heatmap import inset
 from vit.panels import place_of
 from vit.predictor import Predictor
 from vit.rollout import attention_rollout
@@ -27,10 +29,13 @@ from vit.view import (
     ROLLOUT,
     SECOND,
     SIDE,
+    WHOLE,
     Look,
     Settings,
     class_name,
     explain,
+    explain_whole,
+    heat_map,
     relevance,
     title,
 )
@@ -185,3 +190,34 @@ def test_a_patch_may_be_named_by_its_numbers(look: Look) -> None:
             place_of(look, column, row)
     with pytest.raises(gr.Error, match="Choose a picture first"):
         place_of(None, 1, 1)
+
+
+@pytest.mark.parametrize("options", [{"pool": "mean"}, {"distilled": True}], ids=str)
+def test_the_discard_ratio_is_of_patches_only(
+    make_checkpoint: Callable[..., Path], options: dict[str, Any]
+) -> None:
+    seen = look_at(make_checkpoint(**options))
+    prefix = seen.prediction.config.num_prefix_tokens
+    expected = attention_rollout(seen.prediction.attentions, "mean", 0.5, prefix)
+    assert torch.equal(relevance(seen, Settings(discard_ratio=0.5)), expected)
+
+
+def test_the_map_lies_over_the_sharp_picture(tiny_checkpoint: Path) -> None:
+    picture = Image.effect_noise((448, 448), 90).convert("RGB")
+    predictor = Predictor(tiny_checkpoint)
+    shown = explain(Look(predictor, predictor.predict(picture), picture), Settings())
+    assert np.abs(np.diff(np.asarray(shown).astype(int), axis=1)).mean() > 10
+
+
+def test_one_class_has_no_second(make_checkpoint: Callable[..., Path]) -> None:
+    assert class_name(look_at(make_checkpoint(("cat",))).prediction, SECOND) == "cat"
+
+
+def test_the_whole_picture_has_the_same_map(look: Look) -> None:
+    heat = heat_map(look, Settings()).numpy()
+    expected = inset(look.picture, look.prediction.box, heat, WHOLE)
+    assert explain_whole(look, Settings()) == expected
+
+
+def test_lines_have_colours_of_their_own() -> None:
+    assert tuple(panels.LINES) == ORDERS and len(set(panels.LINES.values())) == len(ORDERS)

@@ -157,7 +157,9 @@ def test_load_the_release_as_the_app_does(
     image: Image.Image,
 ) -> None:
     """A pickle named and laid out as on the hub, only smaller, through the menu's entry."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "cache")
+    )
     entry = GROUNDERS["GLIP-T"]
     place = tmp_path / entry.repo
     place.mkdir(parents=True)

@@ -38,7 +38,9 @@ class Bomb:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "cache")
+    )
     return tmp_path / "cache"
 
 
