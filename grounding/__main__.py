@@ -129,9 +129,10 @@ def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
     # be called [1].png.
     patterns = () if Path(argument).exists() else glob.glob(argument, recursive=True)  # noqa: PTH207
     for place in map(Path, sorted(patterns) or [argument]):
-        if place.is_file() and not (patterns and _is_answer(place)):
+        # As below: Path's own functions raise errors where a folder may not be entered.
+        if os.path.isfile(place) and not (patterns and _is_answer(place)):  # noqa: PTH113
             yield place, Path(place.name)
-        for path in sorted(place.rglob("*")) if place.is_dir() else ():
+        for path in sorted(place.rglob("*")) if os.path.isdir(place) else ():  # noqa: PTH112
             if path.suffix.lower() in SUFFIXES and _is_input(path, path.relative_to(place)):
                 yield path, path.relative_to(place)
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from grounding.core import Clicks, mask_box
-from grounding.select import Proposals, pack_masks, twins
+from grounding.select import Proposals, distinct, pack_masks, twins
 
 # Of what is drawn by hand, so that every threshold lets it pass.
 SURE = 1.0
@@ -73,8 +73,10 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
     regions = proposals.regions
     boxes, scores, labels = [*regions.boxes], [*regions.scores], [*regions.labels]
     bits, mask_scores = [*proposals.bits], [*proposals.mask_scores]
+    hidden: set[int] = set()  # behind what was drawn, which may be corrected later
     for edit in edits:
         if edit.number == len(labels):
+            hidden |= {*_same_as(proposals, edit)}
             for values in (boxes, scores, labels, bits, mask_scores):
                 values.append(None)
             scores[-1] = SURE
@@ -82,8 +84,9 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
         bits[edit.number], mask_scores[edit.number] = edit.bits, edit.mask_score
     by_hand = frozenset(edit.number for edit in edits)
     for number in by_hand & {*range(len(regions))}:
-        for twin in {*twins(proposals, number)} - by_hand:
-            bits[twin] = np.zeros_like(bits[twin])
+        hidden |= {*twins(proposals, number)}
+    for twin in hidden - by_hand:
+        bits[twin] = np.zeros_like(bits[twin])
     return replace(
         proposals,
         regions=replace(
@@ -96,6 +99,16 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
         mask_scores=np.array(mask_scores, np.float32),
         by_hand=by_hand,
     )
+
+
+def _same_as(proposals: Proposals, drawn: Edit) -> list[int]:
+    """Return the numbers of what was found, too, where something was drawn."""
+    return [
+        number
+        for number, label in enumerate(proposals.regions.labels)
+        if label == drawn.label
+        and distinct((label,) * 2, np.stack([drawn.bits, proposals.bits[number]])) == [0]
+    ]
 
 
 def drop(proposals: Proposals, number: int) -> Edit:

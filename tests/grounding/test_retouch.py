@@ -142,6 +142,20 @@ def test_what_was_drawn_replaces_what_was_found_there(session: Session) -> None:
     assert areas(twice)["a dog"] == 32 * 32 and len(areas(twice)) == 2
 
 
+@pytest.mark.parametrize(("tool", "left"), [(DROP, {"a cat"}), (TAKE, {"a dog", "a cat"})])
+def test_what_was_drawn_and_corrected_brings_nothing_back(
+    session: Session, tool: str, left: set[str]
+) -> None:
+    """What was found there stays out, else it would cover what has been taken away."""
+    corners = (BOX, "a dog", (9, 9)), (BOX, "a dog", (41, 41))
+    after = clicked(session, *corners, (tool, "", (20, 20)))
+    assert set(areas(after)) == left
+    assert select(after.current, Choice(0.1)).numbers.count(0) == 0
+    undo(after)
+    undo(after)
+    assert areas(after) == areas(session)
+
+
 def test_a_box_drawn_around_everything_is_shown(session: Session) -> None:
     session = clicked(session, (BOX, "a cat", (0, 0)), (BOX, "a cat", (99, 79)))
     assert select(session.current, Choice(0.99)).masks.masks.sum() == 99 * 79
