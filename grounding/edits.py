@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from grounding.core import Clicks, mask_box
-from grounding.select import Proposals, distinct, pack_masks, twins
+from grounding.select import Proposals, pack_masks, same_as, twins
 
 # Of what is drawn by hand, so that every threshold lets it pass.
 SURE = 1.0
@@ -76,7 +76,7 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
     hidden: set[int] = set()  # behind what was drawn, which may be corrected later
     for edit in edits:
         if edit.number == len(labels):
-            hidden |= {*_same_as(proposals, edit)}
+            hidden |= {*same_as(proposals, edit.label, edit.bits)}
             for values in (boxes, scores, labels, bits, mask_scores):
                 values.append(None)
             scores[-1] = SURE
@@ -99,16 +99,6 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
         mask_scores=np.array(mask_scores, np.float32),
         by_hand=by_hand,
     )
-
-
-def _same_as(proposals: Proposals, drawn: Edit) -> list[int]:
-    """Return the numbers of what was found, too, where something was drawn."""
-    return [
-        number
-        for number, label in enumerate(proposals.regions.labels)
-        if label == drawn.label
-        and distinct((label,) * 2, np.stack([drawn.bits, proposals.bits[number]])) == [0]
-    ]
 
 
 def drop(proposals: Proposals, number: int) -> Edit:

@@ -241,8 +241,17 @@ def twins(proposals: Proposals, number: int) -> list[int]:
     labels, bits = proposals.regions.labels, proposals.bits
     # As in `_find`: best first, and of two that score the same the first.
     order = np.argsort(-proposals.regions.scores, kind="stable").tolist()
-    worse = [i for i in order[order.index(number) + 1 :] if labels[i] == labels[number]]
-    return [i for i in worse if distinct((labels[i],) * 2, bits[[number, i]]) == [0]]
+    same = same_as(proposals, labels[number], bits[number])
+    return [i for i in order[order.index(number) + 1 :] if i in same]
+
+
+def same_as(proposals: Proposals, label: str, bits: np.ndarray) -> list[int]:
+    """Return the numbers of the proposals that would be found twice beside a packed mask (B,)."""
+    return [
+        i
+        for i, other in enumerate(proposals.regions.labels)
+        if other == label and distinct((label,) * 2, np.stack([bits, proposals.bits[i]])) == [0]
+    ]
 
 
 def _overlap(a: np.ndarray, b: np.ndarray, area_a: int, area_b: int) -> bool:

@@ -19,12 +19,7 @@ from torchvision.ops import box_iou
 from transformers import BertTokenizer
 
 from grounding.demo.atss import Objects, atss_loss, flatten
-from grounding.demo.calibration import (
-    calibration_scenes,
-    fit_sigmoid,
-    held_out_scenes,
-    summary,
-)
+from grounding.demo.calibration import calibration_scenes, fit_sigmoid, held_out_scenes, summary
 from grounding.demo.dense import DenseHead
 from grounding.demo.scenes import Query, Scene, captions, make_scene
 from grounding.demo.tokenizers import bert_vocabulary, make_bert_tokenizer

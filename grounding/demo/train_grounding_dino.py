@@ -25,12 +25,7 @@ from transformers import (
     SwinConfig,
 )
 
-from grounding.demo.calibration import (
-    calibration_scenes,
-    fit_sigmoid,
-    held_out_scenes,
-    summary,
-)
+from grounding.demo.calibration import calibration_scenes, fit_sigmoid, held_out_scenes, summary
 from grounding.demo.dense import DenseHead
 from grounding.demo.pretrained import save_half
 from grounding.demo.scenes import (

@@ -151,15 +151,11 @@ def test_load_from_a_folder(
 
 def test_load_the_release_as_the_app_does(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     parity_model: Glip,
     parity_folder: Path,
     image: Image.Image,
 ) -> None:
     """A pickle named and laid out as on the hub, only smaller, through the menu's entry."""
-    monkeypatch.setattr(
-        "huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "cache")
-    )
     entry = GROUNDERS["GLIP-T"]
     place = tmp_path / entry.repo
     place.mkdir(parents=True)
