@@ -71,10 +71,14 @@ def test_clicks_are_those_on_the_same_proposal_since_it_was_drawn(proposals: Pro
         ((85, 89), 2, 2),  # another
         ((99, 99), None, 2),  # none under it, the last is nearest
         ((41, 10), None, 0),  # a pixel beside the first
+        ((85, 20), None, 0),  # nearest by its columns
+        ((20, 85), None, 0),  # and by its rows
+        ((39.6, 39.6), 0, 0),  # parts of a pixel: of its last one
+        ((99.6, 99.6), None, 2),
     ],
 )
 def test_which_mask_a_click_means(
-    proposals: Proposals, point: tuple[int, int], under: int | None, near: int
+    proposals: Proposals, point: tuple[float, float], under: int | None, near: int
 ) -> None:
     masks = proposals.masks([0, 1, 2]).masks
     assert row_near(masks, *point) == near
@@ -90,8 +94,16 @@ def test_nearest_of_large_and_thin_masks() -> None:
     masks[0, 100:200, 100:200] = True
     masks[1, 1001, :] = True  # a line between the pixels that are looked at
     assert row_near(masks, 1000, 900) == 1
+    assert row_near(masks, 150, 300) == 0
     with pytest.raises(ValueError, match="draw a box instead"):
         row_near(masks[:0], 1, 1)
+
+
+@pytest.mark.parametrize(("x", "row"), [(499, 0), (500, 1)])  # either side of the border
+def test_a_click_inside_a_mask_of_a_large_picture_means_that_one(x: int, row: int) -> None:
+    masks = np.zeros((2, 1024, 1024), bool)
+    masks[0, :, :500] = masks[1, :, 500:] = True
+    assert row_near(masks, x, 400) == row
 
 
 @pytest.mark.parametrize("size", [(512, 512), (960, 1280), (2048, 3), (1, 1)])
@@ -144,3 +156,12 @@ def test_a_click_is_obeyed(clicks: Clicks, inside: bool) -> None:
     changed = (obeyed ^ mask).sum()
     assert changed == 0 or 5 < changed <= 60, "a spot that can be seen, and no more"
     assert mask.sum() == 400, "the mask itself stays"
+
+
+def test_the_spot_of_a_click_grows_with_the_picture() -> None:
+    assert obey(np.zeros((1000, 1000), bool), ((500, 500, True),)).sum() > 1000
+
+
+def test_clicks_that_were_followed_paint_nothing() -> None:
+    mask = _square(40, 40, 20)
+    assert np.array_equal(obey(mask, ((59, 50, True), (39, 50, False))), mask)

@@ -13,3 +13,11 @@ def test_nothing_is_drawn_and_the_rest_is_computed() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(positions, torch.arange(3).float().sin())
     assert nn.Linear(3, 4).weight.std() > 0  # afterwards as ever
+
+
+def test_what_draws_still_returns_its_tensor() -> None:
+    """Some models go on with what they get back."""
+    with NoInit():
+        drawn = torch.empty(2)
+        assert drawn.normal_() is drawn
+        assert nn.init.zeros_(drawn) is nn.init.zeros_(tensor=drawn) is drawn

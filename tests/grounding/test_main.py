@@ -1,6 +1,7 @@
 import argparse
 import errno
 import os
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,17 @@ def test_find_pictures(
         (tmp_path / file).touch()
     (tmp_path / "notes.txt").touch()
     assert sorted(find_pictures(arguments, tmp_path / "out")) == names
+
+
+def test_only_what_is_hidden_below_the_folder_is_passed_over(tmp_path: Path) -> None:
+    _save(tmp_path / ".cache/in", "a.png")
+    assert list(find_pictures([str(tmp_path / ".cache/in")], tmp_path / "out")) == ["a"]
+
+
+def test_a_link_to_a_picture_is_the_same_picture(tmp_path: Path) -> None:
+    _save(tmp_path / "in", "a.png")
+    (tmp_path / "in/b.png").symlink_to(tmp_path / "in/a.png")
+    assert list(find_pictures([str(tmp_path / "in")], tmp_path / "out")) == ["a"]
 
 
 @pytest.mark.parametrize("argument", ["nowhere.png", "*.gif", "."])  # file, pattern, empty folder
@@ -217,6 +229,7 @@ def test_resumes(tmp_path: Path, fake: Fake) -> None:
         (["--grounder", "CLIPSeg", "--threshold", "0.3"], True),
         (["--segmenter", "SAM 2.1 large"], True),
         (["--prompt", "a dog"], True),
+        (["--weights", "full"], True),  # the answers there are of demo weights
     ],
 )
 def test_other_settings_do_it_again(
@@ -237,6 +250,16 @@ def test_a_changed_picture_is_done_again(tmp_path: Path, fake: Fake) -> None:
     _run(tmp_path)
     assert len(fake.seen) == 2
     assert read_manifest(tmp_path / "out/a")["source"]["mtime_ns"] == 1
+
+
+def test_another_picture_of_the_same_time_is_done_again(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png")
+    _run(tmp_path)
+    time = (tmp_path / "in/a.png").stat().st_mtime_ns
+    Image.new("RGB", (60, 50), "red").save(tmp_path / "in/a.png")
+    os.utime(tmp_path / "in/a.png", ns=(time, time))
+    _run(tmp_path)
+    assert fake.seen == [6, 60]
 
 
 def test_pictures_of_the_same_name_keep_their_answers(tmp_path: Path, fake: Fake) -> None:
@@ -336,6 +359,7 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path, fake: Fake) -> N
         "[]",  # JSON, but not ours
         '{"source": "my web page"}',  # another program's
         '{"source": {',  # cut off
+        '{"models": {}, "source": {"path": "a.png"}}',  # no answer in it
         '{"prompt": 1, "rows": [], "models": {}, "source": null}',
         '{"prompt": 1, "rows": [], "models": {}, "source": {}}',
         '{"prompt": 1, "rows": [], "models": {}, "source": {"path": 5}}',
@@ -531,3 +555,29 @@ def test_with_the_demo_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert manifest["models"]["grounder"]["weights"] == "bundled demo weights"
     assert "a dog" in [row["phrase"] for row in manifest["rows"]]
     assert "Weights in use: bundled demo weights, on cpu." in capsys.readouterr().out
+
+
+def test_the_folder_of_answers_is_made_with_those_above_it(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png")
+    assert _run(tmp_path, "--out", str(tmp_path / "new/out")) == 0
+    assert _folders(tmp_path / "new/out") == ["a"]
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), 130),  # as the shell has it
+        (ValueError("Bad."), "python -m grounding: Bad."),
+        (OSError(28, "No space"), "python -m grounding: [Errno 28] No space"),
+    ],
+)
+def test_how_it_ends(error: BaseException, code: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr("grounding.prompt.parse_prompt", fail)
+    monkeypatch.setattr("sys.argv", ["grounding", "a.png", "--prompt", "x", "--out", "o"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("grounding", run_name="__main__")
+    assert ended.value.code == code

@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -80,10 +81,11 @@ def test_many_threads_make_each_picture_once_and_never_get_anothers() -> None:
     def ask(value: int) -> bool:
         def make() -> torch.Tensor:
             made.append(value)
+            time.sleep(0.01)  # so that others ask for the same one meanwhile
             return torch.tensor(value)
 
         return int(recent.get(picture(value), make)) == value
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(ask, [i % 7 for i in range(200)]))
-    assert sorted(made) == list(range(7))
+        assert all(pool.map(ask, [i // 8 for i in range(200)]))
+    assert sorted(made) == list(range(25))

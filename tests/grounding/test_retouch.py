@@ -109,6 +109,37 @@ def test_later_clicks_bring_the_earlier_ones_along(session: Session) -> None:
     ]
 
 
+def test_every_click_is_obeyed_though_the_segmenter_hears_none(session: Session) -> None:
+    class Deaf(Recorder):
+        def __call__(self, session: Session, what: Asked) -> Masks:
+            return Masks(session.proposals.masks([0]).masks, np.full(1, 0.5, np.float32))
+
+    after = clicked(session, (ADD, "", (45, 20)), (TAKE, "", (15, 15)), outline=Deaf())
+    mask = after.current.masks([0]).masks[0]
+    assert mask[20, 45] and not mask[15, 15]
+    assert after.current.mask_scores[0] == 0.5
+
+
+def test_a_click_means_what_is_shown_there_though_another_row_is_off(session: Session) -> None:
+    session.corrections.off = frozenset({0})
+    click(session, Settings(), 0.1, DROP, "", (70, 20), Recorder())
+    assert [edit.number for edit in session.corrections.edits] == [1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "threshold"),
+    [
+        (Settings(), 0.6),  # by the threshold
+        (Settings(Choice(0, count=1)), 0.1),  # by what “More settings” says
+    ],
+)
+def test_what_is_not_shown_cannot_be_dropped(
+    session: Session, settings: Settings, threshold: float
+) -> None:
+    with pytest.raises(ValueError, match="no area under"):
+        click(session, settings, threshold, DROP, "", (70, 20), Recorder())
+
+
 def test_drop_and_undo(session: Session) -> None:
     dropped = clicked(session, (DROP, "", (20, 20)))
     assert set(areas(dropped)) == {"a cat"}
@@ -230,6 +261,11 @@ def _with_corner(session: Session) -> Session:
     return replace(session, corrections=Corrections(corner=(50, 50)))
 
 
+def _with_negative(session: Session) -> Session:
+    found = replace(session.proposals, query=parse_prompt("a dog -a cat"))
+    return replace(_with_corner(session), proposals=found)
+
+
 def _same(session: Session) -> Session:
     return session
 
@@ -242,10 +278,12 @@ def _same(session: Session) -> Session:
         (_same, DROP, "", (5, 5), "no area under the click"),
         (_without_masks, ADD, "", (5, 5), "draw a box instead"),  # nothing anywhere
         (_same, ADD, "", (100, 5), "outside the picture of 100 × 80"),  # one pixel too far
+        (_same, ADD, "", (5, 80), "outside the picture of 100 × 80"),
         (_same, BOX, "", (-1, 5), "outside the picture"),
         (_same, ADD, "", (float("nan"), 5), "outside the picture"),
         (_with_corner, BOX, "a dog", (51, 60), "too close"),  # a box without width
         (_with_corner, BOX, "a bird", (80, 70), "none of the phrases"),
+        (_with_negative, BOX, "a cat", (80, 70), "none of the phrases"),  # what is taken away
     ],
 )
 def test_refused_clicks(

@@ -23,6 +23,8 @@ HEM: Thing = ("collar", 0.35, (0, 19, 8, 20))
 ALL: Thing = ("dog", 0.7, (0, 0, 20, 20))
 MOST: Thing = ("dog", 0.7, (0, 0, 20, 19))
 ALL_CATS: Thing = ("cat", 0.7, (0, 0, 20, 20))
+WIDE: Thing = ("dog", 0.7, (0, 0, 20, 10))
+HALF: Thing = ("dog", 0.5, (0, 0, 10, 10))
 EMPTY: Thing = ("dog", 0.7, (5, 5, 5, 5))
 
 
@@ -66,6 +68,9 @@ def proposals(*things: Thing, heat: bool = False, **thresholds: float) -> Propos
         ((DOG, PUPPY, COAT), Choice(0.3, 1), [1, 2], "1 area covered"),  # it takes no place
         ((DOG, COAT), Choice(0.3, off=frozenset({1})), [0, 1], ""),  # a coat switched off
         ((DOG, COLLAR), Choice(0.3, min_area=21), [1], "1 area under 21 %"),  # 20 % are left
+        ((DOG, COLLAR), Choice(0.3, min_area=20), [0, 1], ""),  # just as much as is asked for
+        ((HALF,), Choice(0.5), [0], ""),  # and a score just as high
+        ((WIDE,), Choice(0.3), [0], ""),  # as wide as the picture, but half as high
     ],
 )
 def test_select(things: tuple[Thing, ...], choice: Choice, numbers: list[int], note: str) -> None:
@@ -84,6 +89,20 @@ def test_select(things: tuple[Thing, ...], choice: Choice, numbers: list[int], n
 )
 def test_a_phrase_may_have_its_own_threshold(own: dict[str, float], numbers: list[int]) -> None:
     assert select(proposals(DOG, PUPPY, CAT, **own), Choice(0.3)).numbers == numbers
+
+
+def test_a_box_a_little_short_of_the_whole_picture_counts_as_it() -> None:
+    found = proposals(ALL)
+    boxes = np.array([[0.2, 0.2, 19.9, 19.9]], np.float32)  # 97 %
+    almost = replace(found, regions=replace(found.regions, boxes=boxes))
+    assert select(almost, Choice(0.3)).numbers == []
+
+
+def test_what_was_taken_away_comes_back_with_the_negative_switched_off() -> None:
+    found = proposals(DOG, COLLAR)
+    for off, pixels in (((), 80), ((1,), 100)):
+        selection = select(found, Choice(0.3, off=frozenset(off)))
+        assert selection.masks.masks[0].sum() == pixels
 
 
 def test_a_map_is_not_judged_by_the_box_around_it() -> None:
@@ -147,6 +166,7 @@ def _square(start: int) -> np.ndarray:
         (("a", "b"), (0, 0), [0, 1]),  # two names for one thing both stay
         (("a", "a"), (0, 5), [0, 1]),  # two things that overlap
         (("a", "a", "a"), (0, 2, 1), [0, 1]),  # IoU 0.67 with the first; 0.82 with both
+        (("a", "a", "a"), (0, 1, 2), [0, 2]),  # what is dropped hides nothing
     ],
 )
 def test_distinct(labels: tuple[str, ...], starts: tuple[int, ...], kept: list[int]) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ from PIL import Image
 
 from grounding.core import Regions
 from grounding.display import choose_grounder, move, reveal, tick
-from grounding.edits import Corrections, drop, redraw
+from grounding.edits import Corrections, add, drop, redraw
 from grounding.events import read_picture
 from grounding.export import PARTS
 from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
 from grounding.layout import PHOTOS, SAMPLES, load_samples
-from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR
+from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR, Style
 from grounding.prompt import parse_prompt
-from grounding.select import Proposals, pack_masks
+from grounding.select import Choice, Proposals, pack_masks
 from grounding.session import (
     EVERYTHING,
     Session,
@@ -103,6 +104,24 @@ def test_rows_are_those_of_the_corrected_answer(session: Session) -> None:
     assert edited.corrections.off == {1}, "the first row that is left"
 
 
+def test_a_switch_waits_for_a_correction_that_is_being_written(session: Session) -> None:
+    rows = _rows(session, 0.3)
+    rows[0][0] = False
+    thread = threading.Thread(target=switch, args=(session, Settings(), 0.3, rows))
+    with session.corrections.lock:
+        thread.start()
+        thread.join(0.2)
+        assert not session.corrections.off
+    thread.join(10)
+    assert session.corrections.off == {0}
+
+
+def test_the_others_keep_their_names_when_rows_are_off(session: Session) -> None:
+    both = replace(session.proposals, query=parse_prompt("dog, collar"))
+    some = replace(session, proposals=both, corrections=Corrections(off=frozenset({0, 1})))
+    assert [label for _, label in look(some, Settings(), 0.3).painted[1]] == ["collar"]
+
+
 def test_a_row_of_an_earlier_answer_switches_nothing(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[0][0] = False
@@ -135,6 +154,25 @@ def test_what_is_shown_can_be_taken_home(session: Session) -> None:
     assert manifest["settings"]["grounder"] == "CLIPSeg"
 
 
+BOLD = Settings(Choice(0, min_area=5.0), Style(opacity=1.0, outline=6))
+
+
+def test_settings_count_on_the_page_in_its_link_and_in_the_files(session: Session) -> None:
+    plain, bold = look(session, Settings(), 0.3), look(session, BOLD, 0.7)
+    assert plain.painted[1][0][0].tobytes() != bold.painted[1][0][0].tobytes()
+    assert "min_area=5" in bold.status and "threshold=0.70" in bold.status
+    settings = json.loads(dict(pack(session, BOLD, 0.7, "manifest"))["manifest.json"])["settings"]
+    assert (settings["min_area"], settings["opacity"], settings["outline"]) == (5, 1, 6)
+
+
+def test_the_style_shows_in_the_picture_of_all_masks(session: Session) -> None:
+    size = (400, 400)  # large enough for outlines to differ
+    found = replace(session.proposals, bits=np.full((3, 20000), 255, np.uint8), size=size)
+    large = replace(session, image=Image.new("RGB", size), proposals=found)
+    packed = [dict(pack(large, settings, 0.7, "overlay")) for settings in (Settings(), BOLD)]
+    assert packed[0]["overlay.png"] != packed[1]["overlay.png"]
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_alone_is_what_it_is_in_the_whole(session: Session, part: str) -> None:
     whole, alone = (dict(pack(session, Settings(), 0.3, name)) for name in (EVERYTHING, part))
@@ -155,6 +193,28 @@ def test_a_correction_shows_everywhere_and_undo_takes_it_back(session: Session) 
     assert after.canvas.tobytes() != before.canvas.tobytes()
     manifest = json.loads(dict(pack(edited, Settings(), 0.3, "manifest"))["manifest.json"])
     assert manifest["corrections"] == 1 and len(manifest["rows"]) == 1
+
+
+def test_what_was_drawn_joins_the_table(session: Session) -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[12:, 12:] = True
+    drawn = add(session.proposals, "dog", np.array([12, 12, 20, 20], np.float32), mask, 0.8)
+    view = look(replace(session, corrections=Corrections((drawn,))), Settings(), 0.3)
+    assert view.found == 3 and "Found 3 regions" in view.status
+    assert [row[2] for row in view.rows] == ["dog", "dog", "dog", "−collar"]
+
+
+def test_a_phrase_of_which_all_was_dropped_is_said(session: Session) -> None:
+    found = replace(session.proposals, best={"dog": 0.9, "collar": 0.4})
+    edits = tuple(drop(found, number) for number in (0, 1))
+    edited = replace(session, proposals=found, corrections=Corrections(edits))
+    assert "“dog” was dropped by hand." in look(edited, Settings(), 0.3).status
+
+
+def test_the_grounders_answer_keeps_what_is_switched_off(session: Session) -> None:
+    less = replace(session, corrections=Corrections(off=frozenset({1})))
+    before, after = (look(s, Settings(), 0.3) for s in (session, less))
+    assert after.regions.tobytes() == before.regions.tobytes() and after.found == 1
 
 
 def test_before_sam_are_the_boxes_that_it_got(session: Session) -> None:
@@ -180,6 +240,7 @@ def test_the_first_corner_is_marked_where_a_large_picture_is_shown(session: Sess
     bits = np.zeros((3, size[0] * size[1] // 8), np.uint8)
     found = replace(session.proposals, bits=bits, size=size[::-1])
     large = replace(session, image=Image.new("RGB", size), proposals=found)
+    assert {stage.width for stage in look(large, Settings(), 0.3).stages} == {1280}
     begun = replace(large, corrections=Corrections(corner=(2000, 50)))
     plain, marked = (np.asarray(look(s, Settings(), 0.3).canvas) for s in (large, begun))
     rows, columns = np.nonzero((plain != marked).any(axis=2))

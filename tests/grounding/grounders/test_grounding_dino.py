@@ -71,6 +71,8 @@ def test_box_has_exactly_the_phrase_it_was_found_by() -> None:
         ([], 0),  # no query at all
         ([("dog", 0.2, [0.5, 0.5, 0.5, 0.5])], 0),  # below the threshold
         ([("dog", 0.9, [0.5, 0.5, 0.0, 0.5])], 0),  # no width
+        ([("dog", 0.9, [0.5, 0.5, 0.004, 0.5])], 0),  # less than a pixel
+        ([(".", 0.9, [0.5, 0.5, 0.5, 0.5])], 0),  # what ends a phrase is none of its words
         ([("dog", 0.9, [0.5, 0.5, 0.5, 0.5])] * 3, 1),  # the same box three times
         ([("dog", 0.9, [x, 0.5, 0.5, 0.5]) for x in (0.4, 0.525)], 1),  # an IoU of .6
         ([("dog", 0.9, [x, 0.5, 0.5, 0.5]) for x in (0.4, 0.6)], 2),  # and of .43
@@ -79,6 +81,11 @@ def test_box_has_exactly_the_phrase_it_was_found_by() -> None:
 )
 def test_count(found: list[tuple[str, float, list[float]]], count: int) -> None:
     assert len(_ground(FakeModel(found), ["dog"])) == count
+
+
+def test_two_names_for_one_box_both_stay() -> None:
+    model = FakeModel([(word, 0.9, [0.5, 0.5, 0.5, 0.5]) for word in ("dog", "cat")])
+    assert sorted(_ground(model, ["dog", "cat"]).labels) == ["cat", "dog"]
 
 
 def test_a_score_at_the_threshold_counts() -> None:

@@ -40,3 +40,14 @@ def test_a_picture_is_looked_at_once(name: str) -> None:
         assert answer.labels == fresh.labels
         assert np.allclose(answer.boxes, fresh.boxes, atol=1e-3)
         assert np.allclose(answer.scores, fresh.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_a_picture_with_one_channel_changed_in_its_last_rows_is_another(name: str) -> None:
+    grounder, looks = _load(name), []
+    HALVES[name](grounder).register_forward_hook(lambda *_: looks.append(1))
+    pixels = make_scene(np.random.default_rng(1), 256).image.copy()
+    grounder.ground(Image.fromarray(pixels), ["a dog"], 0.1)
+    pixels[-9:, :, 1] ^= 128
+    grounder.ground(Image.fromarray(pixels), ["a dog"], 0.1)
+    assert len(looks) == 2

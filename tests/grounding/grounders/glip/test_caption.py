@@ -14,7 +14,7 @@ def tokenizer() -> BertTokenizer:
     ("phrases", "tokens"),
     [
         (["dog"], [["dog"]]),
-        (["x", "dog"], [["x"], ["dog"]]),  # a single letter
+        (["x", "8", "dog"], [["x"], ["8"], ["dog"]]),  # a single letter, a digit
         (["a dog", "the blue car"], [["a", "dog"], ["the", "blue", "car"]]),
         (["cup ", "dog"], [["cup"], ["dog"]]),  # a space at the end belongs to no token
         (["", "dog"], [[], ["dog"]]),  # nothing is left of a phrase

@@ -18,6 +18,7 @@ from grounding.grounders.glip import load
 from grounding.grounders.glip.boxes import Detections, detect
 from grounding.grounders.glip.caption import encode, join
 from grounding.grounders.glip.checkpoint import official_weights
+from grounding.grounders.glip.config import GlipConfig
 from grounding.grounders.glip.grounder import GlipGrounder
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.pictures import prepare, scaled_size
@@ -77,6 +78,9 @@ def test_more_phrases_than_a_caption_holds(grounder: GlipGrounder, image: Image.
     assert together.labels[0] == best[1]
     assert together.scores[0] == pytest.approx(best[0].scores[0], abs=1e-5)
     assert together.boxes[0] == pytest.approx(best[0].boxes[0], abs=1e-2)
+    for phrase, part in zip(PHRASES, apart, strict=True):
+        mine = together.scores[[label == phrase for label in together.labels]]
+        assert mine == pytest.approx(part.scores, abs=1e-5)
 
 
 def test_boxes_of_less_than_a_pixel_are_left_out(
@@ -147,6 +151,18 @@ def test_load_from_a_folder(
     ours, theirs = (each.ground(image, PHRASES, 0.0) for each in (grounder, twin))
     assert ours.labels == theirs.labels
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
+
+
+def test_the_release_has_no_words_of_its_own(tmp_path: Path, parity_model: Glip) -> None:
+    save_file(official_weights(parity_model), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(asdict(parity_model.config)))
+    assert len(load(tmp_path, "cpu").tokenizer) == 30522, "BERT's"
+
+
+def test_sizes_without_a_config_are_those_of_the_release() -> None:
+    sizes = GlipConfig()
+    assert (sizes.fusion_heads, sizes.text_heads, sizes.max_tokens) == (8, 12, 256)
+    assert (sizes.short_side, sizes.long_side) == (800, 1333)
 
 
 def test_load_the_release_as_the_app_does(

@@ -131,11 +131,27 @@ def test_another_file_of_the_same_name_is_converted_anew(tmp_path: Path) -> None
     assert sorted(read_converted(path)) == ["a"]
 
 
+def test_another_file_of_the_same_name_and_size_is_converted_anew(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.pth", {"model": {"a": torch.zeros(9)}})
+    read_converted(path)
+    saved(path, {"model": {"a": torch.ones(9)}})
+    os.utime(path, ns=(1, 1))
+    assert read_converted(path)["a"].sum() == 9
+
+
+def test_a_tensor_that_is_a_view_is_converted(tmp_path: Path) -> None:
+    turned = torch.arange(6.0).view(2, 3).T
+    path = saved(tmp_path / "x.pth", {"model": {"a": turned}})
+    for _ in range(2):
+        assert torch.equal(read_converted(path)["a"], turned)
+
+
 def test_a_damaged_copy_is_made_anew(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.pth", {"model": WEIGHTS})
     read_converted(path)
     converted_path(path).write_bytes(b"half")
     assert sorted(read_converted(path)) == ["a.weight", "b"]
+    assert sorted(safetensors.torch.load_file(converted_path(path))) == ["a.weight", "b"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("full")])
