@@ -145,7 +145,11 @@ def try_sources(config: TrainConfig, model_config: ViTConfig, resume: bool) -> N
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
-    """Train as the command line says."""
+    """Train as the command line says.
+
+    Raises:
+        SystemExit: If it was stopped: what comes after it must not take its model for a whole one.
+    """
     config = dataclasses.replace(RECIPES[args.recipe or "reference"], **_given(args, RECIPE_FLAGS))
     sizes = _given(args, MODEL_FLAGS)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
@@ -157,14 +161,15 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     prepare_folder(out, args.resume)
     data = load_data(args.data, model_config.image_size)
     if args.ablate:
-        ablate(studies, config, sizes, data, out, device)
+        if not ablate(studies, config, sizes, data, out, device):
+            sys.exit("The same command goes on from here.")
         return
     model_config = dataclasses.replace(model_config, num_classes=len(data.classes))
     trainer = Trainer(config, model_config, data, out, device)
     if args.resume:
         trainer.resume()
-    if not trainer.run() and rank() == 0:
-        print(f"{trainer.describe_stop()} Go on with --out {out} --resume")
+    if not trainer.run():
+        sys.exit(f"{trainer.describe_stop()} Go on with --out {out} --resume" if rank() == 0 else 1)
 
 
 def evaluate(path: Path, data_path: Path | None, device: torch.device, save: bool) -> None:

@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 from second_prompt import ThreeBoxes
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
+from grounding.demo.evaluate import mask_iou
 from grounding.grounders.grounding_dino.grounder import GroundingDino
 from grounding.grounders.grounding_dino.lean import make_lean
 from grounding.pipeline import propose
@@ -66,10 +67,6 @@ def plain_masks(model: Any, image: Image.Image) -> np.ndarray:
     return predictor.predict(box=real.BOXES, multimask_output=False)[0][:, 0] > 0
 
 
-def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
-
-
 @torch.inference_mode()
 def compare(dino: Any, sam2: Any, grounder: GroundingDino, segmenter: Sam2) -> None:
     """Print how far apart the two sides' boxes and masks are."""
@@ -77,8 +74,7 @@ def compare(dino: Any, sam2: Any, grounder: GroundingDino, segmenter: Sam2) -> N
     expected, found = plain_boxes(dino, grounder.processor, image), []
     grounder.model.register_forward_hook(lambda *call: found.append(call[-1].pred_boxes[0]))
     regions = ThreeBoxes(grounder).ground(image, real.PHRASES, THRESHOLD)
-    corners = [torch.cat([b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2], 1)
-               for b in (expected, found[0])]  # fmt: skip
+    corners = [box_convert(boxes, "cxcywh", "xyxy") for boxes in (expected, found[0])]
     ious = box_iou(*corners).amax(1)
     print(f"boxes  {len(ious)}: IoU mean {ious.mean():.4f}, {(ious >= 0.99).float().mean():.1%} "
           "at least .99")  # fmt: skip

@@ -14,8 +14,6 @@ weights keep on held-out scenes are compared with and without bfloat16, too.
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -66,17 +64,6 @@ def plain_deform(
     return deform_conv2d(x, offset, weight, bias, stride, padding=1, mask=mask)
 
 
-@contextmanager
-def plainly() -> Iterator[None]:
-    """Put the plain parts in the place of ours."""
-    ours = CrossAttention.forward, dyconv.deform_conv
-    CrossAttention.forward, dyconv.deform_conv = plain_attention, plain_deform
-    try:
-        yield
-    finally:
-        CrossAttention.forward, dyconv.deform_conv = ours
-
-
 @torch.inference_mode()
 def forward(side: str, model: Glip, pixels: Tensor, ids: Tensor) -> RawDetections:
     """Run one side; its logits are those of the tokens there are."""
@@ -84,7 +71,10 @@ def forward(side: str, model: Glip, pixels: Tensor, ids: Tensor) -> RawDetection
         return model.read(look(model, pixels), ids)
     padded = torch.nn.functional.pad(ids, (0, PADDED - ids.shape[1]))
     valid = torch.arange(PADDED)[None] < ids.shape[1]
-    with plainly():
+    with (
+        mock.patch.object(CrossAttention, "forward", plain_attention),
+        mock.patch.object(dyconv, "deform_conv", plain_deform),
+    ):
         raw = model(pixels, padded, valid)
     return RawDetections(
         [logits[..., : ids.shape[1]] for logits in raw.logits], raw.deltas, raw.centerness
@@ -150,19 +140,12 @@ def compare_demo(scenes: int) -> None:
         phrases = [q.phrase for q in queries(scene, 4, 1, np.random.default_rng(i))]
         image = Image.fromarray(scene.image)
         fast = short.ground(image, phrases, 0.4)
-        with in_float32():
+        with mock.patch("precision.has_units", return_value=False):
             exact = long.ground(image, phrases, 0.4)
         ious += same_boxes(exact, fast) + same_boxes(fast, exact)
     found = np.array(ious)
     print(f"demo   IoU of {len(found)} kept boxes: mean {found.mean():.4f}, "
           f"{(found >= 0.99).mean():.1%} at least .99")  # fmt: skip
-
-
-@contextmanager
-def in_float32() -> Iterator[None]:
-    """Let the processor have no units for bfloat16."""
-    with mock.patch("precision.has_units", return_value=False):
-        yield
 
 
 def main() -> None:

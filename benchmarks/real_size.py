@@ -75,7 +75,7 @@ def stock_sam2() -> Any:
     from omegaconf import OmegaConf
 
     config = Path(sam2.__file__).parent / "configs" / "sam2.1" / "sam2.1_hiera_t.yaml"
-    return instantiate(OmegaConf.load(config).model, _recursive_=True).eval()
+    return instantiate(OmegaConf.load(config).model).eval()
 
 
 def grounding_dino() -> Any:

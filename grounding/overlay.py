@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from grounding.core import Masks, Regions
 
@@ -149,9 +149,8 @@ def _draw_tag(
     x = min(max(0.0, corner[0]), max(0.0, size[0] - width))
     y = corner[1] - height if corner[1] >= height else corner[1]
     draw.rectangle((x, y, x + width, y + height), fill=colour)
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
-    draw.text((x + 3 - left, y + 3 - top), text, "black" if bright else "white", font)
+    ink = "black" if ImageColor.getcolor(colour, "L") > 140 else "white"
+    draw.text((x + 3 - left, y + 3 - top), text, ink, font)
 
 
 def heat_overlay(image: Image.Image, heatmap: np.ndarray) -> Image.Image:

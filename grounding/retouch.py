@@ -16,7 +16,7 @@ from grounding.edits import (
     row_near,
     row_under,
 )
-from grounding.select import Proposals, select
+from grounding.select import Choice, Proposals, select
 from grounding.session import Session
 from grounding.settings import Settings
 
@@ -66,10 +66,16 @@ def click(
         )
     if tool == BOX:
         _draw_box(session, phrase, point, outline)
-        return
+    else:
+        _change_area(session, session.choice(settings, threshold), tool, point, outline)
+
+
+def _change_area(
+    session: Session, choice: Choice, tool: str, point: tuple[float, float], outline: Outline
+) -> None:
     edits = session.corrections.edits
     current = apply_edits(session.proposals, edits)
-    selection = select(current, session.choice(settings, threshold))
+    selection = select(current, choice)
     shown = selection.shown()
     masks, numbers = selection.masks.masks[shown], [selection.numbers[row] for row in shown]
     number = numbers[(row_near if tool == ADD else row_under)(masks, *point)]

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from used_up import disk_full
 
@@ -184,13 +183,9 @@ def _reporting_bar(progress: Progress, repo: str) -> type:
     from tqdm.auto import tqdm
 
     class Bar(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            super().__init__(*args, **kwargs)
-
         def update(self, n: float | None = 1) -> bool | None:
             shown = super().update(n)
-            if self.unit == "B" and self.total:
+            if self.unit == "B" and self.total and self.desc != "Downloading bytes":
                 text = f"Downloading {repo}: {self.n / 1e6:.0f} of {self.total / 1e6:.0f} MB"
                 progress(min(1.0, self.n / self.total), text)
             return shown

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from tqdm.std import tqdm
 
 if TYPE_CHECKING:
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
 
 # tqdm's thread, which watches all bars, trips over one that another thread lets go just then.
 tqdm.monitor_interval = 0
+
+
+@pytest.fixture(autouse=True)
+def drawn_alike() -> None:
+    """Let a test that draws without a seed of its own draw the same every time."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,7 @@
 
 Every run differs from the recipe of the command line in what a study says and in nothing else. A
 finished run is a row of `ablation.csv` and is not repeated; an unfinished one goes on. Rows of
-another recipe, or of other pictures, are never among them.
+another recipe, of other pictures, or with another teacher or start are never among them.
 """
 
 import csv
@@ -20,6 +20,7 @@ from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViT
 from vit.recipes import TrainConfig, build_model_config
 from vit.start import start_from
+from vit.teacher import fingerprint
 from vit.training import Trainer
 
 Changes = dict[str, object]
@@ -73,7 +74,7 @@ def ablate(
     data: ImageSet,
     folder: Path,
     device: torch.device,
-) -> None:
+) -> bool:
     """Train every variant of `studies` that has no row yet; write the table and the plots.
 
     Args:
@@ -84,31 +85,46 @@ def ablate(
         folder: Where `ablation.csv`, `ablation.md`, a PNG for each study and the runs go.
         device: Where to train.
 
+    Returns:
+        Whether all have been trained, or one was stopped.
+
     Raises:
-        ValueError: If the rows in the folder vary another recipe or are of other pictures.
+        ValueError: If the rows in the folder vary another recipe, are of other pictures, or stand
+            on another teacher or start.
     """
     same = {
         "recipe": _describe(config, sizes),
         "data": f"{data.name}, SHA-256 {data.train.fingerprint()[:16]} and "
         f"{data.test.fingerprint()[:16]}",
-    }
+    } | {role: fingerprint(name) for role, name in _models(config).items() if name}
     rows = _read_rows(folder / "ablation.csv", same)
     print(f"{len(rows)} of {sum(map(len, studies.values()))} runs are in {folder} already")
-    for study, variants in studies.items():
-        for changes in variants:
-            value = ", ".join(f"{name} {setting}" for name, setting in changes.items())
-            if any((row["study"], row["value"]) == (study, value) for row in rows):
-                continue
-            print(f"{study}: {value}")
-            numbers = _train(config, sizes, changes, data, folder / "runs", device)
-            if numbers is None:
-                print("The same command goes on from here.")
-                return
-            rows.append({"study": study, "value": value} | numbers | same)
-            report.write_csv(folder / "ablation.csv", rows)
+    for study, value, changes in _missing(studies, rows):
+        print(f"{study}: {value}")
+        numbers = _train(config, sizes, changes, data, folder / "runs", device)
+        if numbers is None:
+            return False
+        rows.append({"study": study, "value": value} | numbers | same)
+        report.write_csv(folder / "ablation.csv", rows)
     _write_markdown(folder / "ablation.md", rows)
     for study in studies:
         _plot(folder, study, [row for row in rows if row["study"] == study])
+    return True
+
+
+def _models(config: TrainConfig) -> dict[str, str]:
+    return {"teacher": config.teacher, "start": config.start}
+
+
+def _missing(studies: Studies, rows: list[dict[str, object]]) -> list[tuple[str, str, Changes]]:
+    """Return the variants without a row: the study's name, what is changed in words, the change."""
+    done = {(row["study"], row["value"]) for row in rows}
+    named = [
+        (study, ", ".join(f"{name} {setting}" for name, setting in changes.items()), changes)
+        for study, variants in studies.items()
+        for changes in variants
+    ]
+    return [variant for variant in named if variant[:2] not in done]
 
 
 def _settings(config: TrainConfig, sizes: dict[str, int]) -> dict[str, object]:

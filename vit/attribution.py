@@ -38,13 +38,9 @@ def attention_gradients(model: ViT, x: Tensor, label: int) -> Tensor:
     if not 0 <= label < model.config.num_classes:
         raise ValueError(f"class {label} was asked for; choose 0 to {model.config.num_classes - 1}")
     with torch.enable_grad():
-        tokens, attentions = model.embed(x), []
-        for block in model.blocks:
-            tokens, weights = block.forward_with_attention(tokens)
-            attentions.append(weights)
+        logits, attentions = model.forward_by_layer(x)
         # Pictures do not mix, so the sum over the batch has each picture's own gradient.
-        logit = model._classify(tokens)[:, label].sum()
-        return torch.stack(torch.autograd.grad(logit, attentions))
+        return torch.stack(torch.autograd.grad(logits[:, label].sum(), attentions))
 
 
 def raw_attention(attentions: Tensor, layer: int, head: int | None = None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from PIL import Image
+
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
@@ -40,6 +42,16 @@ class Crop:
         # A bit more, or a share that stands for a whole pixel may give the one before it.
         left, top = (int((length - side) * share + 1e-6) for length, share in shares)
         return left, top, left + side, top + side
+
+
+def cut(image: Image.Image, box: Box, side: int) -> Image.Image:
+    """Return the square `box` of a picture as a model sees it: RGB, `side` pixels wide.
+
+    Training and the page look at pictures alike.
+    """
+    # Pillow's bicubic filter widens when it shrinks, that is, it does not alias. (Its own `box`
+    # argument would let pixels beside the square in.)
+    return image.crop(box).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
 
 
 def crop_around(point: tuple[float, float], crop: Crop, size: tuple[int, int]) -> Crop:

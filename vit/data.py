@@ -17,12 +17,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from images import SUFFIXES, decode_image
 from vit.checkpoint import Preprocessing
-from vit.crop import Crop
+from vit.crop import Crop, cut
 from vit.distributed import first_alone, rank
 
 SPLITS = ("train", "test")
@@ -157,8 +156,7 @@ def _decode(name: PurePosixPath, data: bytes, image_size: int) -> np.ndarray:
         image = decode_image(data)  # as on the page: 16 bits, transparency, damaged files
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    square = image.crop(Crop().box(image.size))  # the middle, as on the page
-    return np.asarray(square.resize((image_size, image_size), Image.Resampling.BICUBIC))
+    return np.asarray(cut(image, Crop().box(image.size), image_size))  # the middle
 
 
 def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:

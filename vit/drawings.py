@@ -48,7 +48,7 @@ def draw_patch(
     grid, attentions = look.prediction.config.grid_size, look.prediction.attentions[:, 0]
     column, row = (int(share * grid) for share in place)
     patch = row * grid + column
-    both = [stretch(m.flatten(1)).view(m.shape) for m in patch_maps(attentions, grid, patch)]
+    both = [stretch(maps) for maps in patch_maps(attentions, grid, patch)]
     square, number = look.picture.crop(look.prediction.box), min(layer, len(attentions)) - 1
     large = [outline(overlay(square, m[number].numpy(), SIDE), patch, grid) for m in both]
     tiles = heat_tiles(np.stack([m.numpy() for m in both]), TILE)
@@ -65,7 +65,7 @@ def draw_heads(look: Look | None) -> tuple[str, Image.Image | None]:
         return "", None
     config, attentions = look.prediction.config, look.prediction.attentions[:, 0]
     maps = head_maps(attentions, config.grid_size)
-    tiles = heat_tiles(stretch(maps.flatten(2)).view(maps.shape).numpy(), TILE)
+    tiles = heat_tiles(stretch(maps).numpy(), TILE)
     distance = attention_distance(attentions, config.grid_size, config.patch_size).tolist()
     entropy = attention_entropy(attentions).tolist()
     captions = [
@@ -85,8 +85,7 @@ def draw_learned(look: Look | None) -> tuple[Image.Image | None, Image.Image | N
     if look is None:
         return None, None
     model = look.predictor.checkpoint.model
-    similarity = position_similarity(model)
-    maps = stretch(similarity.flatten(2)).view(similarity.shape).numpy()
+    maps = stretch(position_similarity(model)).numpy()
     filters = (patch_filters(model).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
     tiles = [enlarge(Image.fromarray(one), 48) for one in filters]
     rows = [tiles[start : start + 7] for start in range(0, len(tiles), 7)]

@@ -43,7 +43,7 @@ def attention_entropy(attentions: Tensor) -> Tensor:
     >>> attention_entropy(torch.full((2, 8, 8), 1 / 8))
     tensor([3.0000, 3.0000])
     """
-    nats = -torch.xlogy(attentions, attentions).sum(dim=-1)
+    nats = torch.special.entr(attentions).sum(dim=-1)
     return nats.mean(dim=-1) / math.log(2)
 
 

@@ -1,10 +1,10 @@
 """Which models that a run stands on may have learnt the pictures that it holds out."""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from vit.checkpoint import load_tensors
 from vit.recipes import TrainConfig
 
 
@@ -25,11 +25,16 @@ def describe_leaks(config: TrainConfig) -> list[str]:
 
 
 def _holdout(path: Path) -> int | None:
-    """Return how many pictures a model of this program held out; None if it is of another."""
+    """Return how many pictures a model of this program has never seen; None if it is of another."""
     try:
-        with safe_open(path, "np") as file:
-            facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-    except (OSError, SafetensorError, ValueError, RecursionError):
+        _, facts = load_tensors(path)
+    except ValueError:
         return None
-    recipe = facts.get("recipe") or facts
-    return int(recipe.get("holdout", 0)) if "classes" in facts else None
+    return min(_counts(facts.get("recipe") or facts)) if "classes" in facts else None
+
+
+def _counts(recipe: dict[str, Any] | None) -> Iterator[int]:
+    """Yield how many pictures a run held out, and those that it started from."""
+    while recipe:
+        yield int(recipe.get("holdout", 0))
+        recipe = (recipe.get("started_from") or {}).get("recipe")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vit.model import ConvStem, ViT
+from vit.rollout import stretch
 
 FILTERS = 28  # as many as the paper shows
 
@@ -40,5 +41,4 @@ def patch_filters(model: ViT) -> Tensor:
         centred = weights.flatten(1) - weights.flatten(1).mean(dim=0)
         filters = torch.linalg.svd(centred, full_matrices=False).Vh.view(-1, *weights.shape[1:])
     filters = filters[:FILTERS]
-    low, high = filters.amin((1, 2, 3), keepdim=True), filters.amax((1, 2, 3), keepdim=True)
-    return (filters - low) / (high - low)
+    return stretch(filters.flatten(2)).view(filters.shape)

@@ -304,12 +304,16 @@ class ViT(nn.Module):
             Logits (B, num_classes) of `forward` and attentions (L, B, h, N, N), whose last axis
             sums to 1; N as in `embed`.
         """
-        x = self.embed(x)
-        attentions = []
+        logits, attentions = self.forward_by_layer(x)
+        return logits, torch.stack(attentions)
+
+    def forward_by_layer(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Do as `forward_with_attention`, with the L attentions (B, h, N, N) by themselves."""
+        x, attentions = self.embed(x), []
         for block in self.blocks:
             x, weights = block.forward_with_attention(x)
             attentions.append(weights)
-        return self._classify(x), torch.stack(attentions)
+        return self._classify(x), attentions
 
     def _classify(self, x: Tensor) -> Tensor:
         logits, distilled = self._read_heads(x)

@@ -76,6 +76,11 @@ def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[fl
     return (column - 0.5) / grid, (row - 0.5) / grid
 
 
+def _build_number(name: str) -> gr.Number:
+    label = f"{name}, from 1"
+    return gr.Number(1, label=label, precision=0, min_width=90, elem_id=f"vit-{name}")
+
+
 def build_patch(
     session: gr.State, pictures: Sequence[gr.Image], depth: int
 ) -> tuple[gr.Slider, Drawing]:
@@ -90,16 +95,7 @@ def build_patch(
         layer = choice_of(depth, depth, label="Layer", elem_id="vit-patch-layer")
         with gr.Row(equal_height=True, elem_id="vit-patch-at"):
             # For those who cannot use a mouse.
-            column, row = (
-                gr.Number(
-                    1,
-                    label=f"{name}, from 1",
-                    precision=0,
-                    min_width=90,
-                    elem_id=f"vit-{name}",
-                )
-                for name in ("Column", "Row")
-            )
+            column, row = (_build_number(name) for name in ("Column", "Row"))
             show = gr.Button("Show that patch", min_width=130, elem_id="vit-patch-show")
         with gr.Row():
             looks = show_picture("Where it looks", elem_id="vit-patch-looks")
@@ -130,6 +126,21 @@ def build_heads(session: gr.State) -> Drawing:
     return Drawing(draw_heads, [session], [text, strip])
 
 
+def _build_chart(name: str) -> gr.LinePlot:
+    return gr.LinePlot(
+        x="share",
+        y="probability",
+        color="order",
+        color_map=LINES,
+        title=name,
+        x_title="share of the patches",
+        y_lim=[0, 1],
+        height=260,
+        visible="hidden",  # not False: its script is then loaded before it is needed
+        elem_id=f"vit-{name.lower()}",
+    )
+
+
 def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -> Drawing:
     """Build the panel that tests the map which `settings` describe."""
     with gr.Accordion("Does the map matter? A test", open=False):
@@ -137,21 +148,7 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
         button = gr.Button("Test this map", elem_id="vit-test")
         text = gr.Markdown(elem_id="vit-test-text")
         with gr.Row():
-            charts = [
-                gr.LinePlot(
-                    x="share",
-                    y="probability",
-                    color="order",
-                    color_map=LINES,
-                    title=name,
-                    x_title="share of the patches",
-                    y_lim=[0, 1],
-                    height=260,
-                    visible="hidden",  # not False: its script is then loaded before it is needed
-                    elem_id=f"vit-{name.lower()}",
-                )
-                for name in ("Deletion", "Insertion")
-            ]
+            charts = [_build_chart(name) for name in ("Deletion", "Insertion")]
 
     def test(look: Look | None, *values: Any) -> tuple[Look | None, Settings, Any]:
         asked = Settings(*values)

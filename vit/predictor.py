@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vit.attribution import attention_gradients
 from vit.checkpoint import Checkpoint, load_checkpoint
-from vit.crop import Box, Crop
+from vit.crop import Box, Crop, cut
 from vit.data import normalize, statistics
 from vit.model import ViTConfig
 
@@ -87,10 +87,7 @@ class Predictor:
         return [classes[index] for index in best.tolist()]
 
     def _look(self, image: Image.Image, box: Box) -> Image.Image:
-        side = self.checkpoint.model.config.image_size
-        # Pillow's bicubic filter widens when it shrinks, that is, it does not alias. (Its own
-        # `box` argument would let pixels beside the square in.)
-        return image.crop(box).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+        return cut(image, box, self.checkpoint.model.config.image_size)
 
     def gradients(self, prediction: Prediction, label: int) -> Tensor:
         """Return how the logit of a class changes with every attention of a prediction.

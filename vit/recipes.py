@@ -112,6 +112,9 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed is {self.seed}; it must be at least 0 and below {2**31}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
         if self.plain_epochs >= self.epochs and (strong := self._not_plain()):
             raise ValueError(
                 f"plain_epochs is {self.plain_epochs} of {self.epochs} epochs, in none of which "

@@ -106,19 +106,20 @@ def attention_map(rollout: Tensor, grid: int, num_prefix_tokens: int = 1) -> Ten
             f"rollout has shape {tuple(rollout.shape)}; grid {grid} with {num_prefix_tokens} "
             f"prefix tokens expects (B, {tokens}, {tokens})"
         )
-    return stretch(answer_row(rollout, num_prefix_tokens)).view(-1, grid, grid)
+    return stretch(answer_row(rollout, num_prefix_tokens).view(-1, grid, grid))
 
 
-def stretch(row: Tensor) -> Tensor:
-    """Stretch each row of float (..., n) to [0, 1]; a row whose values are all equal becomes 0.
+def stretch(maps: Tensor) -> Tensor:
+    """Stretch each map of float (..., H, W) to [0, 1]; one whose values are all equal becomes 0.
 
-    >>> stretch(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]))
-    tensor([[0.0000, 0.5000, 1.0000],
-            [0.0000, 0.0000, 0.0000]])
+    >>> stretch(torch.tensor([[[1.0, 2.0, 3.0]], [[5.0, 5.0, 5.0]]]))
+    tensor([[[0.0000, 0.5000, 1.0000]],
+    <BLANKLINE>
+            [[0.0000, 0.0000, 0.0000]]])
     """
-    low, high = row.amin(dim=-1, keepdim=True), row.amax(dim=-1, keepdim=True)
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     flat = high - low <= 1e-5 * high.abs()  # no more than rounding: nothing to show
-    return torch.where(flat, 0.0, (row - low) / torch.where(flat, 1.0, high - low))
+    return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, high - low))
 
 
 def _check(attentions: Tensor, head_fusion: str, discard_ratio: float, prefix: int) -> None:

@@ -113,7 +113,7 @@ LIBRARIES = {
 
 
 def fingerprint(name: str) -> str:
-    """Return the SHA-256 of the teacher's file or folder; of a teacher from a hub the name."""
+    """Return the SHA-256 of a model's file or folder; of a teacher from a hub the name."""
     path = Path(name.removeprefix("convnet:").removeprefix("transformers:"))
     files = sorted(path.rglob("*")) if name.startswith("transformers:") else [path]
     present = [file for file in files if file.is_file()]

@@ -16,7 +16,7 @@ from grounding.demo.scenes import Query, Scene, make_scene, queries
 
 
 def calibration_scenes(count: int, size: int) -> Iterator[tuple[Scene, list[Query]]]:
-    """Yield scenes of `size` pixels, none of them held out, and what to ask each: 1 to 6 things."""
+    """Yield scenes of `size` pixels, none of them held out, and what to ask each: 1 to 4 things."""
     for i in range(count):
         rng = np.random.default_rng((80_000, i))
         scene = make_scene(rng, size)
@@ -24,7 +24,10 @@ def calibration_scenes(count: int, size: int) -> Iterator[tuple[Scene, list[Quer
 
 
 def held_out_scenes(count: int, size: int) -> Iterator[tuple[Scene, list[Query]]]:
-    """Yield scenes on backgrounds that no training saw, and nine things to ask each."""
+    """Yield scenes on backgrounds that no training saw, and what to ask each.
+
+    Six things, three of which are not there; what would say the same is asked once.
+    """
     for i in range(count):
         rng = np.random.default_rng((90_000, i))
         scene = make_scene(rng, size, held_out=True)

@@ -24,7 +24,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -265,10 +264,6 @@ def train(run: Run, minutes: float, out: Path, every: float, scenes: int) -> Non
         report(bar)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Train a demo model on synthetic scenes.")
@@ -291,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.resume:
         run.load()
     out = args.out or ROOT / "assets" / "demo" / args.model
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         train(run, args.minutes, out, args.every, args.scenes)
     except KeyboardInterrupt:

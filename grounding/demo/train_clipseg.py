@@ -21,6 +21,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from grounding.demo.calibration import held_out_scenes
 from grounding.demo.dense import DenseHead
 from grounding.demo.pretrained import save_half
 from grounding.demo.scenes import (
@@ -189,9 +190,8 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     )
 
 
-def _answers(trainee: Trainee, scene: Scene, rng: np.random.Generator) -> Answers:
-    """Ask a scene for three things that are there and three that are not."""
-    asked = queries(scene, 6, 3, rng)
+def _answers(trainee: Trainee, scene: Scene, asked: list[Query]) -> Answers:
+    """Return the logits of what is asked of a scene, an array (S, S) each."""
     owners = torch.zeros(len(asked), dtype=torch.long)
     phrases = [query.phrase for query in asked]
     logits, _ = predict(trainee, torch.from_numpy(normalise([scene])), phrases, owners)
@@ -204,7 +204,8 @@ def _quiet_peak(trainee: Trainee) -> float:
     peaks = []
     for i in range(CALIBRATION_SCENES):
         rng = np.random.default_rng((80_000, i))
-        answers = _answers(trainee, make_scene(rng, IMAGE_SIZE), rng)
+        scene = make_scene(rng, IMAGE_SIZE)
+        answers = _answers(trainee, scene, queries(scene, 6, 3, rng))
         peaks += [logits.max() for query, logits in answers if not query.members.any()]
     return float(np.quantile(peaks, QUIET))
 
@@ -240,10 +241,8 @@ def evaluate(model: nn.Module, scenes: int) -> dict[str, float]:
     """
     assert isinstance(model, Trainee)
     ious, pointing, quiet = [], [], []
-    for i in range(scenes):
-        rng = np.random.default_rng((90_000, i))
-        scene = make_scene(rng, IMAGE_SIZE, held_out=True)
-        for query, found in _answers(model, scene, rng):
+    for scene, asked in held_out_scenes(scenes, IMAGE_SIZE):
+        for query, found in _answers(model, scene, asked):
             if not query.members.any():
                 quiet.append(not (found > 0).any())
                 continue

@@ -5,7 +5,7 @@ To teach the models another thing, add a line to `THINGS`, import its sprite wit
 name it by: a red apple without the label "red" would count as a wrong answer to "red apple".
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Thing:
     """
 
     name: str
-    sprites: dict[str, str] = field(hash=False)
+    sprites: dict[str, str]
     synonyms: tuple[str, ...] = ()
     plural: str = ""
     repaint: bool = False

@@ -155,7 +155,7 @@ def load(folder: Path, device: str) -> Sam2:
     config_file, weights = _read(folder)
     config = _read_config(config_file) | {"sam_mask_decoder_extra_args": STABILITY}
     with NoInit():
-        model = instantiate(config, _recursive_=True)
+        model = instantiate(config)
     # The tensors may lie in a mapped file: a copy would take time and double the memory.
     model.load_state_dict({name: x.float() for name, x in weights.items()}, assign=True)
     return Sam2(model.eval().to(device))

@@ -160,11 +160,16 @@ def test_describe(mode: str, offline: bool, words: str) -> None:
 
 
 def test_download_reports_bytes() -> None:
+    """Those that are on the disk; the hub's client counts those that come over the network, too."""
     seen: list[tuple[float, str]] = []
     bar = _reporting_bar(lambda share, text: seen.append((share, text)), "a/b")
-    with bar(total=4_000_000, unit="B", disable=False, file=io.StringIO()) as shown:
-        shown.update(1_000_000)
-        shown.update(3_000_000)
+    looks = {"total": 4_000_000, "unit": "B", "disable": False, "file": io.StringIO()}
+    files = bar(desc="Fetching 2 files", **looks | {"unit": "it"})
+    with bar(**looks) as shown, bar(desc="Downloading bytes", **looks) as fetched, files:
+        for part in (1_000_000, 3_000_000):
+            fetched.update(part / 2)
+            shown.update(part)
+            files.update()
     assert seen == [
         (0.25, "Downloading a/b: 1 of 4 MB"),
         (1.0, "Downloading a/b: 4 of 4 MB"),

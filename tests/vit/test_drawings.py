@@ -37,7 +37,7 @@ def test_a_patch_looks_and_is_looked_at(look: Look, sheets: list[tuple[Any, ...]
     """The fourth patch of the first row, in the second layer."""
     found = draw_patch(look, (0.9, 0.1), 2)
     square = look.picture.crop((2, 0, 10, 8))
-    both = [stretch(m.flatten(1)).view(m.shape).numpy()
+    both = [stretch(m).numpy()
             for m in patch_maps(look.prediction.attentions[:, 0], 4, 3)]  # fmt: skip
     for picture, maps in zip(found, both, strict=False):
         assert picture == outline(overlay(square, maps[1], SIDE), 3, 4)

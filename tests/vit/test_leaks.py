@@ -45,6 +45,19 @@ def test_who_knows_what_is_held_out(
         assert all(f"the {role} {name.removeprefix('convnet:')} held out {held}" in s for s in said)
 
 
+def test_what_a_model_started_from_counts(tiny_checkpoint: Path) -> None:
+    """However far back: each has held out more than the one that it started from."""
+    recipe = {"holdout": 1}
+    for count in (2, 3):
+        recipe = {"holdout": count, "started_from": {"recipe": recipe, "metrics": {}}}
+    save_checkpoint(tiny_checkpoint, replace(load_checkpoint(tiny_checkpoint), recipe=recipe))
+    for holdout, leaks in ((1, 0), (2, 1)):
+        assert (
+            len(describe_leaks(replace(ADAMW, holdout=holdout, start=str(tiny_checkpoint))))
+            == leaks
+        )
+
+
 @pytest.mark.parametrize("teacher", ["", "torchvision:resnet18", "transformers:a/b", "convnet:no"])
 def test_models_from_elsewhere_say_nothing(teacher: str) -> None:
     assert describe_leaks(replace(ADAMW, holdout=5, teacher=teacher)) == []

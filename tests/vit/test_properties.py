@@ -87,7 +87,7 @@ def test_layers_chain(drawn: tuple[Tensor, int, int]) -> None:
 @few
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20), st.floats(0.001, 1000))
 def test_a_stretched_row_has_no_scale(values: list[float], factor: float) -> None:
-    row = torch.tensor(values, dtype=torch.float64)
+    row = torch.tensor([values], dtype=torch.float64)
     shown = stretch(row)
     assert ((shown >= 0) & (shown <= 1)).all()
     assert float(shown.max()) in (0.0, 1.0) and float(shown.min()) == 0.0

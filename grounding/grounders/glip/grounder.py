@@ -46,8 +46,8 @@ class GlipGrounder:
         kept = torch.nonzero((scores >= threshold) & visible).flatten()
         kept = kept[scores[kept].argsort(descending=True, stable=True)]
         return Regions(
-            boxes[kept].cpu().numpy().astype(np.float32),
-            scores[kept].cpu().numpy().astype(np.float32),
+            boxes[kept].cpu().numpy(),
+            scores[kept].cpu().numpy(),
             tuple(phrases[label] for label in labels[kept].tolist()),
         )
 

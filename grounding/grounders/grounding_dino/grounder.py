@@ -6,7 +6,6 @@ token ids are laid out by us, so every phrase knows its tokens and every box its
 
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -46,8 +45,8 @@ class GroundingDino:
         kept = torch.nonzero((scores >= threshold) & visible).flatten()
         kept = kept[batched_nms(boxes[kept], scores[kept], numbers[kept], NMS_IOU)]
         return Regions(
-            boxes[kept].cpu().numpy().astype(np.float32),
-            scores[kept].cpu().numpy().astype(np.float32),
+            boxes[kept].cpu().numpy(),
+            scores[kept].cpu().numpy(),
             tuple(phrases[number] for number in numbers[kept].tolist()),
         )
 
