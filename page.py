@@ -78,9 +78,9 @@ def _within(slider: gr.Slider, payload: object) -> float:
 
 
 def choice_of(count: int, value: int, **options: Any) -> gr.Slider:
-    """Return a slider that chooses one of `count` things, from 1; of one there is no choice."""
+    """Return a slider that chooses one of `count` things, from 1; hidden where there is but one."""
     # Gradio takes no slider whose ends are the same.
-    more = {"step": 1, "buttons": [], "interactive": count > 1}
+    more = {"step": 1, "buttons": [], "visible": count > 1}
     return gr.Slider(1, max(2, count), value, **more, **options)
 
 

@@ -82,21 +82,24 @@ class Events:
     ) -> tuple[Any, ...]:
         """Find what the prompt names in a picture and outline it.
 
+        In a prompt "a dog: 0.4" gives a phrase its own threshold; "a dog -collar" takes the
+        collar's area away.
+
         Args:
             image: The picture, for MCP as a data: URL; not needed when url is given.
             url: Address of a picture, or empty.
             prompt: What to look for: phrases separated by commas, line ends or full stops.
-                "a dog: 0.4" gives a phrase its own threshold; "a dog -collar" takes the collar's
-                area away.
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
             threshold: Lowest score of a region, from 0.05 to 0.95.
             progress: Shows on the page how far a download is.
 
         Returns:
-            The picture with its masks, the grounder's own answer, a table, a status text, and the
-            detections as data: phrase, scores, box (xyxy in pixels), area in pixels, and the mask
-            as COCO run lengths.
+            the picture with its masks
+            the grounder's own answer
+            a table
+            a status text
+            the detections as data: phrase, scores, box xyxy and area in pixels, mask as COCO RLE
         """
         with page_errors():
             refuse_clamped(threshold=threshold)
@@ -144,8 +147,9 @@ class Events:
             progress: Shows on the page which grounder is at work.
 
         Returns:
-            A picture for each grounder, a table of counts, scores and seconds, and the detections
-            of each grounder as data, as in segment.
+            a picture for each grounder
+            a table of counts, scores and seconds
+            the detections of each grounder as data, as in segment
         """
         return self.compare_here(image, url, prompt, segmenter, Settings(), progress)[:3]
 

@@ -186,7 +186,7 @@ def _build_several() -> Several:
             "Each is searched for what the prompt above says, with the same settings. The ZIP has "
             "a folder for each."
         )
-        files = gr.File(label=f"Up to {LIMIT} pictures", file_count="multiple", height=140)
+        files = gr.File(label=f"Up to {LIMIT} pictures", file_count="multiple", height=200)
         # Gradio itself makes an empty file beside each, which nobody deletes (gradio 6.31).
         files.preprocess = lambda uploads: [upload.path for upload in uploads or ()]
         run = gr.Button("Run on all", elem_id="seg-run-all")

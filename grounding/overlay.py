@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
 from grounding.core import Masks, Regions
+from letters import drawable, font
 
 # Okabe and Ito's colour-blind safe colours (https://jfly.uni-koeln.de/color/), without black.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -125,14 +126,13 @@ def draw_regions(image: Image.Image, regions: Regions, colours: dict[str, str]) 
     picture = heat_overlay(image, regions.heatmap) if regions.heatmap is not None else image.copy()
     draw = ImageDraw.Draw(picture)
     unit = max(picture.size) / 400
-    font = ImageFont.load_default(max(10.0, 11 * unit))
     # The best last, so that nothing covers it.
     for i in reversed(range(len(regions))):
         label, colour = regions.labels[i], colours[regions.labels[i]]
         x1, y1, x2, y2 = map(float, regions.boxes[i])
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=max(2, round(1.5 * unit)))
         text = f"{i + 1} {label} {regions.scores[i]:.2f}"
-        _draw_tag(draw, (x1, y1), text, colour, font, picture.size)
+        _draw_tag(draw, (x1, y1), drawable(text), colour, max(10.0, 11 * unit), picture.size)
     return picture
 
 
@@ -141,16 +141,16 @@ def _draw_tag(
     corner: tuple[float, float],
     text: str,
     colour: str,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    letter: float,
     size: tuple[int, int],
 ) -> None:
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font(letter))
     width, height = right - left + 6, bottom - top + 6
     x = min(max(0.0, corner[0]), max(0.0, size[0] - width))
     y = corner[1] - height if corner[1] >= height else corner[1]
     draw.rectangle((x, y, x + width, y + height), fill=colour)
     ink = "black" if ImageColor.getcolor(colour, "L") > 140 else "white"
-    draw.text((x + 3 - left, y + 3 - top), text, ink, font)
+    draw.text((x + 3 - left, y + 3 - top), text, ink, font(letter))
 
 
 def heat_overlay(image: Image.Image, heatmap: np.ndarray) -> Image.Image:

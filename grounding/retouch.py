@@ -126,6 +126,8 @@ def _draw_box(session: Session, phrase: str, point: tuple[float, float], outline
         raise ValueError(f"{phrase!r} is none of the phrases that were looked for.")
     found = outline(session, Regions(box[None], np.ones(1, np.float32), (phrase,)))
     mask, score = found.masks[0], float(found.scores[0])
+    if not mask.any():
+        raise ValueError("Nothing was outlined in that box; click on another opposite corner.")
     _correct(
         session,
         lambda _: corrections.corner == corner,

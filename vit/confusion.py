@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from letters import font
 from vit.heatmap import colour, enlarge
-from vit.strips import FONT, SIZE, sheet, text_width
+from vit.strips import SIZE, sheet, text_width
 
 MANY = 30  # classes; with more there is no room for names and numbers
 SIDE = 900  # about that of the picture of so many, in pixels
@@ -68,5 +69,5 @@ def _cell(text: str, share: float, width: int) -> Image.Image:
     shade = colour(np.full((1, 1), share, np.float32))
     cell = Image.fromarray(shade).resize((width, HEIGHT))
     ink = "black" if shade.mean() > 110 else "white"
-    ImageDraw.Draw(cell).text((width / 2, (HEIGHT - SIZE) / 2 - 1), text, ink, FONT, "ma")
+    ImageDraw.Draw(cell).text((width / 2, (HEIGHT - SIZE) / 2 - 1), text, ink, font(SIZE), "ma")
     return cell

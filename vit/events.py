@@ -134,8 +134,10 @@ class Events:
             size: Side of the square as a share of the shorter side of the picture.
 
         Returns:
-            The five largest probabilities, the rollout over the square, what the model saw, and a
-            text.
+            the five largest probabilities
+            the rollout over the square
+            what the model saw
+            a text
         """
         with page_errors():
             refuse_clamped(discard_ratio=discard_ratio, across=across, down=down, size=size)
@@ -154,16 +156,20 @@ class Events:
     ) -> tuple[Any, ...]:
         """Classify for the page and draw; whether there is a part to choose is said, too."""
         if not image:
-            return None, None, CHOOSE, gr.Column(visible=False), *draw(None)
+            return nothing(CHOOSE)
         with page_errors():
             seen, text = self.first_look(image, name, Crop(across, down, size))
         choice = gr.Column(visible=seen.is_part)
         return seen, seen.prediction.probabilities, text, choice, *draw(seen, *settings)
 
     def begin(self, image: str | None, name: str | None, *settings: Any) -> tuple[Any, ...]:
-        """Let the model see the middle of a new picture."""
+        """Let the model see the middle of a new picture; the answer before it goes in any case."""
         crop = CENTRE.across, CENTRE.down, CENTRE.size
-        return *crop, *self.look(image, name, *crop, *settings)
+        try:
+            return *crop, *self.look(image, name, *crop, *settings)
+        except gr.Error as error:
+            gr.Warning(error.message, title=error.title)
+            return *crop, *nothing(error.message)
 
     def choose(self, name: str | None) -> tuple[Any, ...]:
         """Adapt the settings to another checkpoint."""
@@ -230,6 +236,11 @@ def say_count(found: int, count: int) -> str:
         return f"**No mistakes** among these pictures (0 of {count})."
     part = "" if found == count else f" ({found} of {count})"
     return f"**Pick a CIFAR-10 test picture**{part}, shown with its true label:"
+
+
+def nothing(why: str) -> tuple[Any, ...]:
+    """Return what `Events.look` does, without an answer but with a text in its place."""
+    return None, None, why, gr.Column(visible=False), *draw(None)
 
 
 def aim(

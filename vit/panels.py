@@ -102,12 +102,16 @@ def build_patch(
             seen_by = show_picture("Who looks at it", elem_id="vit-patch-seen-by")
         strip = _sheet("All layers", "vit-patch-strip")
 
-    def pick(event: gr.SelectData) -> tuple[tuple[float, ...], gr.Accordion]:
-        return tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index), gr.Accordion(open=True)
+    def pick(look: Look | None, event: gr.SelectData) -> tuple[Any, ...]:
+        if look is None:  # the picture was taken away meanwhile
+            return (gr.skip(),) * 4
+        shares = tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index)
+        numbers = [int(share * look.prediction.config.grid_size) + 1 for share in shares]
+        return shares, *numbers, gr.Accordion(open=True)
 
     drawing = Drawing(draw_patch, [session, place, layer], [looks, seen_by, strip])
     triggers = [picture.select for picture in (*pictures, looks, seen_by)]
-    picked = gr.on(triggers, pick, None, [place, panel], **QUIET)
+    picked = gr.on(triggers, pick, session, [place, column, row, panel], **QUIET)
     picked.success(*drawing, **QUIET)
     picked.success(None, js=SHOW_PATCH)
     named = gr.on(

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from letters import drawable, font
 from vit.heatmap import colour, enlarge
 
 INK = (90, 90, 90)  # on white, which the page lays under a sheet
 GAP, LINE, SIZE = 6, 18, 13  # pixels: between tiles, of a line, of a letter
-FONT = ImageFont.load_default(SIZE)
 
 
 def sheet(
@@ -37,23 +37,26 @@ def sheet(
     size = (left + across * max(map(len, tiles)) - GAP, top + down * len(tiles) - GAP)
     canvas = Image.new("RGBA", size)
     draw = ImageDraw.Draw(canvas)
+
+    def write(place: tuple[float, float], text: str, anchor: str) -> None:
+        draw.text(place, drawable(text), INK, font(SIZE), anchor)
+
     for x, name in enumerate(columns):
-        draw.text((left + across * x + width / 2, 2), name, INK, FONT, "ma")
+        write((left + across * x + width / 2, 0), name, "ma")
     for y, row in enumerate(tiles):
         if rows:
-            draw.text((0, top + down * y + height / 2), rows[y], INK, FONT, "lm")
+            write((0, top + down * y + height / 2), rows[y], "lm")
         for x, tile in enumerate(row):
             corner = (left + across * x, top + down * y)
             canvas.paste(tile, corner)
             if captions:
-                below = (corner[0] + width / 2, corner[1] + height + 3)
-                draw.text(below, captions[y][x], INK, FONT, "ma")
+                write((corner[0] + width / 2, corner[1] + height + 3), captions[y][x], "ma")
     return canvas
 
 
 def text_width(names: Sequence[str]) -> int:
     """Return how wide the longest of some names is on a sheet, in pixels."""
-    return math.ceil(max(map(FONT.getlength, names)))
+    return math.ceil(max(font(SIZE).getlength(drawable(name)) for name in names))
 
 
 def heat_tiles(maps: NDArray[np.float32], side: int) -> list[list[Image.Image]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 from gradio.context import Context
+from gradio.events import Dependency
 
 from page import LATEST, QUIET, hand_over_download
 from vit.events import Events, FindCheckpoints, aim, draw
@@ -31,26 +32,29 @@ def _wire_api(page: Page, events: Events) -> None:
     )
 
 
-def _wire_browser(page: Page, events: Events) -> None:
+def _wire_browser(page: Page, events: Events) -> Dependency:
+    """Return the event that takes a sample for the picture."""
     browser = page.browser
     filters = [page.menu, browser.label, browser.wrong]
     found = [browser.gallery, browser.chosen, browser.heading]
     gr.on([part.change for part in filters], events.browse, filters, found, **QUIET)
-    browser.gallery.select(
-        events.pick_sample, browser.chosen, page.source.image, api_visibility="private"
-    )
     page.source.image.upload(
         lambda: gr.Gallery(selected_index=None), None, browser.gallery, **QUIET
     )
+    return browser.gallery.select(
+        events.pick_sample, browser.chosen, page.source.image, api_visibility="private"
+    )
 
 
-def _wire_answer(page: Page, events: Events) -> None:
+def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     """Classify and draw anew whenever the picture, its part or the checkpoint changes."""
     source, controls, answer, settings = page.source, page.controls, page.answer, page.compared[1:]
     seen = [page.session, answer.label, answer.note, source.part, *page.drawn]
-    opened = [Context.root_block.load, source.image.change]
+    # `change` comes twice where one picture takes another's place (gradio 6.31).
+    opened = [Context.root_block.load, source.image.input]
     given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
     new = gr.on(opened, events.begin, given, shown, **LATEST)
+    sample = picked.success(events.begin, given, shown, **LATEST)
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)
@@ -59,7 +63,7 @@ def _wire_answer(page: Page, events: Events) -> None:
     moves = [source.button.click, *[slider.input for slider in source.crop]]
     moved = gr.on(moves, events.look, asked, seen, **LATEST)
     panels = together(page.drawings)
-    for look in (new, aimed, chosen, moved):
+    for look in (new, sample, aimed, chosen, moved):
         look.success(*panels, **LATEST)
     chosen.success(*page.learned, **LATEST)  # which only another checkpoint changes
 
@@ -90,6 +94,6 @@ def build_tab(find: FindCheckpoints) -> None:
     # Without inputs and triggers: when the page opens.
     gr.on(None, events.refresh, None, page.menu, **QUIET)
     _wire_api(page, events)
-    _wire_browser(page, events)
-    _wire_answer(page, events)
+    picked = _wire_browser(page, events)
+    _wire_answer(page, events, picked)
     _wire_maps(page, events)

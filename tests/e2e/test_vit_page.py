@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Request, expect
 
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.facts import find_checkpoints
@@ -86,6 +86,8 @@ def test_a_click_shows_the_patch(page: Page) -> None:
     click_patch(page, seen, 2.5, 5.5)
     assert framed(picture(page, "#vit-patch-looks")) == [112, 280, 167, 335]
     assert framed(picture(page, "#vit-patch-seen-by")) == [112, 280, 167, 335]
+    fields = [page.locator(f"#vit-{name} input") for name in ("Column", "Row")]
+    assert [field.input_value() for field in fields] == ["3", "6"]
 
 
 def test_a_patch_is_named_without_a_mouse(page: Page) -> None:
@@ -152,6 +154,40 @@ def give_flag(page: Page, folder: Path) -> None:
 def is_seen(page: Page, number: int) -> bool:
     shown = picture(page, "#vit-seen")
     return bool(np.abs(shown - FLAG[number]).mean() < 3)
+
+
+def test_each_new_picture_is_looked_at_once(page: Page, tmp_path: Path) -> None:
+    """Gradio says twice that a picture has changed where another one was before."""
+    page.locator("#vit-seen img").first.wait_for()
+    for number, colour in enumerate(FLAG):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{number}.png")
+    begun: list[str] = []
+
+    def write_down(request: Request) -> None:
+        if "/queue/join" in request.url:
+            data = request.post_data_json["data"]
+            begun.extend(part["path"] for part in data if isinstance(part, dict))
+
+    page.on("request", write_down)
+    for number in (0, 1, 2):  # in the place of the sample, and of each other
+        upload = page.locator("#vit-image input[type=file]").first
+        upload.set_input_files(tmp_path / f"{number}.png")
+        wait_until(page, lambda number=number: is_seen(page, number))
+        page.wait_for_timeout(700)
+    assert [Path(path).stem for path in begun] == ["0", "1", "2"]
+    page.locator("#vit-samples .thumbnail-item").first.click()
+    expect(page.locator("#vit-note")).to_contain_text("True label: airplane")
+    page.wait_for_timeout(700)
+    assert len(begun) == 4
+
+
+def test_a_damaged_picture_leaves_no_answer_of_another(page: Page, tmp_path: Path) -> None:
+    expect(page.locator("#vit-note")).to_contain_text("True label")
+    (tmp_path / "bad.png").write_bytes((ASSETS / "screenshots/vit.png").read_bytes()[:5000])
+    page.locator("#vit-image input[type=file]").first.set_input_files(tmp_path / "bad.png")
+    expect(page.locator("#vit-note")).to_contain_text("is cut off or damaged")
+    expect(page.get_by_test_id("toast-body")).to_have_count(1)
+    assert page.locator("#vit-seen img").count() == 0
 
 
 def click_whole(page: Page, across: float) -> None:

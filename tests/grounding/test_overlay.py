@@ -111,3 +111,14 @@ def test_table_has_a_row_each() -> None:
         [False, 2, "−a dog", 0.5, 0.1, "1, 2, 3, 4", 0.0],
     ]
     assert all(len(row) == len(HEADERS) for row in rows)
+
+
+def test_tags_say_what_is_not_ascii() -> None:
+    """And of what no font has, the number and the score."""
+
+    def tag(label: str) -> bytes:
+        regions = Regions(np.float32([[9, 50, 90, 90]]), np.float32([0.5]), (label,))
+        return draw_regions(Image.new("RGB", (200, 100)), regions, {label: "#ffffff"}).tobytes()
+
+    assert len({tag(label) for label in ("собака", "кошка", "犬", "chêne", "chene")}) == 5
+    assert tag("犬") == tag("猫") == tag("🐕")

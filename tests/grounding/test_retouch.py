@@ -187,6 +187,17 @@ def test_what_was_drawn_and_corrected_brings_nothing_back(
     assert areas(after) == areas(session)
 
 
+def test_a_box_in_which_nothing_is_outlined_is_refused(session: Session) -> None:
+    class Blind(Recorder):
+        def __call__(self, session: Session, what: Asked) -> Masks:
+            return Masks(np.zeros((1, 80, 100), bool), np.full(1, 0.5, np.float32))
+
+    session = clicked(session, (BOX, "a dog", (5, 50)))
+    with pytest.raises(ValueError, match="Nothing was outlined"):
+        click(session, Settings(), 0.1, BOX, "a dog", (30, 70), Blind())
+    assert session.corrections.edits == () and session.corrections.corner == (5, 50)
+
+
 def test_a_box_drawn_around_everything_is_shown(session: Session) -> None:
     session = clicked(session, (BOX, "a cat", (0, 0)), (BOX, "a cat", (99, 79)))
     assert select(session.current, Choice(0.99)).masks.masks.sum() == 99 * 79

@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 
 from vit import ablation, report, training
 from vit.ablation import ablate, try_variants
-from vit.checkpoint import Preprocessing, load_checkpoint
+from vit.checkpoint import Preprocessing, load_checkpoint, save_checkpoint
 from vit.data import ImageSet, Split, random_split
 from vit.model import ViT
 from vit.recipes import RECIPES, TrainConfig
@@ -20,6 +21,7 @@ STUDIES = {
     "optimizer": ({"optimizer": "adamw"}, {"optimizer": "adam"}),
 }
 CPU = torch.device("cpu")
+Make = Callable[..., Path]
 
 
 @pytest.fixture
@@ -93,11 +95,11 @@ def test_a_stopped_run_goes_on(
         self.save_state()
 
     monkeypatch.setattr(Trainer, "run", stopped)
-    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    assert not ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     assert trained == ["base"]
     assert not (tmp_path / "ablation.csv").exists()
     monkeypatch.setattr(Trainer, "run", lambda self: steps.append(self.step) or run(self))
-    ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    assert ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     assert steps[0] == 1
 
 
@@ -125,6 +127,24 @@ def test_rows_of_another_recipe_are_refused(
     wanted = "recipe 'batch_size=4 epochs=1 crop_padding=1 image_size=8 .*' was asked for; give the"
     with pytest.raises(ValueError, match=wanted):
         ablate(STUDIES, replace(CONFIG, **config), SIZES | sizes, tiny_set, tmp_path, CPU)
+
+
+@pytest.mark.parametrize("role", ["teacher", "start"])
+def test_rows_with_another_model_in_the_same_file_are_refused(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str], role: str, make_checkpoint: Make
+) -> None:
+    studies = {"seed": ({"seed": 0},)}
+    path = make_checkpoint(patch_size=4, depth=1)
+    config = replace(CONFIG, **{role: str(path)})
+    sizes = SIZES | {"mlp_dim": 24}
+    for _ in range(2):
+        assert ablate(studies, config, sizes, tiny_set, tmp_path, CPU)
+    checkpoint = load_checkpoint(path)
+    with torch.no_grad():
+        checkpoint.model.head.weight.add_(1)
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(ValueError, match=f"have the {role} .*; give the same or choose another"):
+        ablate(studies, config, sizes, tiny_set, tmp_path, CPU)
 
 
 def test_an_impossible_variant() -> None:

@@ -195,6 +195,30 @@ def test_no_picture_empties_the_page(page: gr.Blocks) -> None:
         handler(page, "pack")(None, *COMPARED)
 
 
+def test_a_bad_picture_takes_the_answer_before_it_away(tmp_path: Path, page: gr.Blocks) -> None:
+    """It would pass for one about the new picture."""
+    (tmp_path / "own.png").write_text("no picture")
+    with pytest.warns(UserWarning, match="This file cannot be opened as a picture"):
+        *crop, session, label, note, _, heat, _, seen, _ = handler(page, "begin")(
+            str(tmp_path / "own.png"), "tiny", *COMPARED
+        )
+    assert (tuple(crop), session, label, heat, seen) == (MIDDLE, None, None, None, None)
+    assert note.startswith("This file cannot be opened as a picture")
+    with pytest.raises(gr.Error, match="cannot be opened"):  # nothing new has come with the others
+        look(page, tmp_path / "own.png")
+
+
+def test_the_patch_that_is_clicked_is_named(tmp_path: Path, page: gr.Blocks) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
+    session, *_ = look(page, tmp_path / "own.png")
+    click = gr.SelectData(None, {"index": [view.SIDE, 3], "value": None})  # at the very edge
+    place, column, row, panel = handler(page, "pick")(session, click)
+    assert (column, row, panel.open) == (4, 1, True)
+    picture, *_ = draw_patch(session, place, 1)
+    assert picture.getpixel((view.SIDE - 1, 0)) == (0, 255, 255), "its frame"
+    assert handler(page, "pick")(None, click) == (gr.skip(),) * 4
+
+
 @pytest.mark.parametrize(
     ("size", "visible"),
     [((8, 8), False), ((9, 9), True), ((8, 16), True), ((4, 4), False), ((2, 6), True)],
@@ -245,7 +269,7 @@ def test_a_checkpoint_of_one_layer(
     page = build(tiny_checkpoint.with_stem("first"), single)
     parts = handler(page, "choose")("tiny")
     sliders = [part for part in parts if isinstance(part, gr.Slider) and part.minimum == 1]
-    assert sliders and all((part.value, part.interactive) == (1, False) for part in sliders)
+    assert sliders and all((part.value, part.visible) == (1, False) for part in sliders)
 
 
 def test_only_a_few_checkpoints_stay_in_memory(
@@ -340,15 +364,6 @@ def test_few_pictures_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abca":
         events.open_image(name)
     assert opened == [*"abca"]
-
-
-def test_a_click_at_the_very_edge_is_on_the_last_patch(tmp_path: Path, page: gr.Blocks) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
-    session, *_ = look(page, tmp_path / "own.png")
-    click = gr.SelectData(None, {"index": [view.SIDE, view.SIDE], "value": None})
-    place, _ = handler(page, "pick")(click)
-    picture, *_ = draw_patch(session, place, 1)
-    assert picture.getpixel((view.SIDE - 1,) * 2) == (0, 255, 255), "its frame"
 
 
 def test_a_test_of_other_settings_is_not_shown(tmp_path: Path, page: gr.Blocks) -> None:

@@ -65,6 +65,27 @@ def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            [],
+            r"Stopped at step 1 of 1\. Weights in model\.safetensors: none yet\. Go on with --out",
+        ),
+        (["--ablate", "--image-size", "16"], "The same command goes on from here"),
+    ],
+)
+def test_what_comes_after_a_stopped_training_sees_that_it_was_stopped(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], words: str
+) -> None:
+    """As `coarse && fine` would begin `fine` with half a `coarse`."""
+    monkeypatch.setattr("vit.training.Trainer.run", lambda trainer: trainer.train_step() is None)
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *SHORT]
+    with pytest.raises(SystemExit, match=words) as ended:
+        train_vit.main([*arguments, *flags])
+    assert isinstance(ended.value.code, str), "which Python prints, and ends with 1"
+
+
+@pytest.mark.parametrize(
     ("flags", "recipe", "model"),
     [
         (["--recipe", "fine"], {"optimizer": "muon", "epochs": 1}, {"dropout": 0.0}),
