@@ -66,7 +66,9 @@ def _answer(
     colours = phrase_colours(result.phrases)
     shown = annotations(image, result.regions.labels, result.masks.masks, settings.style)
     picture = paint(*shown, colours)
-    best = max(proposals.best.get(phrase, 0.0) for phrase in result.phrases)
+    # Where nothing is shown, how far it was from that.
+    missed = [proposals.best.get(phrase, 0.0) for phrase in result.phrases]
+    best = max(map(float, result.regions.scores), default=max(missed))
     seconds = [round(proposals.seconds.get(stage, 0.0), 2) for stage in ("grounder", "segmenter")]
     row = [name, len(result.masks), round(best, 3), threshold, *seconds]
     caption = f"{name}: {len(result.masks)} found, {sum(seconds):.1f} s"

@@ -104,9 +104,13 @@ def undo(session: Session | None, settings: Settings, threshold: float) -> tuple
     return show(session, settings, threshold)
 
 
-def take_home(session: Session | None, settings: Settings, threshold: float, part: str) -> str:
-    """Write what is to be taken home and return its path."""
+def take_home(
+    session: Session | None, settings: Settings, threshold: float, part: str, key: str
+) -> str:
+    """Write what is to be taken home and return its path; `key` is of what is shown."""
     with page_errors():
+        if session and session.key != key:
+            raise ValueError("A new answer has come meanwhile; press Download again for that one.")
         return str(write_download(pack(session, settings, threshold, part)))
 
 

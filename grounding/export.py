@@ -4,7 +4,7 @@
 
     picture.png            the picture as the models saw it; all pixels below are pixels of it
     overlay.png            masks and boxes over the picture, at most 1280 pixels long
-    masks/01-a-dog.png     a mask each, 0 or 255; the number is the row
+    masks/01-a-dog.png     a mask each, 0 or 255; the number is that of the row
     labels.png             16-bit label map: 0 = nothing, else the number of the row
     cutouts/01-a-dog.png   a transparent cut-out each, cropped to the mask
     coco.json              COCO annotations with RLE and polygons
@@ -66,18 +66,19 @@ def overlay_picture(export: Export) -> Image.Image:
     x, y = shown.width / picture.width, shown.height / picture.height
     boxes = regions.boxes * np.array([x, y, x, y], np.float32)
     painted = paint(shown, pairs, colours)
-    return draw_regions(painted, replace(regions, boxes=boxes, heatmap=None), colours)
+    regions = replace(regions, boxes=boxes, heatmap=None)
+    return draw_regions(painted, regions, result.numbers, colours)
 
 
 def label_map(result: Result) -> np.ndarray:
-    """Return uint16 (H, W): 0 = nothing, else the number of the row, counted from 1.
+    """Return uint16 (H, W): 0 = nothing, else the number of the row.
 
     Where masks overlap, the one of the higher grounder score wins; at equal scores the upper row.
     """
     masks, scores = result.masks.masks, result.regions.scores
     labels = np.zeros(masks.shape[1:], np.uint16)
     for i in sorted(range(len(masks)), key=lambda i: (scores[i], -i)):
-        labels[masks[i]] = i + 1
+        labels[masks[i]] = result.numbers[i]
     return labels
 
 
@@ -94,7 +95,8 @@ def cutout(picture: Image.Image, mask: np.ndarray) -> Image.Image:
 def coco(result: Result) -> dict[str, Any]:
     """Return the result as a COCO data set of one picture.
 
-    Categories are the phrases in the prompt's order, ids count from 1. `segmentation` is the RLE,
+    Categories are the phrases in the prompt's order, their ids count from 1; those of annotations
+    are the numbers of the rows. `segmentation` is the RLE,
     which gives each mask back bit for bit; `polygons` beside it (one a part, holes bridged) are for
     tools that want outlines. Format: https://cocodataset.org/#format-data.
     """
@@ -112,7 +114,7 @@ def _annotation(result: Result, row: int) -> dict[str, Any]:
     mask = result.masks.masks[row]
     x1, y1, x2, y2 = mask_box(mask)
     return {
-        "id": row + 1,
+        "id": result.numbers[row],
         "image_id": 1,
         "category_id": result.phrases.index(result.regions.labels[row]) + 1,
         "segmentation": {"size": list(mask.shape), "counts": rle_string(mask)},
@@ -181,7 +183,7 @@ def _model(name: str, source: Source) -> dict[str, str | None]:
 
 def _row(result: Result, row: int) -> dict[str, Any]:
     return {
-        "number": row + 1,
+        "number": result.numbers[row],
         "phrase": result.regions.labels[row],
         "grounder_score": _rounded(result.regions.scores[row]),
         "mask_score": _rounded(result.masks.scores[row]),
@@ -216,8 +218,8 @@ def _json(value: Manifest) -> bytes:
 
 def _masks(result: Result) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each mask with the name of its files."""
-    pairs = zip(result.regions.labels, result.masks.masks, strict=True)
-    for number, (label, mask) in enumerate(pairs, start=1):
+    masks = result.masks.masks
+    for number, label, mask in zip(result.numbers, result.regions.labels, masks, strict=True):
         yield f"{number:02d}-{safe_name(label)}.png", mask
 
 

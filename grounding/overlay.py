@@ -118,7 +118,9 @@ def paint(
     return picture
 
 
-def draw_regions(image: Image.Image, regions: Regions, colours: dict[str, str]) -> Image.Image:
+def draw_regions(
+    image: Image.Image, regions: Regions, numbers: Sequence[int], colours: dict[str, str]
+) -> Image.Image:
     """Draw the grounder's own answer: its boxes, with the table's numbers, phrases and scores.
 
     They lie over the picture or, where there is one, over the heat map.
@@ -131,7 +133,7 @@ def draw_regions(image: Image.Image, regions: Regions, colours: dict[str, str]) 
         label, colour = regions.labels[i], colours[regions.labels[i]]
         x1, y1, x2, y2 = map(float, regions.boxes[i])
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=max(2, round(1.5 * unit)))
-        text = f"{i + 1} {label} {regions.scores[i]:.2f}"
+        text = f"{numbers[i]} {label} {regions.scores[i]:.2f}"
         _draw_tag(draw, (x1, y1), drawable(text), colour, max(10.0, 11 * unit), picture.size)
     return picture
 

@@ -17,11 +17,20 @@ LEFT = 0.05
 
 @dataclass(frozen=True)
 class Result:
-    """Hold an answer: what was looked for, found and made of it, and the seconds of each stage."""
+    """Hold an answer: what was looked for, found and made of it.
+
+    Attributes:
+        phrases: What was looked for.
+        regions: N regions.
+        masks: Their masks.
+        numbers: Of their rows in the table, in which there may be others, too, from 1.
+        seconds: Of each stage.
+    """
 
     phrases: list[str]
     regions: Regions
     masks: Masks
+    numbers: list[int]
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -94,7 +103,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Selection:
-    """Hold the chosen detections, best first.
+    """Hold the chosen detections, best first and negatives last.
 
     Attributes:
         query: What was asked for.
@@ -130,8 +139,8 @@ def choose(proposals: Proposals, choice: Choice) -> tuple[Proposals, list[int], 
     """Choose without unpacking a mask.
 
     Returns:
-        The proposals without the negatives' area, the numbers of the chosen ones, best first, and
-        sentences about what was left out.
+        The proposals without the negatives' area, the numbers of the chosen ones, best first and
+        negatives last, and sentences about what was left out.
     """
     notes: list[str] = []
     areas, labels = _areas(proposals), proposals.regions.labels
@@ -140,14 +149,20 @@ def choose(proposals: Proposals, choice: Choice) -> tuple[Proposals, list[int], 
     wanted = [i for i in found if i not in negative]
     rest = _take_away(proposals, [i for i in negative if i not in choice.off], wanted)
     # What is small or one too many is asked of what is left; what is taken away may be small.
-    kept = {*negative, *_limit(wanted, areas, rest, choice, notes)}
-    return rest, [i for i in found if i in kept], notes
+    kept = _limit(wanted, areas, rest, choice, notes)
+    return rest, [*(i for i in wanted if i in kept), *negative], notes
 
 
 def to_result(selection: Selection, seconds: dict[str, float]) -> Result:
     """Return what is shown of a selection."""
     rows = selection.shown()
-    return Result(selection.query.phrases, selection.regions[rows], selection.masks[rows], seconds)
+    return Result(
+        selection.query.phrases,
+        selection.regions[rows],
+        selection.masks[rows],
+        [row + 1 for row in rows],
+        seconds,
+    )
 
 
 def _find(proposals: Proposals, areas: np.ndarray, choice: Choice, notes: list[str]) -> list[int]:

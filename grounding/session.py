@@ -95,7 +95,8 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
     colours = phrase_colours(query.phrases, query.negatives)
     labels = selection.regions[rows].labels
     shown, pairs = annotations(session.image, labels, selection.masks.masks[rows], settings.style)
-    regions = draw_regions(session.image, _as_found(session, selection), colours)
+    found, numbers = _as_found(session, selection), range(1, len(selection.numbers) + 1)
+    regions = draw_regions(session.image, found, numbers, colours)
     text = f"{_asked(session)}\n\n{describe(proposals, selection, session.origin, threshold)}"
     if edits := session.corrections.edits:
         text += f"\n\nCorrections by hand: {len(edits)}."
@@ -157,9 +158,11 @@ def pack(
     if session is None:
         raise ValueError("There is nothing to download yet; press Run first.")
     result = shown_result(session, settings, threshold)
+    # Areas of a map stay as they were cut in the run.
+    cut = {"cut": session.proposals.floor} if result.regions.heatmap is not None else {}
     asked = {
         "prompt": session.asked["prompt"],
-        "settings": session.asked | settings.values() | {"threshold": threshold},
+        "settings": session.asked | settings.values() | {"threshold": threshold} | cut,
         "corrections": len(session.corrections.edits),
     } | ({"file": session.file} if session.file else {})
     manifest = make_manifest(result, asked, session.origin)

@@ -58,7 +58,7 @@ def settings_link(asked: Mapping[str, Any], threshold: float, settings: Settings
     values = {name: asked[name] for name in names if asked[name]}
     usual = Settings().values()
     more = {k: f"{v:g}" for k, v in settings.values().items() if v != usual[k]}
-    query = urlencode(values | {"threshold": f"{threshold:.2f}"} | more)
+    query = urlencode(values | {"threshold": f"{threshold:g}"} | more)
     return f"<small>[Link to these settings](?{query})</small>"
 
 

@@ -21,7 +21,7 @@ FULL_WEIGHTS_HELP = (
 def describe(proposals: Proposals, selection: Selection, origin: Origin, threshold: float) -> str:
     """Say in Markdown what was found, what was left out and why, how fast, and by which weights."""
     lines = [_found(selection), *_missing(proposals, selection, threshold), *selection.notes]
-    lines += _limits(proposals, threshold)
+    lines += _limits(proposals, selection, threshold)
     stages = " · ".join(f"{stage} {took:.2f} s" for stage, took in proposals.seconds.items())
     lines.append(describe_weights(origin.sources.values()))
     lines.append(f"<small>Time on {origin.device}: {stages}.</small>")
@@ -102,7 +102,7 @@ def _hint(phrases: list[str]) -> str:
     return "".join(hint for hint, needed in hints.items() if needed)
 
 
-def _limits(proposals: Proposals, threshold: float) -> list[str]:
+def _limits(proposals: Proposals, selection: Selection, threshold: float) -> list[str]:
     lines = []
     height, width = proposals.size
     limits = proposals.query.thresholds
@@ -111,6 +111,11 @@ def _limits(proposals: Proposals, threshold: float) -> list[str]:
     if threshold < proposals.floor:
         lines.append(
             f"This grounder cut its map at {proposals.floor:.2f}; press Run to cut it lower."
+        )
+    is_map = proposals.regions.heatmap is not None
+    if is_map and threshold > proposals.floor and {*selection.regions.labels} - {*limits}:
+        lines.append(
+            f"The areas are cut at {proposals.floor:g}; press Run to cut them at {threshold:g}."
         )
     if max(height, width) == MAX_SIDE:
         lines.append(f"The picture was used at {width} × {height} pixels, the most that is used.")

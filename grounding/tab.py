@@ -168,9 +168,8 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
     )
     ticked = [*state, outputs.key, outputs.table]
     outputs.table.input(display.tick, ticked, shown, **LATEST)
-    packed = outputs.pack.click(
-        display.take_home, [*state, outputs.part], outputs.file, api_visibility="private"
-    )
+    taken = [*state, outputs.part, outputs.key]
+    packed = outputs.pack.click(display.take_home, taken, outputs.file, api_visibility="private")
     hand_over_download(packed, outputs.file)
 
 

@@ -44,6 +44,17 @@ def test_every_grounder_answers_or_says_why_not() -> None:
     assert answers[0].picture.tobytes() != PICTURE.tobytes() == answers[1].picture.tobytes()
 
 
+def test_the_best_score_is_of_what_is_shown_if_anything_is() -> None:
+    """Its phrase may have a better one that is left out."""
+
+    def propose(grounder: str, threshold: float) -> Proposals:
+        return replace(_propose("GroundingDINO tiny", 0.3), best={"a dog": 0.99})
+
+    for count, best in ((30, 0.9), (0, 0.99)):
+        answer = next(compare(PICTURE, propose, Settings(Choice(0, count=count))))
+        assert answer.row[1:3] == [min(count, 1), best]
+
+
 def test_colours_follow_the_prompt() -> None:
     def propose(grounder: str, threshold: float) -> Proposals:
         answer = _propose("GroundingDINO tiny", 0.3)

@@ -40,7 +40,10 @@ def _result(
     scores = np.array(scores or [0.9] * n, np.float32)
     regions = Regions(np.tile(np.float32([5, 5, 60, 60]), (n, 1)), scores, labels or ("a dog",) * n)
     stack = np.array(masks, bool).reshape(n, H, W)
-    return Result(["a cat", "a dog"], regions, Masks(stack, scores), {"grounder": 0.123456})
+    numbers = [*range(1, n + 1)]
+    return Result(
+        ["a cat", "a dog"], regions, Masks(stack, scores), numbers, {"grounder": 0.123456}
+    )
 
 
 def _picture() -> Image.Image:
@@ -87,7 +90,7 @@ def test_cutout() -> None:
 def test_overlay_shows_the_masks(size: tuple[int, int]) -> None:
     masks = np.ones((1, size[1], size[0]), bool)
     regions = Regions(np.float32([[0, 0, *size]]), np.float32([0.5]), ("a dog",))
-    result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])))
+    result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])), [1])
     seen = overlay_picture(Export(Image.new("RGB", size), result, {}))
     assert max(seen.size) == min(max(size), DISPLAY_SIDE)
     assert np.asarray(seen).reshape(-1, 3).any(axis=1).mean() > 0.9
@@ -109,7 +112,7 @@ def test_boxes_lie_around_the_masks_of_thin_pictures() -> None:
     masks = np.zeros((1, 2048, 3), bool)
     masks[:, 200:1900] = True
     regions = Regions(np.float32([[0, 200, 3, 1900]]), np.float32([0.5]), ("a dog",))
-    result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])))
+    result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])), [1])
     plain = Image.new("RGB", (3, 2048))
     seen = overlay_picture(Export(plain, result, {}))
     painted = np.flatnonzero(np.asarray(seen).any((1, 2)))

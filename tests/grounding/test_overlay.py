@@ -67,9 +67,8 @@ def test_opacity_and_outline(style: Style, edge: int, inside: int) -> None:
 
 
 def test_box_is_drawn_where_it_is() -> None:
-    picture = draw_regions(
-        Image.new("RGB", (200, 200)), _regions((50, 60, 150, 160)), {"a dog": "#0072B2"}
-    )
+    regions = _regions((50, 60, 150, 160))
+    picture = draw_regions(Image.new("RGB", (200, 200)), regions, [1], {"a dog": "#0072B2"})
     pixels = np.asarray(picture)
     assert tuple(pixels[160, 100]) == (0, 0x72, 0xB2)  # lower edge
     assert not pixels[110, 100].any()  # inside
@@ -85,7 +84,7 @@ def test_box_is_drawn_where_it_is() -> None:
     ],
 )
 def test_tag_stays_inside(box: tuple[float, ...]) -> None:
-    picture = draw_regions(Image.new("RGB", (200, 200)), _regions(box), {"a dog": "#FFFFFF"})
+    picture = draw_regions(Image.new("RGB", (200, 200)), _regions(box), [1], {"a dog": "#FFFFFF"})
     tag = np.argwhere(np.asarray(picture).all(-1))
     assert len(tag) > 50 and tag.min() >= 0
 
@@ -113,12 +112,20 @@ def test_table_has_a_row_each() -> None:
     assert all(len(row) == len(HEADERS) for row in rows)
 
 
+def test_tags_have_the_numbers_of_the_table() -> None:
+    regions, colours = _regions((9, 50, 90, 90)), {"a dog": "#ffffff"}
+    plain = Image.new("RGB", (200, 100))
+    assert len({draw_regions(plain, regions, [n], colours).tobytes() for n in (1, 2, 3)}) == 3
+
+
 def test_tags_say_what_is_not_ascii() -> None:
     """And of what no font has, the number and the score."""
 
     def tag(label: str) -> bytes:
         regions = Regions(np.float32([[9, 50, 90, 90]]), np.float32([0.5]), (label,))
-        return draw_regions(Image.new("RGB", (200, 100)), regions, {label: "#ffffff"}).tobytes()
+        return draw_regions(
+            Image.new("RGB", (200, 100)), regions, [1], {label: "#ffffff"}
+        ).tobytes()
 
     assert len({tag(label) for label in ("собака", "кошка", "犬", "chêne", "chene")}) == 5
     assert tag("犬") == tag("猫") == tag("🐕")

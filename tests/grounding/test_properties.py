@@ -154,7 +154,7 @@ def test_parts_of_a_map_lie_in_their_boxes(maps: np.ndarray, threshold: float) -
 def test_the_label_map_covers_the_masks(masks: np.ndarray) -> None:
     scores = np.linspace(1, 0.5, len(masks)).astype(np.float32)
     regions = Regions(np.zeros((len(masks), 4), np.float32), scores, ("a",) * len(masks))
-    labels = label_map(Result(["a"], regions, Masks(masks, scores)))
+    labels = label_map(Result(["a"], regions, Masks(masks, scores), [*range(1, len(masks) + 1)]))
     assert np.array_equal(labels > 0, masks.any(0))
     for y, x in np.argwhere(labels):
         assert masks[labels[y, x] - 1, y, x]

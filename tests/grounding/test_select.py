@@ -13,6 +13,7 @@ Thing = tuple[str, float, tuple[int, int, int, int]]
 DOG: Thing = ("dog", 0.9, (0, 0, 10, 10))
 SAME_DOG: Thing = ("dog", 0.8, (0, 0, 10, 9))
 PUPPY: Thing = ("dog", 0.6, (12, 0, 16, 4))
+SPOT: Thing = ("dog", 0.3, (17, 17, 19, 19))
 CAT: Thing = ("cat", 0.5, (0, 0, 10, 10))
 COLLAR: Thing = ("collar", 0.4, (4, 0, 6, 10))
 BELT: Thing = ("collar", 0.35, (0, 5, 10, 6))
@@ -62,6 +63,7 @@ def proposals(*things: Thing, heat: bool = False, **thresholds: float) -> Propos
         ((DOG, PUPPY, CAT), Choice(0.3, 2), [0, 1], "the best 2 of 3"),  # at most two
         ((DOG, PUPPY, COLLAR), Choice(0.3, 2), [0, 1, 2], ""),  # negatives are not counted
         ((DOG, COLLAR), Choice(0.3, min_area=6), [0, 1], ""),  # nor measured
+        ((COLLAR, PUPPY, BELT, SPOT), Choice(0.3), [1, 3, 0, 2], ""),  # but come last
         ((PUPPY, COLLAR, BELT), Choice(0.3, best_only=True), [0, 1, 2], ""),  # nor only the best
         ((DOG, COAT), Choice(0.3), [1], "1 area covered by what is taken away"),  # all of it
         ((TALL, LONG_COAT, HEM), Choice(0.3), [1, 2], "1 area covered"),  # 1 % of it is left
@@ -138,6 +140,13 @@ def test_negatives_and_switches(
     result = to_result(selection, {})
     assert result.masks.masks.sum((1, 2)).tolist() == pixels
     assert "collar" not in result.regions.labels and result.phrases == ["dog", "cat"]
+
+
+def test_numbers_are_those_of_the_rows() -> None:
+    found = proposals(DOG, COLLAR, PUPPY, CAT)
+    for off, numbers in (((), [1, 2, 3]), ((2,), [1, 3]), ((0, 1), [2, 3])):
+        selection = select(found, Choice(0.3, off=frozenset(off)))
+        assert to_result(selection, {}).numbers == numbers
 
 
 def test_masks_come_out_of_their_bits_as_they_went_in() -> None:

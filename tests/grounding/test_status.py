@@ -150,6 +150,26 @@ def test_what_another_run_would_find(prompt: str, found: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "floor", "heat", "said"),
+    [
+        ("a dog", 0.2, True, True),  # the slider has been moved up since the run
+        ("a dog", 0.3, True, False),  # it has not
+        ("a dog", 0.2, False, False),  # there is no map
+        ("a dog: 0.2", 0.2, True, False),  # the slider is not about it
+    ],
+)
+def test_where_the_areas_of_a_map_are_cut(
+    prompt: str, floor: float, heat: bool, said: bool
+) -> None:
+    found = _proposals(("a dog",), prompt, 0.0, floor)
+    if heat:
+        regions = replace(found.regions, heatmap=np.ones((6, 6), np.float32))
+        found = replace(found, regions=regions)
+    text = describe(found, select(found, Choice(0.3)), _origin(demo=False), 0.3)
+    assert ("The areas are cut at 0.2; press Run to cut them at 0.3." in text) == said
+
+
+@pytest.mark.parametrize(
     ("labels", "threshold", "best", "words"),
     [
         # Cut out of no map, or one that had no place beside others.

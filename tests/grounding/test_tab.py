@@ -1,4 +1,5 @@
 import asyncio
+import io
 import json
 import threading
 from dataclasses import replace
@@ -12,7 +13,7 @@ from gradio.data_classes import FileData, ListFiles
 from PIL import Image
 
 from grounding.core import Regions
-from grounding.display import choose_grounder, move, reveal, tick
+from grounding.display import choose_grounder, move, reveal, take_home, tick
 from grounding.edits import Corrections, add, drop, redraw
 from grounding.events import read_picture
 from grounding.export import PARTS
@@ -160,7 +161,7 @@ BOLD = Settings(Choice(0, min_area=5.0), Style(opacity=1.0, outline=6))
 def test_settings_count_on_the_page_in_its_link_and_in_the_files(session: Session) -> None:
     plain, bold = look(session, Settings(), 0.3), look(session, BOLD, 0.7)
     assert plain.painted[1][0][0].tobytes() != bold.painted[1][0][0].tobytes()
-    assert "min_area=5" in bold.status and "threshold=0.70" in bold.status
+    assert "min_area=5" in bold.status and "threshold=0.7&" in bold.status
     settings = json.loads(dict(pack(session, BOLD, 0.7, "manifest"))["manifest.json"])["settings"]
     assert (settings["min_area"], settings["opacity"], settings["outline"]) == (5, 1, 6)
 
@@ -171,6 +172,34 @@ def test_the_style_shows_in_the_picture_of_all_masks(session: Session) -> None:
     large = replace(session, image=Image.new("RGB", size), proposals=found)
     packed = [dict(pack(large, settings, 0.7, "overlay")) for settings in (Settings(), BOLD)]
     assert packed[0]["overlay.png"] != packed[1]["overlay.png"]
+
+
+def test_files_have_the_numbers_of_the_table(session: Session) -> None:
+    """Though the first row is switched off."""
+    less = replace(session, corrections=Corrections(off=frozenset({0})))
+    files = dict(pack(less, Settings(), 0.3, EVERYTHING))
+    assert [row[1] for row in look(less, Settings(), 0.3).rows if row[0]] == [2, 3], "3: the collar"
+    assert [name for name in files if "02" in name] == ["masks/02-dog.png", "cutouts/02-dog.png"]
+    assert not [name for name in files if "01" in name or "03" in name]
+    assert [row["number"] for row in json.loads(files["manifest.json"])["rows"]] == [2]
+    assert [one["id"] for one in json.loads(files["coco.json"])["annotations"]] == [2]
+    labels = Image.open(io.BytesIO(files["labels.png"]))
+    assert set(np.unique(labels)) == {0, 2}
+
+
+def test_areas_of_a_map_say_where_they_were_cut(session: Session) -> None:
+    regions = replace(session.proposals.regions, heatmap=np.zeros((20, 20), np.float32))
+    found = replace(session.proposals, regions=regions, floor=0.2)
+    for asked, cut in ((replace(session, proposals=found), 0.2), (session, None)):
+        manifest = json.loads(dict(pack(asked, Settings(), 0.3, "manifest"))["manifest.json"])
+        assert manifest["settings"].get("cut") == cut and manifest["settings"]["threshold"] == 0.3
+
+
+def test_only_the_answer_that_is_shown_is_taken_home(session: Session) -> None:
+    with pytest.raises(gr.Error, match="A new answer has come meanwhile"):
+        take_home(session, Settings(), 0.3, "manifest", "of another")
+    file = take_home(session, Settings(), 0.3, "manifest", session.key)
+    assert json.loads(Path(file).read_text())["prompt"] == "dog -collar"
 
 
 @pytest.mark.parametrize("part", PARTS)
