@@ -30,7 +30,7 @@ from devices import DEVICES, find_device
 from vit.ablation import PARTS, STUDIES, ablate, try_variants
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import load_data
-from vit.distributed import process_group, rank
+from vit.distributed import process_group, rank, wait_for_all
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import SIZES, ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
@@ -169,7 +169,11 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     if args.resume:
         trainer.resume()
     if not trainer.run():
-        sys.exit(f"{trainer.describe_stop()} Go on with --out {out} --resume" if rank() == 0 else 1)
+        if rank() == 0:
+            said = f"{trainer.describe_stop()} Go on with --out {out} --resume"
+            print(said, file=sys.stderr, flush=True)
+        wait_for_all()  # once one has failed, torchrun ends the others, also in the midst of saving
+        sys.exit(1)
 
 
 def evaluate(path: Path, data_path: Path | None, device: torch.device, save: bool) -> None:

@@ -86,22 +86,25 @@ def ablate(
         device: Where to train.
 
     Returns:
-        Whether all have been trained, or one was stopped.
+        Whether all have been trained; else one was stopped.
 
     Raises:
         ValueError: If the rows in the folder vary another recipe, are of other pictures, or stand
             on another teacher or start.
     """
+    models = {role: fingerprint(name) for role, name in _models(config).items() if name}
+    # Nor does a run that was stopped go on with others.
+    runs = folder / "-".join(["runs", *(sha[:8] for sha in models.values())])
     same = {
         "recipe": _describe(config, sizes),
         "data": f"{data.name}, SHA-256 {data.train.fingerprint()[:16]} and "
         f"{data.test.fingerprint()[:16]}",
-    } | {role: fingerprint(name) for role, name in _models(config).items() if name}
+    } | models
     rows = _read_rows(folder / "ablation.csv", same)
     print(f"{len(rows)} of {sum(map(len, studies.values()))} runs are in {folder} already")
     for study, value, changes in _missing(studies, rows):
         print(f"{study}: {value}")
-        numbers = _train(config, sizes, changes, data, folder / "runs", device)
+        numbers = _train(config, sizes, changes, data, runs, device)
         if numbers is None:
             return False
         rows.append({"study": study, "value": value} | numbers | same)

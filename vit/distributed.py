@@ -48,6 +48,12 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def wait_for_all() -> None:
+    """Wait until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def first_alone(load: Callable[[], T]) -> T:
     """Return `load()`; the others wait until process 0 has it, so that it alone downloads."""
     if rank() > 0:

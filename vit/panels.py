@@ -76,6 +76,13 @@ def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[fl
     return (column - 0.5) / grid, (row - 0.5) / grid
 
 
+def numbers_of(look: Look | None, place: tuple[float, float] | None) -> tuple[Any, ...]:
+    """Return column and row of the patch at x and y in [0, 1), counted from 1, for their fields."""
+    if look is None or place is None:
+        return (gr.skip(),) * 2
+    return tuple(int(share * look.prediction.config.grid_size) + 1 for share in place)
+
+
 def _build_number(name: str) -> gr.Number:
     label = f"{name}, from 1"
     return gr.Number(1, label=label, precision=0, min_width=90, elem_id=f"vit-{name}")
@@ -102,16 +109,15 @@ def build_patch(
             seen_by = show_picture("Who looks at it", elem_id="vit-patch-seen-by")
         strip = _sheet("All layers", "vit-patch-strip")
 
-    def pick(look: Look | None, event: gr.SelectData) -> tuple[Any, ...]:
-        if look is None:  # the picture was taken away meanwhile
-            return (gr.skip(),) * 4
-        shares = tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index)
-        numbers = [int(share * look.prediction.config.grid_size) + 1 for share in shares]
-        return shares, *numbers, gr.Accordion(open=True)
+    def pick(event: gr.SelectData) -> tuple[tuple[float, ...], gr.Accordion]:
+        return tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index), gr.Accordion(open=True)
 
-    drawing = Drawing(draw_patch, [session, place, layer], [looks, seen_by, strip])
+    def draw(look: Look | None, at: tuple[float, float] | None, layer: int) -> tuple[Any, ...]:
+        return *draw_patch(look, at, layer), *numbers_of(look, at)
+
+    drawing = Drawing(draw, [session, place, layer], [looks, seen_by, strip, column, row])
     triggers = [picture.select for picture in (*pictures, looks, seen_by)]
-    picked = gr.on(triggers, pick, session, [place, column, row, panel], **QUIET)
+    picked = gr.on(triggers, pick, None, [place, panel], **QUIET)
     picked.success(*drawing, **QUIET)
     picked.success(None, js=SHOW_PATCH)
     named = gr.on(

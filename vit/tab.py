@@ -53,8 +53,10 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     # `change` comes twice where one picture takes another's place (gradio 6.31).
     opened = [Context.root_block.load, source.image.input]
     given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
-    new = gr.on(opened, events.begin, given, shown, **LATEST)
-    sample = picked.success(events.begin, given, shown, **LATEST)
+    # One after the other, or the answer about a large picture might come after that about the next.
+    one_by_one = LATEST | {"concurrency_id": "begin", "concurrency_limit": 1}
+    new = gr.on(opened, events.begin, given, shown, **one_by_one)
+    sample = picked.success(events.begin, given, shown, **one_by_one)
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)

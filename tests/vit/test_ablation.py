@@ -129,6 +129,36 @@ def test_rows_of_another_recipe_are_refused(
         ablate(STUDIES, replace(CONFIG, **config), SIZES | sizes, tiny_set, tmp_path, CPU)
 
 
+def test_a_stopped_run_does_not_go_on_with_another_start(
+    tmp_path: Path,
+    tiny_set: ImageSet,
+    trained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_checkpoint: Make,
+) -> None:
+    path, begun = make_checkpoint(patch_size=4, depth=1), []
+
+    def stop(self: Trainer) -> None:
+        begun.append(self.step)
+        self.train_step()
+        self.save_state()
+
+    monkeypatch.setattr(Trainer, "run", stop)
+    asked = replace(CONFIG, start=str(path)), SIZES | {"mlp_dim": 24}, tiny_set, tmp_path, CPU
+    for _ in range(2):
+        ablate({"seed": ({"seed": 0},)}, *asked)
+    _change(path)
+    ablate({"seed": ({"seed": 0},)}, *asked)
+    assert begun == [0, 1, 0]
+
+
+def _change(path: Path) -> None:
+    checkpoint = load_checkpoint(path)
+    with torch.no_grad():
+        checkpoint.model.head.weight.add_(1)
+    save_checkpoint(path, checkpoint)
+
+
 @pytest.mark.parametrize("role", ["teacher", "start"])
 def test_rows_with_another_model_in_the_same_file_are_refused(
     tmp_path: Path, tiny_set: ImageSet, trained: list[str], role: str, make_checkpoint: Make
@@ -139,10 +169,7 @@ def test_rows_with_another_model_in_the_same_file_are_refused(
     sizes = SIZES | {"mlp_dim": 24}
     for _ in range(2):
         assert ablate(studies, config, sizes, tiny_set, tmp_path, CPU)
-    checkpoint = load_checkpoint(path)
-    with torch.no_grad():
-        checkpoint.model.head.weight.add_(1)
-    save_checkpoint(path, checkpoint)
+    _change(path)
     with pytest.raises(ValueError, match=f"have the {role} .*; give the same or choose another"):
         ablate(studies, config, sizes, tiny_set, tmp_path, CPU)
 

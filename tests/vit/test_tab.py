@@ -13,6 +13,7 @@ from page import Clamped
 from vit import layout, rollout, tab, view
 from vit.drawings import draw_patch
 from vit.events import ALL, KEPT, Events, aim, draw
+from vit.panels import numbers_of
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
 
@@ -212,11 +213,11 @@ def test_the_patch_that_is_clicked_is_named(tmp_path: Path, page: gr.Blocks) -> 
     Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
     session, *_ = look(page, tmp_path / "own.png")
     click = gr.SelectData(None, {"index": [view.SIDE, 3], "value": None})  # at the very edge
-    place, column, row, panel = handler(page, "pick")(session, click)
-    assert (column, row, panel.open) == (4, 1, True)
+    place, panel = handler(page, "pick")(click)
     picture, *_ = draw_patch(session, place, 1)
+    assert (numbers_of(session, place), panel.open) == ((4, 1), True)
     assert picture.getpixel((view.SIDE - 1, 0)) == (0, 255, 255), "its frame"
-    assert handler(page, "pick")(None, click) == (gr.skip(),) * 4
+    assert numbers_of(None, place) == numbers_of(session, None) == (gr.skip(),) * 2
 
 
 @pytest.mark.parametrize(
