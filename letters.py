@@ -16,9 +16,9 @@ RIGHT_TO_LEFT = ("R", "AL")
 
 
 @lru_cache(maxsize=32)
-def font(size: float) -> ImageFont.FreeTypeFont:
-    """Return the font in a size in pixels."""
-    return ImageFont.truetype(FILE, size)
+def font(size: float, engine: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
+    """Return the font in a size in pixels, laid out by the best engine there is or a given one."""
+    return ImageFont.truetype(FILE, size, layout_engine=engine)
 
 
 def drawable(text: str) -> str:
@@ -37,5 +37,5 @@ def _is_there(letter: str) -> bool:
     if unicodedata.bidirectional(letter) in RIGHT_TO_LEFT and not features.check("raqm"):
         return False
     # The other engine draws more than a box where an accent has no letter below it.
-    plain = ImageFont.truetype(FILE, 10, layout_engine=ImageFont.Layout.BASIC)
+    plain = font(10, ImageFont.Layout.BASIC)
     return bytes(plain.getmask(letter)) != bytes(plain.getmask(MISSING))

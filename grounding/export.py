@@ -96,9 +96,9 @@ def coco(result: Result) -> dict[str, Any]:
     """Return the result as a COCO data set of one picture.
 
     Categories are the phrases in the prompt's order, their ids count from 1; those of annotations
-    are the numbers of the rows. `segmentation` is the RLE,
-    which gives each mask back bit for bit; `polygons` beside it (one a part, holes bridged) are for
-    tools that want outlines. Format: https://cocodataset.org/#format-data.
+    are the numbers of the rows. `segmentation` is the RLE, which gives each mask back bit for bit;
+    `polygons` beside it (one a part, holes bridged) are for tools that want outlines. Format:
+    https://cocodataset.org/#format-data.
     """
     height, width = result.masks.masks.shape[1:]
     names = [{"id": i, "name": phrase} for i, phrase in enumerate(result.phrases, start=1)]

@@ -92,7 +92,7 @@ def ablate(
         ValueError: If the rows in the folder vary another recipe, are of other pictures, or stand
             on another teacher or start.
     """
-    models = {role: fingerprint(name) for role, name in _models(config).items() if name}
+    models = {role: fingerprint(name) for role, name in config.models.items()}
     # Nor does a run that was stopped go on with others.
     runs = folder / "-".join(["runs", *(sha[:8] for sha in models.values())])
     same = {
@@ -113,10 +113,6 @@ def ablate(
     for study in studies:
         _plot(folder, study, [row for row in rows if row["study"] == study])
     return True
-
-
-def _models(config: TrainConfig) -> dict[str, str]:
-    return {"teacher": config.teacher, "start": config.start}
 
 
 def _missing(studies: Studies, rows: list[dict[str, object]]) -> list[tuple[str, str, Changes]]:

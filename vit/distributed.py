@@ -57,8 +57,8 @@ def wait_for_all() -> None:
 def first_alone(load: Callable[[], T]) -> T:
     """Return `load()`; the others wait until process 0 has it, so that it alone downloads."""
     if rank() > 0:
-        dist.barrier()
+        wait_for_all()
     loaded = load()
-    if rank() == 0 and dist.is_initialized():
-        dist.barrier()
+    if rank() == 0:
+        wait_for_all()
     return loaded

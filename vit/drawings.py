@@ -29,6 +29,16 @@ NO_CONFUSION = """This checkpoint does not say which classes it mixes up; `pytho
 --evaluate CHECKPOINT --data PATH --save` counts it."""
 
 
+def patch_at(place: tuple[float, float], grid: int) -> tuple[int, int]:
+    """Return column and row, from 0, of the patch at x and y in [0, 1).
+
+    >>> patch_at((0.99, 0.25), grid=4)
+    (3, 1)
+    """
+    x, y = place
+    return int(x * grid), int(y * grid)
+
+
 def draw_patch(
     look: Look | None, place: tuple[float, float] | None, layer: int
 ) -> tuple[Image.Image | None, Image.Image | None, Image.Image | None]:
@@ -46,7 +56,7 @@ def draw_patch(
     if look is None or place is None:
         return None, None, None
     grid, attentions = look.prediction.config.grid_size, look.prediction.attentions[:, 0]
-    column, row = (int(share * grid) for share in place)
+    column, row = patch_at(place, grid)
     patch = row * grid + column
     both = [stretch(maps) for maps in patch_maps(attentions, grid, patch)]
     square, number = look.picture.crop(look.prediction.box), min(layer, len(attentions)) - 1

@@ -14,8 +14,8 @@ def describe_leaks(config: TrainConfig) -> list[str]:
     Pictures are always held out in the same order, so who held out as many has seen none of them.
     Models from elsewhere have learnt other pictures.
     """
-    roles = {"start": config.start, "teacher": config.teacher.removeprefix("convnet:")}
-    counts = {role: _holdout(Path(path)) for role, path in roles.items() if path}
+    roles = {role: name.removeprefix("convnet:") for role, name in config.models.items()}
+    counts = {role: _holdout(Path(path)) for role, path in roles.items()}
     return [
         f"Attention: the {role} {roles[role]} held out {count:,} training pictures and this run "
         f"{config.holdout:,}; if they are of the same data, the held-out accuracy is too high."

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from page import LATEST, QUIET, choice_of, page_errors, show_picture
-from vit.drawings import draw_heads, draw_learned, draw_model, draw_patch, run_test
+from vit.drawings import draw_heads, draw_learned, draw_model, draw_patch, patch_at, run_test
 from vit.view import SIDE, Look, Settings
 
 PATCH_HELP = """Click a patch on any of the large pictures, here or above, or name it. Left: where
@@ -80,7 +80,8 @@ def numbers_of(look: Look | None, place: tuple[float, float] | None) -> tuple[An
     """Return column and row of the patch at x and y in [0, 1), counted from 1, for their fields."""
     if look is None or place is None:
         return (gr.skip(),) * 2
-    return tuple(int(share * look.prediction.config.grid_size) + 1 for share in place)
+    column, row = patch_at(place, look.prediction.config.grid_size)
+    return column + 1, row + 1
 
 
 def _build_number(name: str) -> gr.Number:

@@ -131,6 +131,12 @@ class TrainConfig:
                 "one of them must be 0"
             )
 
+    @property
+    def models(self) -> dict[str, str]:
+        """Return the models that a run stands on, by what they are to it."""
+        models = {"start": self.start, "teacher": self.teacher}
+        return {role: name for role, name in models.items() if name}
+
     def _not_plain(self) -> dict[str, object]:
         """Return what plain epochs leave out."""
         strong = {"augment": self.augment} if self.augment == "trivial" else {}
