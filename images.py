@@ -25,6 +25,8 @@ MAX_SIDE = 2048
 MAX_SCANS = 100
 MAX_SCANNED = 2_000_000_000  # pixels times scans
 MAX_SEGMENTS = 10_000  # of a JPEG; a long colour profile takes a hundred
+MAX_EXIF = 65_536  # bytes, as a segment of a JPEG; each of 5,000 entries may name all of them
+READ_BYTES = 100  # on average, that a decoder takes in one piece
 MAX_LENGTH = 65_535  # of a side: what most formats allow, and a longer one takes seconds to shrink
 
 _TURN = Lock()
@@ -138,11 +140,12 @@ def kind_of(data: bytes) -> str:
 
 
 def _decode(data: bytes, kind: str) -> Image.Image:
-    image: Image.Image = Image.open(io.BytesIO(data), formats=[kind.upper()])  # header only
-    pixels = image.width * image.height
+    scans = _count_scans(data) if kind == "JPEG" else 0
+    image: Image.Image = Image.open(_Metered(data), formats=[kind.upper()])  # header only
+    pixels = max(image.width * image.height, _tiled_pixels(image))
     if pixels > (MAX_JPEG_PIXELS if kind == "JPEG" else MAX_PIXELS) or max(image.size) > MAX_LENGTH:
         raise Image.DecompressionBombError
-    if kind == "JPEG" and _has_more_scans(data, min(MAX_SCANS, MAX_SCANNED // pixels)):
+    if scans > min(MAX_SCANS, MAX_SCANNED // pixels):
         raise ValueError("too many scans")
     shrink = max(1, max(image.size) // (2 * MAX_SIDE))  # while decoding, which only JPEG can do
     image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
@@ -154,27 +157,70 @@ def _decode(data: bytes, kind: str) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _has_more_scans(data: bytes, most: int) -> bool:
-    """Return whether the first JPEG in the bytes has more scans than `most`, or endless segments.
+class _Metered(io.BytesIO):
+    """Bytes that are read a few times at most, and not in crumbs.
 
-    What follows its end is not looked at.
+    The directory of a TIFF may name the same 20 MB thousands of times, and Pillow copies them each
+    time; the comments of a GIF it joins one by one, for hours if there are millions.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.left = 4 * len(data) + 2**20
+        self.reads = MAX_SEGMENTS + len(data) // READ_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as any file does.
+
+        Raises:
+            ValueError: If that is too much of it.
+        """
+        found = super().read(size)
+        self.left -= len(found)
+        self.reads -= 1
+        if min(self.left, self.reads) < 0:
+            raise ValueError("the same bytes again and again, or crumbs")
+        return found
+
+
+def _tiled_pixels(image: Image.Image) -> int:
+    """Return the pixels of all tiles of a TIFF, which may be larger than the picture; 0 without."""
+    tags = getattr(image, "tag_v2", {})  # TileWidth, TileLength (TIFF 6.0, section 15)
+    width, height = tags.get(322, 0), tags.get(323, 0)
+    if not width or not height:
+        return 0
+    return -(-image.width // width) * width * -(-image.height // height) * height
+
+
+def _count_scans(data: bytes) -> int:
+    """Return how many scans the first JPEG in the bytes has; what follows its end does not count.
+
+    Raises:
+        ValueError: If its segments do not end, or it has more EXIF than fits into one.
     """
     # A marker with a length (ITU-T T.81, B.1.1): all but padding, stuffing, TEM and restarts.
     marker = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
-    scans, position = 0, 2
+    scans, exif, position = 0, 0, 2
     for _ in range(MAX_SEGMENTS):
         found = marker.search(data, position)
         if not found or found[1] == b"\xd9":  # end of image
-            return False
+            return scans
+        begin = found.end()
+        position = begin + int.from_bytes(data[begin : begin + 2], "big")
         scans += found[1] == b"\xda"  # start of scan
-        if scans > most:
-            return True
-        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return True
+        if found[1] == b"\xe1" and data[begin + 2 : begin + 8] == b"Exif\0\0":
+            exif += position - begin  # Pillow joins them
+        if exif > MAX_EXIF:
+            break
+    raise ValueError("too many segments, or too much EXIF")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """Look up what EXIF asks for. ImageOps.exif_transpose is no help: it fails on damaged EXIF."""
+    # In a PNG it may be text in hexadecimal.
+    sizes = {"exif": MAX_EXIF, "Raw profile type exif": 3 * MAX_EXIF}
+    if any(len(image.info.get(name) or "") > size for name, size in sizes.items()):
+        return None
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # the pixels are fine all the same

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 import images
 from images import decode_image, open_image
@@ -443,8 +445,38 @@ def resized_bmp(width: int, height: int) -> bytes:
     return data[:18] + struct.pack("<ii", width, height) + data[26:]
 
 
+def tiff(tags: list[tuple[int, int, int, int | None]], content: bytes) -> bytes:
+    """A grey TIFF of 16 x 16; a tag (number, type, count, value) without value names `content`."""
+    sizes = [(number, 4, 1, 16) for number in (256, 257)]
+    rest = [(258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)]  # 8: deflate
+    tags = [*sizes, *rest, *tags]
+    place = 8 + 2 + 12 * len(tags) + 4
+    rows = [
+        struct.pack("<HHII", number, kind, count, place if value is None else value)
+        for number, kind, count, value in tags
+    ]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + b"".join(rows) + bytes(4) + content
+
+
+def tiff_tile(width: int, height: int) -> bytes:
+    packer = zlib.compressobj(9)
+    content = b"".join(packer.compress(b"\x4d" * width) for _ in range(height)) + packer.flush()
+    place = [(322, 4, 1, width), (323, 4, 1, height), (324, 4, 1, None), (325, 4, 1, len(content))]
+    return tiff(place, content)
+
+
+def many_names(count: int, size: int) -> bytes:
+    """A TIFF in which many tags name the same bytes."""
+    content = zlib.compress(b"\x4d" * 16 * 16)
+    strip = [(273, 4, 1, None), (278, 4, 1, 16), (279, 4, 1, len(content))]
+    names = [(40_000 + i, 7, size, None) for i in range(count)]
+    return tiff([*strip, *names], content.ljust(size, b"\0"))
+
+
 BOMBS = [
     # what, bytes
+    ("a tile larger than its TIFF", lambda: tiff_tile(12_000, 12_000)),
     ("8000 x 8000", lambda: png_of_zeros(8_000, 8_000)),
     ("12000 x 12000", lambda: png_of_zeros(12_000, 12_000)),
     ("20000 x 20000", lambda: png_of_zeros(20_000, 20_000)),  # beyond Pillow's own limit too
@@ -540,8 +572,79 @@ def test_endless_segments_are_not_walked(segment: bytes) -> None:
             seen.append(key)
             return super().__getitem__(key)
 
-    assert images._has_more_scans(Watched(data), images.MAX_SCANS)
+    with pytest.raises(ValueError, match="too many segments"):
+        images._count_scans(Watched(data))
     assert len(seen) <= images.MAX_SEGMENTS
+
+
+def test_tiles_may_be_larger_than_the_picture() -> None:
+    assert_color(decode_image(tiff_tile(32, 48)), (0x4D,) * 3)
+
+
+def test_bytes_are_not_copied_for_each_of_their_names() -> None:
+    assert_color(decode_image(many_names(3, 100_000)), (0x4D,) * 3)
+    tracemalloc.start()
+    assert "This TIFF picture is cut off or damaged" in message(many_names(3_000, 1_000_000))
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+
+
+def with_comment(block: bytes, count: int) -> bytes:
+    """A GIF with a comment in so many blocks, all of them with the same bytes."""
+    data = encode(plain(), "GIF")
+    colours = 13 + 3 * (2 << (data[10] & 7))
+    comment = b"\x21\xfe" + count * (bytes([len(block)]) + block) + b"\0"
+    return data[:colours] + comment + data[colours:]
+
+
+def test_comments_are_not_joined_for_hours() -> None:
+    assert_color(decode_image(with_comment(255 * b"A", 4_000)), RED)  # a megabyte
+    began = time.perf_counter()
+    assert "This GIF picture is cut off or damaged" in message(with_comment(b"A", 1_000_000))
+    assert time.perf_counter() - began < 5  # instead of 25 s
+
+
+def with_exif(segments: int, size: int) -> bytes:
+    """A JPEG with EXIF in several segments, which belongs together."""
+    data = encode(plain(), "JPEG")
+    exif = (b"Exif\0\0II*\0\x08" + bytes(5)).ljust(size - 2, b"\0")
+    return data[:2] + segments * (b"\xff\xe1" + struct.pack(">H", size) + exif) + data[2:]
+
+
+@pytest.mark.parametrize(
+    ("segments", "size", "taken"),
+    [
+        (1, 65_535, True),  # as long as a segment can be
+        (3, 20_000, True),
+        (2, 40_000, False),
+        (5_000, 20, False),
+    ],
+)
+def test_exif_of_a_jpeg_is_limited(segments: int, size: int, taken: bool) -> None:
+    data = with_exif(segments, size)
+    if taken:
+        assert_color(decode_image(data), RED, LOSSY)
+    else:
+        assert "This JPEG picture is cut off or damaged" in message(data)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+@pytest.mark.parametrize(("more", "size"), [(0, (2, 3)), (images.MAX_EXIF, (3, 2))])
+def test_long_exif_is_not_read(file_format: str, more: int, size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(plain(size=(3, 2)), file_format, exif=exif.tobytes() + bytes(more))
+    assert decode_image(data).size == size
+
+
+def test_long_exif_in_hexadecimal_is_not_read() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for more, size in ((0, (2, 3)), (2 * images.MAX_EXIF, (3, 2))):
+        text = PngInfo()
+        lines = ["", "exif", "", (exif.tobytes() + bytes(more)).hex()]
+        text.add_text("Raw profile type exif", "\n".join(lines), zip=True)
+        assert decode_image(encode(plain(size=(3, 2)), "PNG", pnginfo=text)).size == size
 
 
 def test_what_looks_like_scans_in_metadata_does_not_count() -> None:
