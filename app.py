@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+if hasattr(os, "getuid"):
+    # Gradio's own choice, /tmp/gradio, belongs to whoever came first on a shared machine.
+    os.environ.setdefault("GRADIO_TEMP_DIR", f"{tempfile.gettempdir()}/gradio-{os.getuid()}")
 # Whose word the server takes for who the client is: tunnels and proxies on this machine or network.
 os.environ.setdefault(
     "FORWARDED_ALLOW_IPS", "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
@@ -187,7 +191,11 @@ def main(argv: list[str] | None = None) -> None:
         find_device(args.device)  # say at once that it is missing, not at the first picture
     fetch = None if args.no_url else partial(fetch_image, ports=frozenset(args.url_ports))
     weights = Weights(args.weights, args.offline, args.weights_folder)
-    launch(build_page(weights, args.device, fetch, args.checkpoints, args.memory), args)
+    page = build_page(weights, args.device, fetch, args.checkpoints, args.memory)
+    try:
+        launch(page, args)
+    finally:
+        weights.stop()
 
 
 def launch(page: gr.Blocks, args: argparse.Namespace) -> None:

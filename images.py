@@ -133,6 +133,13 @@ def decode_image(data: bytes, max_bytes: int = MAX_BYTES) -> Image.Image:
         ) from error
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode as 8-bit RGB, as `decode_image` does; RGB is not copied."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    return _on_white(_to_8_bit(image))
+
+
 def kind_of(data: bytes) -> str:
     """Name what the bytes look like, as it stands in `_SIGNATURES`."""
     head = data[:1024]

@@ -16,9 +16,9 @@ from grounding.weights import Source
 from page import explain
 
 COMPARED = ("GroundingDINO tiny", "CLIPSeg", "GLIP-T")
-HEADERS = ["Grounder", "Found", "Best score", "Threshold", "Grounder, s", "SAM 2, s"]
+HEADERS = ["Grounder", "Found", "Best score", "Threshold", "Grounder, s", "Segmenter, s"]
 
-HELP = "Each at its own threshold; SAM 2 reads the picture once, for the first row."
+HELP = "Each at its own threshold; the segmenter reads the picture once, for the first row."
 
 Propose = Callable[[str, float], Proposals]
 

@@ -1,6 +1,7 @@
 """What happens when somebody asks the models of the segmentation tab for something."""
 
 from collections.abc import Callable
+from contextvars import copy_context
 from itertools import chain
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
@@ -27,10 +28,10 @@ from grounding.weights import Origin, Source
 from images import open_image
 from page import page_errors, refuse_clamped
 
-# The names of both models, a picture, the prompt and the threshold; also says which weights answer.
-Infer = Callable[[str, str, Image.Image, str, float], tuple[Proposals, Origin]]
-# The name of the segmenter, a picture, and what is to be outlined in it.
-Draw = Callable[[str, Image.Image, Regions | tuple[np.ndarray, Clicks]], Masks]
+# The names of both models and their weights, a picture, the prompt and the threshold.
+Infer = Callable[[str, str, Source, Source, Image.Image, str, float], tuple[Proposals, Origin]]
+# The name of the segmenter and its weights, a picture, and what is to be outlined in it.
+Draw = Callable[[str, Source, Image.Image, Regions | tuple[np.ndarray, Clicks]], Masks]
 Fetch = Callable[[str], Image.Image]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -137,7 +138,7 @@ class Events:
         segmenter: str = SEGMENTER,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
-        """Run GroundingDINO tiny, CLIPSeg and GLIP-T on a picture, each at its own threshold.
+        """Run one grounder of each kind on a picture, each at its own threshold.
 
         Args:
             image: The picture, for MCP as a data: URL; not needed when url is given.
@@ -166,10 +167,10 @@ class Events:
         sources: list[Source] = []
 
         def ask(grounder: str, threshold: float) -> Proposals:
-            self.store.fetch(grounder, segmenter, _report(progress))
+            found = self.store.fetch(grounder, segmenter, _report(progress))
             progress(1.0, desc=f"Asking {grounder}")
-            proposals, origin = self.infer(grounder, segmenter, picture, prompt, threshold)
-            sources.extend(origin.sources.values())
+            proposals, _ = self.infer(grounder, segmenter, *found, picture, prompt, threshold)
+            sources.extend(found)
             return proposals
 
         with page_errors():
@@ -209,7 +210,9 @@ class Events:
         """Correct the answer at a point of the picture, x and y in pixels, maybe as typed."""
 
         def outline(asked: Session, what: Regions | tuple[np.ndarray, Clicks]) -> Masks:
-            return self.draw(asked.asked["segmenter"], asked.image, what)
+            # With the weights of the answer, and not what the hub may have by now.
+            source = asked.origin.segmenter
+            return self.draw(asked.asked["segmenter"], source, asked.image, what)
 
         with page_errors():
             if session is None:
@@ -276,9 +279,9 @@ class Events:
         """Run the models; `url` is where the picture came from, if it has an address."""
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
         # Not loaded: on ZeroGPU only `infer` and `draw` can, in a process of their own.
-        self.store.fetch(grounder, segmenter, _report(progress))
+        found = self.store.fetch(grounder, segmenter, _report(progress))
         progress(1.0, desc="Looking for regions")
-        proposals, origin = self.infer(grounder, segmenter, picture, prompt, threshold)
+        proposals, origin = self.infer(grounder, segmenter, *found, picture, prompt, threshold)
         asked = {
             "prompt": prompt,
             "grounder": grounder,
@@ -290,7 +293,9 @@ class Events:
 
 
 def _report(progress: gr.Progress) -> Callable[[float, str], None]:
-    return lambda share, text: progress(share, desc=text)
+    # The hub's client reports from threads of its own, in which Gradio does not know who waits.
+    here = copy_context()
+    return lambda share, text: here.copy().run(progress, share, desc=text)
 
 
 def _pixels(typed: str | float) -> float:

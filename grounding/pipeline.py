@@ -147,7 +147,7 @@ def cut(regions: Regions, cuts: dict[str, float]) -> tuple[Regions, tuple[Scored
         np.array([peak for *_, peak in chosen], np.float32),
         tuple(regions.labels[i] for i, *_ in chosen),
         parts,
-        regions.heatmap,
+        regions.masks.max(0, initial=0) if regions.heatmap is None else regions.heatmap,
     )
     return kept, tuple(scored[k] for k in range(len(scored)) if k not in best)
 

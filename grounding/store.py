@@ -4,7 +4,6 @@ import math
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -26,6 +25,9 @@ LIBRARIES = (
     "hydra.utils",
     "sam2.sam2_image_predictor",
 )
+
+
+MENUS = {"grounder": GROUNDERS, "segmenter": SEGMENTERS}
 
 
 @dataclass(frozen=True)
@@ -81,44 +83,53 @@ class ModelStore:
         Raises:
             ValueError: If a name is not on its menu or the weights cannot be had.
         """
-        first = self._load("grounder", GROUNDERS, grounder)
-        second = self._load("segmenter", SEGMENTERS, segmenter)
-        origin = Origin(first[1], second[1], find_device(self.device))
-        return Models(first[0], second[0], origin)
+        return self.load(grounder, segmenter, *self.fetch(grounder, segmenter, _quiet))
 
-    def get_segmenter(self, name: str) -> Segmenter:
-        """Return a segmenter by its name in the menu, as `get` does."""
-        return self._load("segmenter", SEGMENTERS, name)[0]
-
-    def fetch(self, grounder: str, segmenter: str, progress: Progress) -> None:
-        """Download the weights of two models if needed, without loading them.
+    def fetch(self, grounder: str, segmenter: str, progress: Progress) -> tuple[Source, Source]:
+        """Return the weights of two models, downloading them if needed, without loading them.
 
         Raises:
             ValueError: As `get`.
         """
-        self._locate("grounder", GROUNDERS, grounder, progress)
-        self._locate("segmenter", SEGMENTERS, segmenter, progress)
+        first = self._locate("grounder", grounder, progress)
+        return first, self._locate("segmenter", segmenter, progress)
 
-    def _load(self, role: str, menu: Mapping[str, ModelEntry], name: str) -> tuple[Any, Source]:
-        source, entry = self._locate(role, menu, name, _quiet), menu[name]
+    def load(self, grounder: str, segmenter: str, first: Source, second: Source) -> Models:
+        """Return the two models with weights of `fetch`; the hub is not asked.
+
+        Raises:
+            ValueError: If the weights are damaged.
+        """
+        models = self._load("grounder", grounder, first), self.load_segmenter(segmenter, second)
+        return Models(*models, Origin(first, second, find_device(self.device)))
+
+    def load_segmenter(self, name: str, source: Source) -> Segmenter:
+        """Return a segmenter as `load` does."""
+        return self._load("segmenter", name, source)
+
+    def _load(self, role: str, name: str, source: Source) -> Any:
+        entry = MENUS[role][name]
+        self._import_libraries()
+        key = entry.package, entry.module, source  # two adapters may read the same files
         # One lock for all: two people who want the same model must not load it twice.
         with self._lock:
-            if (model := self._shelf.find(source)) is None:
+            if (model := self._shelf.find(key)) is None:
                 self._shelf.make_room(self.budget, int(entry.kept * file_bytes(source.folder)))
                 model = self._read(entry, source, name)
-                self._shelf.put(source, model)
+                self._shelf.put(key, model)
                 self._shelf.make_room(self.budget)  # the file may have been smaller than the model
-            return model, source
+            return model
 
-    def _locate(
-        self, role: str, menu: Mapping[str, ModelEntry], name: str, progress: Progress
-    ) -> Source:
-        if name not in menu:
-            raise ValueError(f"There is no {role} {name!r}; choose one of {', '.join(menu)}.")
-        entry = menu[name]
-        self._import_libraries()  # what fetches and what loads imports from them
+    def _locate(self, role: str, name: str, progress: Progress) -> Source:
+        if (entry := MENUS[role].get(name)) is None:
+            menu = ", ".join(MENUS[role])
+            raise ValueError(f"There is no {role} {name!r}; choose one of {menu}.")
+        self._import_libraries()  # what fetches imports from them, too
+        fetching = self._fetching[entry.repo]
+        if fetching.locked():
+            progress(0.0, f"Waiting for the weights of {name}, which somebody else has asked for")
         # A download holds up only those who want the same model.
-        with self._fetching[entry.repo]:
+        with fetching:
             return self.weights.locate(entry.repo, entry.files, entry.module, progress)
 
     @property

@@ -15,7 +15,7 @@ from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outpu
 from grounding.pipeline import propose
 from grounding.select import Proposals
 from grounding.store import ModelStore
-from grounding.weights import Origin
+from grounding.weights import Origin, Source
 from page import LATEST, QUIET, announce, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
@@ -205,17 +205,26 @@ def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.comp
 
     @gpu
     def infer(
-        grounder: str, segmenter: str, image: Image.Image, prompt: str, threshold: float
+        grounder: str,
+        segmenter: str,
+        first: Source,
+        second: Source,
+        image: Image.Image,
+        prompt: str,
+        threshold: float,
     ) -> tuple[Proposals, Origin]:
         # By name: ZeroGPU calls this in another process, and models are no arguments to send.
-        models = store.get(grounder, segmenter)
+        models = store.load(grounder, segmenter, first, second)
         return propose(models, image, prompt, threshold), models.origin
 
     @gpu
     def draw(
-        segmenter: str, image: Image.Image, what: Regions | tuple[np.ndarray, Clicks]
+        segmenter: str,
+        source: Source,
+        image: Image.Image,
+        what: Regions | tuple[np.ndarray, Clicks],
     ) -> Masks:
-        model = store.get_segmenter(segmenter)
+        model = store.load_segmenter(segmenter, source)
         return (
             model.segment(image, what) if isinstance(what, Regions) else model.refine(image, *what)
         )

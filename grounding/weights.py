@@ -1,9 +1,14 @@
 """Which weights a model gets, and from where: the hub's, or the small ones bundled with the app."""
 
+import errno
+import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 from used_up import disk_full
 
@@ -12,6 +17,7 @@ MODES = ("auto", "full", "demo")
 BUNDLED = "bundled demo weights"  # what they are called on the page and in manifests
 RETRY_SECONDS = 60.0
 ANSWER_SECONDS = 5.0  # in which the hub has to say something
+TOO_MANY_REQUESTS = 429
 
 Progress = Callable[[float, str], None]
 
@@ -24,11 +30,13 @@ class Source:
         name: What to call them on the page.
         folder: Where their files lie.
         demo: Whether they are the bundled demo weights.
+        why: Why it is those, as half a sentence.
     """
 
     name: str
     folder: Path
     demo: bool
+    why: str = field(default="", compare=False)
 
 
 def names(sources: Iterable[Source]) -> str:
@@ -54,6 +62,10 @@ class Origin:
         return {"grounder": self.grounder, "segmenter": self.segmenter}
 
 
+class Unavailable(Exception):
+    """Weights that the hub does not give; says why, as half a sentence."""
+
+
 class Weights:
     """Choose between the hub's weights and the bundled ones, and fetch the former once."""
 
@@ -72,7 +84,9 @@ class Weights:
         if folder and not folder.is_dir():
             raise ValueError(f"The weights folder {folder} is not there, or is no folder.")
         self.mode, self.offline, self.folder = mode, offline, folder
-        self._failed_at = -RETRY_SECONDS
+        self._failed_at, self._failure = -RETRY_SECONDS, ""
+        self._asked: set[str] = set()
+        self._stopping = Event()
 
     def locate(self, repo: str, files: tuple[str, ...], demo: str, progress: Progress) -> Source:
         """Return the weights for a model, downloading them if that is what the mode says.
@@ -81,29 +95,45 @@ class Weights:
             repo: Repository on the hub, like "facebook/sam2.1-hiera-tiny".
             files: Patterns of the files that are needed from it, the weights' own last.
             demo: Name of the bundled folder in `assets/demo`.
-            progress: Called with the share done in [0, 1] and a text while a download runs.
+            progress: Called with the share done in [0, 1] and a text while a download runs; also
+                from other threads.
 
         Raises:
             ValueError: If the weights cannot be had, in the mode "full" or where there are no demo
                 weights, or the disk is full.
         """
         if self.mode == "demo":
-            return self._bundled(repo, demo)
-        folder = (
-            self._local(repo, files)
-            or self._cached(repo, files)
-            or self._download(repo, files, progress)
-        )
-        if folder:
-            return Source(repo, folder, demo=False)
-        if self.mode == "full":
-            hub = "the Hugging Face hub did not answer, or does not have them"
-            why = "the app runs offline" if self.offline else hub
+            return self._bundled(repo, demo, "the app was started with --weights demo")
+        try:
+            return Source(repo, self._find(repo, files, progress), demo=False)
+        except Unavailable as error:
+            if self.mode == "auto":
+                return self._bundled(repo, demo, str(error))
             raise ValueError(
-                f"The weights of {repo} are not on this machine and cannot be downloaded: {why}. "
+                f"The weights of {repo} are not on this machine and cannot be downloaded: {error}. "
                 "Try again later, or start the app with --weights auto."
-            )
-        return self._bundled(repo, demo)
+            ) from error
+
+    def _find(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path:
+        if folder := self._local(repo, files):
+            return folder
+        cached = _cached(repo, files)
+        if cached and (repo in self._asked or _is_listed(repo)):
+            return cached
+        try:
+            return self._download(repo, files, progress)
+        except Unavailable:
+            if not cached:
+                raise
+            self._asked.add(repo)  # once is enough
+            return cached  # maybe not all of it, but better than nothing
+
+    def stop(self) -> None:
+        """End the downloads that are under way; none begins any more."""
+        self._stopping.set()
+        # The hub's client ends these at a Ctrl-C only where it arrives in the thread that waits.
+        if xet := sys.modules.get("huggingface_hub.utils._xet"):
+            xet.abort_xet_session()
 
     def describe(self) -> str:
         """Say in a sentence which weights a run will use, before anything is loaded."""
@@ -111,7 +141,7 @@ class Weights:
             return "Bundled demo weights (--weights demo)."
         if self.mode == "full":
             return "Full public weights from the Hugging Face hub (--weights full)."
-        if self.offline:
+        if self._forbidden():
             return (
                 "Offline: full weights where they are in this machine's cache, "
                 "else bundled demo weights."
@@ -121,56 +151,133 @@ class Weights:
             "bundled demo weights where the Hugging Face hub cannot be reached."
         )
 
-    def _bundled(self, repo: str, demo: str) -> Source:
+    def _forbidden(self) -> str:
+        """Return what forbids to ask the hub, or nothing."""
+        from huggingface_hub import constants
+
+        if self.offline:
+            return "the app runs offline"
+        if constants.HF_HUB_OFFLINE:
+            return "the environment variable HF_HUB_OFFLINE is set"
+        return ""
+
+    def _bundled(self, repo: str, demo: str, why: str) -> Source:
         if not (folder := DEMO_ROOT / demo).is_dir():
             raise ValueError(
                 f"There are no demo weights to stand in for {repo}: {folder} is missing. Start the "
                 "app where the Hugging Face hub can be reached, and without --weights demo."
             )
-        return Source(BUNDLED, folder, demo=True)
+        return Source(BUNDLED, folder, demo=True, why=why)
 
     def _local(self, repo: str, files: tuple[str, ...]) -> Path | None:
         return _if_whole(self.folder / repo, files) if self.folder else None
 
-    def _cached(self, repo: str, files: tuple[str, ...]) -> Path | None:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        try:
-            folder = snapshot_download(repo, allow_patterns=list(files), local_files_only=True)
-        except LocalEntryNotFoundError:
-            return None
-        return _if_whole(Path(folder), files)
-
-    def _download(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path | None:
-        from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import RepositoryNotFoundError
-
-        if self.offline or time.monotonic() - self._failed_at < RETRY_SECONDS:
-            return None
+    def _download(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path:
+        if why := self._forbidden():
+            raise Unavailable(why)
+        if time.monotonic() - self._failed_at < RETRY_SECONDS:
+            raise Unavailable(self._failure)
         progress(0.0, f"Asking the hub for {repo}")
         try:
-            # The download itself waits without end for a hub that takes the call and says nothing.
-            HfApi().model_info(repo, timeout=ANSWER_SECONDS)
-            folder = snapshot_download(
-                repo,
-                allow_patterns=list(files),
-                etag_timeout=ANSWER_SECONDS,
-                tqdm_class=_reporting_bar(progress, repo),
-            )
+            folder = self._fetch(repo, files, _reporting_bar(progress, repo, self._stopping))
         except Exception as error:
             if disk_full(error):
                 raise ValueError(
                     f"There is no room on the disk for the weights of {repo}. Make room, or set "
                     "the environment variable HF_HOME to a folder on a larger disk."
                 ) from error
-            # The hub's client lets its HTTP library's errors through, and its versions use
-            # different libraries, so there is no narrower class to name.
+            if self._stopping.is_set():
+                raise
             print(f"Cannot download {repo}: {type(error).__name__}: {error}")
-            if not isinstance(error, RepositoryNotFoundError):  # which says nothing of others
-                self._failed_at = time.monotonic()
-            return None
-        return _if_whole(Path(folder), files)
+            raise self._remember(error) from error
+        if not (whole := _if_whole(folder, files)):
+            raise Unavailable("the Hugging Face hub does not have them")
+        return whole
+
+    def _fetch(self, repo: str, files: tuple[str, ...], bar: type) -> Path:
+        from huggingface_hub import HfApi, get_session, snapshot_download
+
+        _limit_waiting(get_session())
+        HfApi().model_info(repo, timeout=ANSWER_SECONDS)  # without the patience of what follows
+        wanted = {"allow_patterns": list(files), "etag_timeout": ANSWER_SECONDS, "tqdm_class": bar}
+        # In another thread: this one would notice a Ctrl-C only when all files have come.
+        with ThreadPoolExecutor(1) as downloader:
+            try:
+                return Path(downloader.submit(snapshot_download, repo, **wanted).result())
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+
+    def _remember(self, error: Exception) -> Unavailable:
+        """Keep a failure for those who ask within the next minute; return it in words."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        if isinstance(error, RepositoryNotFoundError):  # which says nothing of others
+            return Unavailable("the Hugging Face hub does not have them")
+        self._failed_at, self._failure = time.monotonic(), _explain(error)
+        return Unavailable(self._failure)
+
+
+def _explain(error: Exception) -> str:
+    """Return why there is no download, as half a sentence."""
+    # The hub's client lets its HTTP library's errors through, and its versions use different
+    # libraries, so there is no narrower class to name.
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            "the folder for downloads cannot be written; the environment variable HF_HOME names "
+            "another"
+        )
+    return {
+        401: "the Hugging Face hub refuses the token of this machine",
+        403: "the Hugging Face hub does not let this machine have them",
+        429: "the Hugging Face hub has been asked too often from here",
+    }.get(status, "the Hugging Face hub did not answer")
+
+
+def _cached(repo: str, files: tuple[str, ...]) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(repo, allow_patterns=list(files), local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+    return _if_whole(Path(folder), files)
+
+
+def _is_listed(repo: str) -> bool:
+    """Return whether the hub's client knows which files belong to what is in its cache."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return bool(get_cached_repo_tree(repo))
+    except CachedRepoTreeNotFoundError:  # from another program, which may have wanted less
+        return False
+
+
+def _limit_waiting(client: Any) -> None:
+    """Let the hub's client wait `ANSWER_SECONDS` where it would wait without end, or much longer.
+
+    It lists files without a limit, and when it has asked too often, it waits as long as it is told.
+    """
+    hooks = client.event_hooks
+    if _limit not in hooks["request"]:  # the client is kept from one download to the next
+        client.event_hooks = {
+            "request": [*hooks["request"], _limit],
+            "response": [*hooks["response"], _refuse_to_wait],
+        }
+
+
+def _limit(request: Any) -> None:
+    limits = request.extensions.get("timeout", {})
+    limits |= {what: ANSWER_SECONDS for what, seconds in limits.items() if seconds is None}
+
+
+def _refuse_to_wait(response: Any) -> None:
+    if response.status_code == TOO_MANY_REQUESTS:
+        response.raise_for_status()
 
 
 def _if_whole(folder: Path, files: tuple[str, ...]) -> Path | None:
@@ -178,12 +285,17 @@ def _if_whole(folder: Path, files: tuple[str, ...]) -> Path | None:
     return folder if any(folder.glob(files[-1])) else None
 
 
-def _reporting_bar(progress: Progress, repo: str) -> type:
-    """Return a tqdm class that also tells `progress` how many bytes of `repo` have arrived."""
+def _reporting_bar(progress: Progress, repo: str, stopping: Event) -> type:
+    """Return a tqdm class that tells `progress` how many bytes of `repo` have come, until a stop.
+
+    It raises an error then, which ends the download.
+    """
     from tqdm.auto import tqdm
 
     class Bar(tqdm):
         def update(self, n: float | None = 1) -> bool | None:
+            if stopping.is_set():
+                raise InterruptedError("the download was stopped")
             shown = super().update(n)
             if self.unit == "B" and self.total and self.desc != "Downloading bytes":
                 text = f"Downloading {repo}: {self.n / 1e6:.0f} of {self.total / 1e6:.0f} MB"

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from images import to_rgb
 from vit.attribution import attention_gradients
 from vit.checkpoint import Checkpoint, load_checkpoint
 from vit.crop import Box, Crop, cut
@@ -57,7 +58,10 @@ class Predictor:
         """
         with self._lock:
             if self._loaded is None:
-                self._loaded = load_checkpoint(self._path)
+                # Leaves the caller's mode out, in which there may be no gradients, and the caller's
+                # random numbers alone: a new network takes some.
+                with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+                    self._loaded = load_checkpoint(self._path)
             return self._loaded
 
     def predict(self, image: Image.Image, crop: Crop = Crop()) -> Prediction:  # noqa: B008 (frozen)
@@ -87,7 +91,7 @@ class Predictor:
         return [classes[index] for index in best.tolist()]
 
     def _look(self, image: Image.Image, box: Box) -> Image.Image:
-        return cut(image, box, self.checkpoint.model.config.image_size)
+        return cut(to_rgb(image), box, self.checkpoint.model.config.image_size)
 
     def gradients(self, prediction: Prediction, label: int) -> Tensor:
         """Return how the logit of a class changes with every attention of a prediction.
@@ -100,8 +104,9 @@ class Predictor:
             float (L, 1, h, N, N).
         """
         if label not in prediction.gradients:
-            x = self.to_input([prediction.seen])
-            prediction.gradients[label] = attention_gradients(self.checkpoint.model, x, label)
+            with torch.inference_mode(False):
+                x = self.to_input([prediction.seen])
+                prediction.gradients[label] = attention_gradients(self.checkpoint.model, x, label)
         return prediction.gradients[label]
 
     @torch.no_grad()

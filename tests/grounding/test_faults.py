@@ -44,8 +44,12 @@ DAMAGES = [
 
 def load(name: str, folder: Path) -> object:
     store = ModelStore(Weights("full", offline=True, folder=folder), "cpu")
-    role, menu = ("segmenter", SEGMENTERS) if name in SEGMENTERS else ("grounder", GROUNDERS)
-    return store._load(role, menu, name)
+    return load_with(store, name)
+
+
+def load_with(store: ModelStore, name: str) -> object:
+    role = "segmenter" if name in SEGMENTERS else "grounder"
+    return store._load(role, name, store._locate(role, name, lambda *_: None))
 
 
 @pytest.mark.filterwarnings("ignore")  # the libraries complain in many ways before they give up
@@ -74,9 +78,9 @@ def test_once_they_are_whole_again_they_load(tmp_path: Path) -> None:
     (place / "config.json").write_bytes(b"")
     store = ModelStore(Weights("full", offline=True, folder=tmp_path), "cpu")
     with pytest.raises(ValueError, match="damaged or incomplete"):
-        store._load("grounder", GROUNDERS, CLIPSEG)
+        load_with(store, CLIPSEG)
     (place / "config.json").write_bytes(whole)
-    store._load("grounder", GROUNDERS, CLIPSEG)
+    load_with(store, CLIPSEG)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +98,9 @@ def test_no_memory_is_not_called_damage(monkeypatch: pytest.MonkeyPatch, error: 
     monkeypatch.setattr("grounding.segmenters.sam2.load", fail)
     store = ModelStore(Weights("demo"), "cpu")
     with pytest.raises(type(error)):
-        store._load("segmenter", SEGMENTERS, SAM)
+        load_with(store, SAM)
     monkeypatch.undo()
-    store._load("segmenter", SEGMENTERS, SAM)
+    load_with(store, SAM)
 
 
 def test_a_full_disk_leaves_no_half_zip(tmp_path: Path) -> None:

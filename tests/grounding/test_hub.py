@@ -2,15 +2,23 @@
 
 import http.server
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+from PIL import Image
 
 from grounding import weights
+from grounding.events import _report
 from grounding.grounders import GROUNDERS
 from grounding.store import ModelStore
 from grounding.weights import DEMO_ROOT, Source, Weights
@@ -31,6 +39,7 @@ class Hub(http.server.ThreadingHTTPServer):
         folder = DEMO_ROOT / GROUNDERS[NAME].module
         self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
         self.requests = 0
+        self.dripping = threading.Event()
         self.fault: Callable[[Handler], bool] = lambda _: False
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -126,6 +135,23 @@ def say_nothing(handler: Handler) -> bool:
     return handler.connection.recv(1) == b""  # until the client hangs up
 
 
+def say_nothing_of_revisions(handler: Handler) -> bool:
+    return "/revision/" in handler.path and say_nothing(handler)
+
+
+def say_nothing_of_files(handler: Handler) -> bool:
+    return "/tree/" in handler.path and say_nothing(handler)
+
+
+def ask_for_patience(handler: Handler) -> bool:
+    if "/tree/" not in handler.path:
+        return False
+    handler.send_response(429)
+    handler.send_header("Retry-After", "600")
+    handler.end_headers()
+    return True
+
+
 def hang_up(handler: Handler) -> bool:
     handler.connection.close()
     return True
@@ -153,7 +179,18 @@ def lose_the_weights(handler: Handler) -> bool:
     return handler.path.endswith(WEIGHTS)
 
 
-FAULTS = [fail, talk_rubbish, say_nothing, hang_up, cut, stall, lose_the_weights]
+FAULTS = [
+    fail,
+    talk_rubbish,
+    say_nothing,
+    say_nothing_of_revisions,
+    say_nothing_of_files,
+    ask_for_patience,
+    hang_up,
+    cut,
+    stall,
+    lose_the_weights,
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -163,7 +200,7 @@ def test_a_hub_in_trouble(hub: Hub, fault: Callable[[Handler], bool]) -> None:
     began = time.monotonic()
     assert locate().demo
     assert time.monotonic() - began < 20
-    with pytest.raises(ValueError, match="the Hugging Face hub did not answer"):
+    with pytest.raises(ValueError, match="cannot be downloaded: the Hugging Face hub"):
         locate("full")
     assert locate(offline=True).demo, "what has come so far is not taken for the whole"
     hub.fault = lambda _: False
@@ -194,5 +231,78 @@ def test_a_hub_that_goes_away_after_half_a_download(hub: Hub) -> None:
 def test_wrong_bytes_of_the_right_length(hub: Hub) -> None:
     right = hub.files[WEIGHTS]
     hub.files[WEIGHTS] = bytes(len(right))
+    source = locate("full")
     with pytest.raises(ValueError, match="damaged or incomplete"):
-        ModelStore(Weights("full"), "cpu").get(NAME, "SAM 2.1 tiny")
+        ModelStore(Weights("full"), "cpu")._load("grounder", NAME, source)
+
+
+def test_what_is_missing_in_the_cache_is_fetched(hub: Hub) -> None:
+    """Another program may have taken the weights alone, and an older client kept no list of all."""
+    folder = locate().folder
+    tokenizer = (folder / "tokenizer.json").read_bytes()
+    shutil.rmtree(folder.parents[1] / "trees")
+    (folder / "tokenizer.json").unlink()
+    assert (locate().folder / "tokenizer.json").read_bytes() == tokenizer
+
+
+def test_progress_is_told_in_the_context_of_who_waits(hub: Hub) -> None:
+    """The hub's client reports from threads of its own, where Gradio does not know whom to tell."""
+    visitor: ContextVar[str] = ContextVar("visitor", default="nobody")
+    told: list[tuple[str, str]] = []
+
+    def progress(_share: float, desc: str) -> None:
+        told.append((visitor.get(), desc))
+
+    visitor.set("me")
+    Weights().locate(REPO, FILES, "clipseg", _report(progress))
+    assert {who for who, _ in told} == {"me"}
+    assert any("Downloading" in text for _, text in told)
+
+
+def drip(handler: Handler) -> bool:
+    """Send the weights for minutes."""
+    if not handler.is_for(WEIGHTS):
+        return False
+    handler.server.dripping.set()
+    content = handler.server.files[WEIGHTS]
+    handler.send_file(WEIGHTS, b"", len(content))
+    for start in range(0, len(content), 1000):
+        handler.wfile.write(content[start : start + 1000])
+        threading.Event().wait(0.05)  # time.sleep is away
+    return True
+
+
+def test_a_download_that_is_stopped(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.fault, weights = drip, Weights()
+    threading.Thread(target=lambda: (hub.dripping.wait(60), weights.stop())).start()
+    with pytest.raises(InterruptedError):
+        weights.locate(REPO, FILES, "clipseg", lambda *_: None)
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    assert not list(cache.rglob("*.incomplete")), "nothing of it is left"
+
+
+def test_ctrl_c_ends_a_download(hub: Hub, tmp_path: Path) -> None:
+    code = """if True:
+        import runpy, sys
+        import huggingface_hub.constants
+        huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1000  # as often as of a large file
+        runpy.run_module("grounding", run_name="__main__")
+    """
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    asked = [str(tmp_path / "a.png"), "--prompt", "a dog", "--grounder", NAME]
+    command = [sys.executable, "-c", code, *asked, "--out", str(tmp_path / "out")]
+    where = {"HF_ENDPOINT": huggingface_hub.constants.ENDPOINT, "HF_HOME": str(tmp_path)}
+    hub.fault = drip
+    with subprocess.Popen(
+        command,
+        cwd=DEMO_ROOT.parents[1],
+        env=os.environ | where | {"HF_HUB_OFFLINE": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert hub.dripping.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Stopped. The same command goes on from here." in said and "Traceback" not in said

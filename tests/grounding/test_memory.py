@@ -186,7 +186,8 @@ def test_room_is_made_before_a_model_is_loaded(
     monkeypatch.setattr(ModelEntry, "load", watch)
     monkeypatch.setattr("grounding.store.file_bytes", lambda _: GIGABYTE // 2)
     store = ModelStore(Weights("demo"), "cpu", 0.6)
-    store.get_segmenter("SAM 2.1 tiny")
+    _, source = store.fetch("CLIPSeg", "SAM 2.1 tiny", lambda *_: None)
+    store.load_segmenter("SAM 2.1 tiny", source)
     store.get("CLIPSeg", "SAM 2.1 tiny")
     assert loads == ["sam2", "clipseg", "sam2"]
     # The second makes the first go; the third may not, as the second is needed beside it.

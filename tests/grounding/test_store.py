@@ -121,6 +121,10 @@ def test_a_download_holds_up_only_those_who_want_it() -> None:
     assert weights.downloads == [False, True], "the other waits, and finds it there"
 
 
+def _load(store: ModelStore, role: str, name: str) -> Any:
+    return store._load(role, name, store._locate(role, name, lambda *_: None))
+
+
 TRANSFORMERS = ["CLIPSeg", "GroundingDINO tiny"]
 
 
@@ -138,7 +142,7 @@ def test_weights_without_a_tokenizer_are_a_sentence(tmp_path: Path, name: str) -
     """By itself transformers takes an empty one, to which all phrases are the same."""
     store = _copy(name, tmp_path, without="tokenizer.json")
     with pytest.raises(ValueError, match=f"weights of {name} .* damaged or incomplete"):
-        store._load("grounder", GROUNDERS, name)
+        _load(store, "grounder", name)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
@@ -153,8 +157,8 @@ def test_an_older_layout_of_the_tokenizer_gives_the_same_words(tmp_path: Path, n
         (place / "vocab.json").write_text(json.dumps(words["vocab"]))
     else:
         (place / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    model, _ = store._load("grounder", GROUNDERS, name)
-    demo, _ = ModelStore(Weights("demo"), "cpu")._load("grounder", GROUNDERS, name)
+    model = _load(store, "grounder", name)
+    demo = _load(ModelStore(Weights("demo"), "cpu"), "grounder", name)
     phrase = "a dog, the red car"
     ids = [m.processor.tokenizer(phrase)["input_ids"] for m in (model, demo)]
     assert ids[0] == ids[1] and len(set(ids[0])) > 4

@@ -2,7 +2,9 @@ import errno
 import io
 import shutil
 from pathlib import Path
+from threading import Event
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -24,9 +26,13 @@ def _quiet(_share: float, _text: str) -> None:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Lay out an empty hub cache and return it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
     return tmp_path
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise ConnectionError("no route")
 
 
 def _fill(cache: Path, repo: str, folder: Path, files: tuple[str, ...]) -> Path:
@@ -60,12 +66,67 @@ def test_choice(cache: Path, mode: str, offline: bool, cached: bool, demo: bool)
     assert (source.folder / "model.safetensors").exists()
 
 
+class Answer(Exception):
+    """An error of an HTTP library."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.response = Mock(status_code=status)
+
+
+NO_DOWNLOAD = [
+    # what the hub does, and what is said
+    (ConnectionError("no route"), "the Hugging Face hub did not answer"),
+    (Answer(500), "the Hugging Face hub did not answer"),
+    (Answer(401), "refuses the token of this machine"),
+    (Answer(403), "does not let this machine have them"),
+    (Answer(429), "has been asked too often from here"),
+    (PermissionError(errno.EACCES, "Permission denied"), "HF_HOME"),
+    (OSError(errno.EROFS, "Read-only file system"), "the folder for downloads cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("error", "why"), NO_DOWNLOAD)
+def test_why_full_weights_cannot_be_had(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, why: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", Mock(side_effect=error))
+    with pytest.raises(ValueError, match=f"cannot be downloaded: .*{why}"):
+        Weights("full").locate(REPO, FILES, "grounding_dino", _quiet)
+    assert why in Weights("auto").locate(REPO, FILES, "grounding_dino", _quiet).why
+
+
 @pytest.mark.parametrize(
-    ("offline", "why"), [(True, "the app runs offline"), (False, "hub did not answer")]
+    ("mode", "offline", "variable", "why"),
+    [
+        ("demo", False, False, "--weights demo"),
+        ("auto", True, False, "the app runs offline"),
+        ("auto", False, True, "HF_HUB_OFFLINE is set"),
+    ],
 )
-def test_full_weights_that_cannot_be_had(cache: Path, offline: bool, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        Weights("full", offline).locate(REPO, FILES, "grounding_dino", _quiet)
+def test_why_the_hub_is_not_asked(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, mode: str, offline: bool, variable: bool, why: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", variable)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("asked"))
+    assert why in Weights(mode, offline).locate(REPO, FILES, "grounding_dino", _quiet).why
+    if mode == "auto":
+        assert "Offline" in Weights(mode, offline).describe()
+        with pytest.raises(ValueError, match=why):
+            Weights("full", offline).locate(REPO, FILES, "grounding_dino", _quiet)
+
+
+def test_a_cache_that_may_lack_files_is_taken_where_there_is_no_hub(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Mock(side_effect=ConnectionError("no route"))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", hub)
+    monkeypatch.setattr("grounding.weights.RETRY_SECONDS", 0.0)
+    _fill(cache, REPO, DEMO_ROOT / "grounding_dino", FILES)
+    weights = Weights("auto")
+    for _ in range(3):
+        assert not weights.locate(REPO, FILES, "grounding_dino", _quiet).demo
+    assert hub.call_count == 1, "not before every answer"
 
 
 @pytest.mark.parametrize("mode", ["demo", "auto"])
@@ -110,6 +171,7 @@ def test_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exceptio
             raise LocalEntryNotFoundError("not there")
         raise error
 
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: None)
     monkeypatch.setattr("huggingface_hub.snapshot_download", fill_up)
     with pytest.raises(ValueError, match=f"no room on the disk for the weights of {REPO}"):
         Weights("auto").locate(REPO, FILES, "grounding_dino", _quiet)
@@ -127,18 +189,12 @@ def test_cached_full_weights_run(cache: Path) -> None:
 def test_unreachable_hub_is_not_asked_again_at_once(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[Any] = []
-
-    def refuse(*args: Any, **kwargs: Any) -> str:
-        calls.append(kwargs)
-        raise ConnectionError("no route")
-
+    hub = Mock(side_effect=ConnectionError("no route"))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", hub)
     weights = Weights("auto")
-    monkeypatch.setattr(weights, "_cached", lambda *_: None)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    for _ in range(3):
-        assert weights.locate(REPO, FILES, "grounding_dino", _quiet).demo
-    assert len(calls) == 1
+    sources = [weights.locate(REPO, FILES, "grounding_dino", _quiet) for _ in range(3)]
+    assert hub.call_count == 1
+    assert {source.why for source in sources} == {"the Hugging Face hub did not answer"}
 
 
 def test_unknown_mode() -> None:
@@ -162,7 +218,8 @@ def test_describe(mode: str, offline: bool, words: str) -> None:
 def test_download_reports_bytes() -> None:
     """Those that are on the disk; the hub's client counts those that come over the network, too."""
     seen: list[tuple[float, str]] = []
-    bar = _reporting_bar(lambda share, text: seen.append((share, text)), "a/b")
+    stopping = Event()
+    bar = _reporting_bar(lambda share, text: seen.append((share, text)), "a/b", stopping)
     looks = {"total": 4_000_000, "unit": "B", "disable": False, "file": io.StringIO()}
     files = bar(desc="Fetching 2 files", **looks | {"unit": "it"})
     with bar(**looks) as shown, bar(desc="Downloading bytes", **looks) as fetched, files:
@@ -174,3 +231,14 @@ def test_download_reports_bytes() -> None:
         (0.25, "Downloading a/b: 1 of 4 MB"),
         (1.0, "Downloading a/b: 4 of 4 MB"),
     ]
+    stopping.set()
+    with bar(**looks) as shown, pytest.raises(InterruptedError):
+        shown.update(1)
+
+
+def test_a_stop_ends_downloads_of_the_other_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.utils._xet as xet
+
+    monkeypatch.setattr(xet, "abort_xet_session", stopped := Mock())
+    Weights().stop()
+    stopped.assert_called_once_with()

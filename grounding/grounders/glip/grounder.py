@@ -41,7 +41,8 @@ class GlipGrounder:
             for name in ("boxes", "scores", "labels")
         )
         ratio = boxes.new_tensor([image.width / size[0], image.height / size[1]] * 2)
-        boxes = boxes * ratio
+        # The last pixel of the network's boxes is inside; ours end behind it.
+        boxes = (boxes + boxes.new_tensor([0, 0, 1, 1])) * ratio
         visible = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= 1
         kept = torch.nonzero((scores >= threshold) & visible).flatten()
         kept = kept[scores[kept].argsort(descending=True, stable=True)]
