@@ -31,7 +31,13 @@ with no_stubs():
 from starlette.middleware import Middleware
 
 from devices import DEVICES, find_device
-from doors import Doors, close_url_inputs, delete_files_of_tools
+from doors import (
+    Doors,
+    close_url_inputs,
+    delete_broken_uploads,
+    delete_files_of_tools,
+    forget_sessions,
+)
 from grounding.display import follow_link
 from grounding.events import Fetch
 from grounding.fetch import PORTS, fetch_image
@@ -202,8 +208,11 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
     """Serve the page within the limits that a server for strangers needs."""
     close_url_inputs()
     delete_files_of_tools(page)
+    delete_broken_uploads()
     # Closed to requests that pass by the queue, and with it by the limit of models at work.
-    page.queue(max_size=64, api_open=False).launch(
+    page.queue(max_size=64, api_open=False)
+    forget_sessions(page._queue)
+    page.launch(
         server_name=args.host,
         server_port=args.port,
         share=args.share,

@@ -17,15 +17,21 @@ from typing import Any, NoReturn
 
 import gradio as gr
 from gradio import processing_utils
+from gradio.data_classes import PredictBodyInternal
+from gradio.queueing import Queue
+from gradio.route_utils import GradioMultiPartParser
 from gradio.utils import get_upload_folder
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from page import CHECK
 
 CLOSED = re.compile(
-    r"/gradio_api/(file[=/]\s*https?:|proxy=|process_recording|deep_link|component_server|vibe)",
+    r"/gradio_api/"
+    r"(file[=/]\s*https?:|proxy=|process_recording|deep_link|component_server|vibe|dev/)",
     re.IGNORECASE,
 )
 # What a page or a program listens to; each takes a connection and a task while it is open.
@@ -42,6 +48,7 @@ MAX_POSTS = 300  # from one address; a slider that is dragged sends several a se
 MAX_WAITING = 8  # in the queue, from one address
 MAX_STREAMS = 40  # open at once, to one address; a page has two or three
 MAX_CLIENTS = 2_000  # addresses that are remembered, some 30 kB each at worst
+MAX_NAME = 64  # letters of what a page calls its session; Gradio's own take 11
 
 
 def close_url_inputs() -> None:
@@ -65,6 +72,42 @@ def delete_files_of_tools(page: gr.Blocks) -> None:
         return path
 
     processing_utils.save_base64_to_cache = save_and_note
+
+
+def delete_broken_uploads() -> None:
+    """Delete the files of an upload that ends early, which Gradio would forget (gradio 6.31)."""
+    parse = GradioMultiPartParser.parse
+
+    async def parse_and_tidy(parser: GradioMultiPartParser) -> FormData:
+        try:
+            return await parse(parser)
+        except BaseException:  # who hangs up, too
+            for file in parser._files_to_close_on_error:
+                file.close()
+                Path(file.name).unlink(missing_ok=True)
+            raise
+
+    GradioMultiPartParser.parse = parse_and_tidy
+
+
+def forget_sessions(queue: Queue) -> None:
+    """Have the queue forget what sessions asked for of which it has forgotten the answers.
+
+    Gradio would keep that, and names of any length, until somebody listens (gradio 6.31).
+    """
+    push = queue.push
+
+    async def push_and_forget(
+        body: PredictBodyInternal, request: Request, username: str | None
+    ) -> tuple[bool, Any, str]:
+        if len(body.session_hash or "") > MAX_NAME:
+            return False, f"A session_hash has at most {MAX_NAME} letters.", "error"
+        asked = queue.pending_event_ids_session
+        for session in asked.keys() - queue.pending_messages_per_session.keys():
+            del asked[session]
+        return await push(body, request, username)
+
+    queue.push = push_and_forget
 
 
 async def _refuse_address(_url: str) -> NoReturn:

@@ -53,9 +53,33 @@ def test_boxes_are_those_of_the_network(grounder: GlipGrounder, image: Image.Ima
     count = len(regions)
     assert count == len(found.boxes) > MAX_SHOWN, "the pipeline keeps the best"
     ratio = np.array([image.width / size[0], image.height / size[1]] * 2)
-    np.testing.assert_allclose(regions.boxes, found.boxes[:count].numpy() * ratio, atol=1e-2)
+    outer = found.boxes[:count].numpy() + np.array([0, 0, 1, 1])
+    np.testing.assert_allclose(regions.boxes, outer * ratio, atol=1e-2)
     np.testing.assert_allclose(regions.scores, found.scores[:count], atol=1e-5)
     assert regions.labels == tuple(PHRASES[label] for label in found.labels[:count])
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        ([0, 0, -1, -1], [0, 0, 300, 200]),  # to the last pixel of the network's picture
+        ([5, 5, 5, 5], [5, 5, 6, 6]),  # one of its pixels
+    ],
+)
+def test_the_last_pixel_is_part_of_a_box(
+    grounder: GlipGrounder, monkeypatch: pytest.MonkeyPatch, inside: list[int], outside: list[int]
+) -> None:
+    def detect_one(_raw: object, _sample: int, _positive: object, size: tuple[int, int]) -> object:
+        sides = torch.tensor([*size, *size], dtype=torch.float32)
+        box = torch.tensor([inside], dtype=torch.float32) % sides
+        return Detections(box, torch.ones(1), torch.zeros(1, dtype=torch.long))
+
+    monkeypatch.setattr("grounding.grounders.glip.grounder.detect", detect_one)
+    image, config = Image.new("RGB", (300, 200)), grounder.model.config
+    _, ((width, height),) = prepare([image], config.short_side, config.long_side)
+    ratio = np.array([300 / width, 200 / height] * 2) if inside[2] > 0 else 1
+    boxes = grounder.ground(image, ["a dog"], 0.1).boxes
+    np.testing.assert_allclose(boxes, [np.array(outside) * ratio], rtol=1e-5)
 
 
 def test_threshold(grounder: GlipGrounder, image: Image.Image) -> None:
