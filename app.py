@@ -232,6 +232,8 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     try:
         main()
+        sys.stdout.flush()
+        os._exit(0)  # after Ctrl-C; where a model is still at work, Python itself would abort
     except ValueError as error:
         sys.exit(f"app.py: {error}")
     except OSError as error:

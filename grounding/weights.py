@@ -86,6 +86,8 @@ class Weights:
         self.mode, self.offline, self.folder = mode, offline, folder
         self._failed_at, self._failure = -RETRY_SECONDS, ""
         self._asked: set[str] = set()
+        # In other threads: one that waits for files notices a Ctrl-C only when all have come.
+        self._downloader = ThreadPoolExecutor()
         self._stopping = Event()
 
     def locate(self, repo: str, files: tuple[str, ...], demo: str, progress: Progress) -> Source:
@@ -129,11 +131,12 @@ class Weights:
             return cached  # maybe not all of it, but better than nothing
 
     def stop(self) -> None:
-        """End the downloads that are under way; none begins any more."""
+        """End the downloads that are under way and wait until they have; none begins any more."""
         self._stopping.set()
         # The hub's client ends these at a Ctrl-C only where it arrives in the thread that waits.
         if xet := sys.modules.get("huggingface_hub.utils._xet"):
             xet.abort_xet_session()
+        self._downloader.shutdown()
 
     def describe(self) -> str:
         """Say in a sentence which weights a run will use, before anything is loaded."""
@@ -200,13 +203,11 @@ class Weights:
         _limit_waiting(get_session())
         HfApi().model_info(repo, timeout=ANSWER_SECONDS)  # without the patience of what follows
         wanted = {"allow_patterns": list(files), "etag_timeout": ANSWER_SECONDS, "tqdm_class": bar}
-        # In another thread: this one would notice a Ctrl-C only when all files have come.
-        with ThreadPoolExecutor(1) as downloader:
-            try:
-                return Path(downloader.submit(snapshot_download, repo, **wanted).result())
-            except KeyboardInterrupt:
-                self.stop()
-                raise
+        try:
+            return Path(self._downloader.submit(snapshot_download, repo, **wanted).result())
+        except KeyboardInterrupt:
+            self.stop()
+            raise
 
     def _remember(self, error: Exception) -> Unavailable:
         """Keep a failure for those who ask within the next minute; return it in words."""

@@ -4,13 +4,18 @@ import asyncio
 import fnmatch
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -147,6 +152,8 @@ def test_the_server_has_the_limits_that_strangers_need(monkeypatch: pytest.Monke
     given: dict[str, Any] = {}
 
     class Page:
+        _queue = "queue"
+
         def queue(self, **options: Any) -> "Page":
             given.update(options)
             return self
@@ -155,12 +162,86 @@ def test_the_server_has_the_limits_that_strangers_need(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(app, "close_url_inputs", lambda: None)
     monkeypatch.setattr(app, "delete_files_of_tools", lambda page: given.update(tools=page))
+    monkeypatch.setattr(app, "delete_broken_uploads", lambda: given.update(broken=True))
+    monkeypatch.setattr(app, "forget_sessions", lambda queue: given.update(forgets=queue))
     page = Page()
     app.launch(page, app.parse_args(["--share", "--host", "::1", "--port", "99"]))
     assert (given["server_name"], given["server_port"], given["share"]) == ("::1", 99, True)
     assert (given["api_open"], given["max_size"], given["tools"]) == (False, 64, page)
     assert given["max_file_size"] == MAX_BYTES and given["state_session_capacity"] == 64
     assert (given["enable_monitoring"], given["run_history"]) == (False, False)
+    assert given["broken"] and given["forgets"] == "queue"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="each account has a folder of its own here")
+@pytest.mark.parametrize("chosen", [None, "/tmp/mine"])
+def test_files_of_visitors_lie_in_a_folder_of_this_account(chosen: str | None) -> None:
+    environment = {name: v for name, v in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    code = "import app, gradio.utils; print(gradio.utils.get_upload_folder())"
+    folder = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment | ({"GRADIO_TEMP_DIR": chosen} if chosen else {}),
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert folder == chosen or f"gradio-{os.getuid()}" in folder
+
+
+def test_ctrl_c_while_a_model_is_at_work_ends_without_a_crash(tmp_path: Path) -> None:
+    """Left alone, torch aborts where Python is torn down below it."""
+    code = """if True:
+        import pathlib, runpy, sys, torch
+        import grounding.tab
+
+        def work(*_):
+            pathlib.Path(BEGUN).touch()
+            while True:
+                torch.rand(500, 500) @ torch.rand(500, 500)
+
+        grounding.tab.propose = work
+        runpy.run_path("app.py", run_name="__main__")
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    begun, log = tmp_path / "begun", tmp_path / "log.txt"
+    code = code.replace("BEGUN", repr(str(begun)))
+    flags = ["--port", str(port), "--weights", "demo", "--device", "cpu"]
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *flags], cwd=ROOT, stdout=said, stderr=said
+        )
+    try:
+        given = {"prompt": "a dog", "image": {"url": RED_DOT}}
+        wait_until(lambda: ask(port, given))
+        wait_until(begun.exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "terminate" not in log.read_text()
+
+
+RED_DOT = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLv"
+    "AAAAAElFTkSuQmCC"
+)
+
+
+def ask(port: int, given: dict[str, Any]) -> bool:
+    try:
+        url = f"http://127.0.0.1:{port}/gradio_api/call/v2/segment"
+        return httpx.post(url, json=given, timeout=60, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_front_matter_describes_a_gradio_space() -> None:

@@ -110,7 +110,7 @@ def test_more_phrases_than_a_caption_holds(grounder: GlipGrounder, image: Image.
 def test_boxes_of_less_than_a_pixel_are_left_out(
     grounder: GlipGrounder, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boxes = torch.tensor([[0.0, 0, 0.2, 20], [5, 5, 25, 25], [0, 9, 20, 9.2]])
+    boxes = torch.tensor([[3.0, 0, 2.1, 20], [5, 5, 25, 25], [0, 9, 20, 8.1]])
     found = Detections(boxes, torch.ones(3), torch.zeros(3, dtype=torch.int64))
     monkeypatch.setattr(grounder, "_read", lambda *_: found)
     assert len(grounder.ground(image, ["person"], 0.0)) == 1
