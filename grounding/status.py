@@ -30,7 +30,8 @@ def describe(proposals: Proposals, selection: Selection, origin: Origin, thresho
 
 def describe_weights(sources: Collection[Source]) -> str:
     """Say in Markdown which weights are in use and, of demo weights, how to get others."""
-    if why := ", ".join(dict.fromkeys(source.why for source in sources if source.demo)):
+    if any(source.demo for source in sources):
+        why = ", ".join(dict.fromkeys(source.why for source in sources if source.demo))
         return f"⚠️ In use: **{names(sources)}** ({why}). {FULL_WEIGHTS_HELP}"
     return f"<small>Weights in use: {names(sources)}.</small>"
 

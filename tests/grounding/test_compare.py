@@ -33,15 +33,16 @@ def _propose(grounder: str, threshold: float) -> Proposals:
 
 
 def test_every_grounder_answers_or_says_why_not() -> None:
-    answers = list(compare(PICTURE, _propose, Settings()))
-    rows = {answer.row[0]: answer.row for answer in answers}
+    named = {answer.row[0]: answer for answer in compare(PICTURE, _propose, Settings())}
+    rows = {name: answer.row for name, answer in named.items()}
     assert tuple(rows) == COMPARED and all(len(row) == len(HEADERS) for row in rows.values())
     assert rows["GroundingDINO tiny"] == ["GroundingDINO tiny", 1, 0.9, 0.3, 0.25, 0.5]
-    assert [len(answer.detections) for answer in answers] == [1, 0, 0]
-    assert "more memory than" in answers[2].caption
-    assert answers[0].detections[0]["rle"]["size"] == [10, 10]
-    assert "not here" in answers[1].caption and "not here" in rows["CLIPSeg"][1]
-    assert answers[0].picture.tobytes() != PICTURE.tobytes() == answers[1].picture.tobytes()
+    found, missing, large = (named[name] for name in ("GroundingDINO tiny", *ERRORS))
+    assert [len(answer.detections) for answer in (found, missing, large)] == [1, 0, 0]
+    assert "more memory than" in large.caption
+    assert found.detections[0]["rle"]["size"] == [10, 10]
+    assert "not here" in missing.caption and "not here" in rows["CLIPSeg"][1]
+    assert found.picture.tobytes() != PICTURE.tobytes() == missing.picture.tobytes()
 
 
 def test_the_best_score_is_of_what_is_shown_if_anything_is() -> None:
@@ -77,7 +78,10 @@ def test_the_settings_of_the_page_count(count: int, found: int) -> None:
     [
         ([], ""),  # every grounder has failed
         ([Source("a/b", Path(), False)] * 2, "Weights in use: a/b."),
-        ([Source("a/b", Path(), False), Source("demo", Path(), True)], "**a/b and demo**"),
+        (
+            [Source("a/b", Path(), False), Source("demo", Path(), True, "so")],
+            "**a/b and demo** (so).",
+        ),
     ],
 )
 def test_prompt_and_weights_are_said(sources: list[Source], words: str) -> None:

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding.core import Masks, Regions
 from grounding.events import Events, read_picture
+from grounding.prompt import Query
+from grounding.retouch import ADD
+from grounding.select import Proposals, pack_masks
 from grounding.session import Session
 from grounding.settings import Settings
 from grounding.store import ModelStore
-from grounding.weights import Weights
+from grounding.weights import Origin, Source, Weights
 
 
 def test_one_model_at_a_time_is_at_work() -> None:
@@ -83,3 +87,35 @@ def test_which_picture_is_read(tmp_path: Path, url: str, opened: str) -> None:
     )
     assert (asked or ["file"]) == [opened]
     assert picture.size == ((9, 9) if opened == "file" else (3, 3))
+
+
+def test_a_correction_has_the_weights_of_its_answer() -> None:
+    """By now the hub may have others, and a download would hold up everybody."""
+    used: list[Source] = []
+
+    def draw(_name: str, source: Source, picture: Image.Image, _what: object) -> Masks:
+        used.append(source)
+        return Masks(np.ones((1, picture.height, picture.width), bool), np.ones(1, np.float32))
+
+    mine = Source("demo", Path("mine"), demo=True, why="so")
+    origin = Origin(Source("a/b", Path("its"), demo=False), mine)
+    regions = Regions(np.array([[0, 0, 4, 4]], np.float32), np.ones(1, np.float32), ("a dog",))
+    mask = np.zeros((1, 9, 9), bool)
+    mask[0, :4, :4] = True
+    proposals = Proposals(
+        Query(["a dog"], []),
+        regions,
+        pack_masks(mask),
+        np.ones(1, np.float32),
+        (9, 9),
+        0.05,
+        {},
+        {},
+    )
+    asked = {"prompt": "a dog", "grounder": "CLIPSeg", "segmenter": "SAM 2.1 tiny"}
+    session = Session(Image.new("RGB", (9, 9)), proposals, origin, asked)
+    weights = Weights("demo")
+    weights.locate = lambda *_: pytest.fail("the hub may be asked")  # type: ignore[method-assign]
+    events = Events(ModelStore(weights, "cpu"), print, draw, fetch=None)
+    events.correct(session, Settings(), 0.3, ADD, "a dog", session.key, "6", "6")
+    assert used == [mine] and used[0].why == "so" and len(session.corrections.edits) == 1

@@ -164,6 +164,18 @@ def test_parts_of_a_map(squares: list[tuple[int, int, float]], scores: list[floa
     assert len(dropped) == max(0, len(squares) - MAX_SHOWN)
 
 
+def test_a_map_without_a_heatmap_has_the_largest_scores_as_one() -> None:
+    """So that it counts as a map wherever that is asked."""
+    masks = np.zeros((2, 30, 40), np.float32)
+    masks[0, :9, :9], masks[1, 5:20, 5:20] = 0.9, 0.4
+    labels, scores = ("a dog", "a cat"), masks.max((1, 2))
+    boxes = np.array([[0, 0, 9, 9], [5, 5, 20, 20]], np.float32)
+    kept, _ = cut(Regions(boxes, scores, labels, masks), {"a dog": 0.3, "a cat": 0.3})
+    np.testing.assert_array_equal(kept.heatmap, masks.max(0))
+    none, _ = cut(Regions(boxes[:0], scores[:0], (), masks[:0]), {})
+    assert none.heatmap.shape == (30, 40) and not none.heatmap.any()
+
+
 def test_cutting_makes_pictures_only_of_the_parts_it_keeps() -> None:
     """A sheet of many things would fill the memory."""
     heat = np.zeros((4, 500, 500), np.float32)

@@ -27,7 +27,8 @@ def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) 
 
 
 def _origin(demo: bool) -> Origin:
-    source = Source("bundled demo weights" if demo else "a/b", Path(), demo)
+    name, why = ("bundled demo weights", "it was asked for them") if demo else ("a/b", "")
+    source = Source(name, Path(), demo, why)
     return Origin(source, source, "cuda")
 
 
@@ -189,4 +190,5 @@ def test_another_run_is_asked_for(
 def test_demo_weights_are_said_and_what_to_do() -> None:
     proposals = _proposals(("a dog",), "a dog", 0.0, 0.05)
     text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=True), 0.3)
-    assert "bundled demo weights" in text and "--weights demo" in text
+    assert "**bundled demo weights** (it was asked for them). They know only" in text
+    assert "--weights demo" in text

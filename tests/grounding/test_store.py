@@ -4,6 +4,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 
 from grounding.grounders import GROUNDERS
 from grounding.memory import Shelf, file_bytes
-from grounding.segmenters import SEGMENTERS
+from grounding.menu import ModelEntry
+from grounding.segmenters import SEGMENTERS, SegmenterEntry
 from grounding.store import LIBRARIES, ModelStore
 from grounding.weights import DEMO_ROOT, Source, Weights
 
@@ -37,8 +40,9 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "clipseg"}')
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
+    store = ModelStore(Weights("demo"), "cpu")
     with pytest.raises(ValueError, match="damaged or incomplete"):
-        ModelStore(Weights("demo"), "cpu").get("CLIPSeg", "SAM 2.1 tiny")
+        _load(store, "grounder", "CLIPSeg")
 
 
 class Recorder(Weights):
@@ -62,11 +66,48 @@ def test_weights_are_fetched_without_loading_a_model(monkeypatch: pytest.MonkeyP
         store.fetch("CLIPSeg", "SAM", lambda *_: None)
 
 
-def test_a_correction_needs_no_grounder() -> None:
+def test_a_correction_needs_no_grounder_and_asks_for_no_weights() -> None:
     store = ModelStore(weights := Recorder(), "cpu")
-    segmenter = store.get_segmenter("SAM 2.1 tiny")
-    assert weights.asked == [SEGMENTERS["SAM 2.1 tiny"].repo]
+    _, source = store.fetch("CLIPSeg", "SAM 2.1 tiny", lambda *_: None)
+    asked = [*weights.asked]
+    segmenter = store.load_segmenter("SAM 2.1 tiny", source)
+    assert weights.asked == asked
     assert store.get("CLIPSeg", "SAM 2.1 tiny").segmenter is segmenter
+
+
+def test_two_adapters_may_read_the_same_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a grounder and a segmenter."""
+    monkeypatch.setattr(ModelEntry, "load", lambda entry, *_: Loaded(entry.package, entry.module))
+    one, folder = GROUNDERS["CLIPSeg"], DEMO_ROOT / "clipseg"
+    monkeypatch.setitem(GROUNDERS, "Mine", replace(one, module="mine"))
+    monkeypatch.setitem(SEGMENTERS, "Mine", SegmenterEntry("mine", one.repo))
+    store, source = ModelStore(Weights("demo"), "cpu"), Source("a/b", folder, demo=False)
+    asked = [("grounder", "CLIPSeg"), ("grounder", "Mine"), ("segmenter", "Mine")]
+    models = [store._load(role, name, source) for role, name in asked * 2]
+    assert [model.module for model in models[:3]] == ["clipseg", "mine", "mine"]
+    assert len({*map(id, models)}) == 3, "each is loaded once"
+
+
+@dataclass
+class Loaded:
+    package: str
+    module: str
+
+
+def test_who_waits_for_somebody_elses_download_is_told() -> None:
+    name, told = "CLIPSeg", []
+    store = ModelStore(Weights("demo"), "cpu")
+    with store._fetching[GROUNDERS[name].repo]:
+        waiting = threading.Thread(
+            target=store.fetch, args=(name, "SAM 2.1 tiny", lambda *said: told.append(said))
+        )
+        waiting.start()
+        deadline = time.monotonic() + 60
+        while not told:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    waiting.join()
+    assert told == [(0.0, "Waiting for the weights of CLIPSeg, which somebody else has asked for")]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")

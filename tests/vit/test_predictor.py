@@ -83,6 +83,32 @@ def test_modes(tiny_checkpoint: Path, mode: str) -> None:
     assert (prediction.seen.mode, prediction.seen.size) == ("RGB", (8, 8))
 
 
+@pytest.mark.parametrize(
+    ("mode", "color", "seen"),
+    [
+        ("I;16", 0x4D00, (0x4D,) * 3),  # not clipped at 255
+        ("RGBA", (0, 0, 0, 0), (255,) * 3),  # on white
+        ("L", 9, (9,) * 3),
+    ],
+)
+def test_pictures_of_other_programs_are_seen_as_on_the_page(
+    tiny_checkpoint: Path, mode: str, color: object, seen: tuple[int, ...]
+) -> None:
+    prediction = Predictor(tiny_checkpoint).predict(Image.new(mode, (8, 8), color))
+    assert prediction.seen.getcolors() == [(64, seen)]
+
+
+def test_the_mode_and_the_random_numbers_of_the_caller_do_not_matter(tiny_checkpoint: Path) -> None:
+    outside, inside = Predictor(tiny_checkpoint), Predictor(tiny_checkpoint)
+    expected = outside.gradients(outside.predict(picture()), 1)
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        found = inside.gradients(inside.predict(picture()), 1)
+    assert torch.equal(found, expected) and expected.any()
+    assert torch.equal(inside.gradients(inside.predict(picture()), 1), expected), "and afterwards"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_loads_at_first_use_and_tries_again(tmp_path: Path, tiny_checkpoint: Path) -> None:
     lazy = Predictor(tmp_path / "later.safetensors")
     with pytest.raises(ValueError, match=r"later\.safetensors is not a checkpoint"):
