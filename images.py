@@ -148,10 +148,14 @@ def kind_of(data: bytes) -> str:
 
 def _decode(data: bytes, kind: str) -> Image.Image:
     scans = _count_scans(data) if kind == "JPEG" else 0
-    image: Image.Image = Image.open(_Metered(data), formats=[kind.upper()])  # header only
+    file = _Metered(data)
+    image: Image.Image = Image.open(file, formats=[kind.upper()])  # header only
+    file.reads += len(data) // READ_BYTES  # for the pixels
     pixels = max(image.width * image.height, _tiled_pixels(image))
     if pixels > (MAX_JPEG_PIXELS if kind == "JPEG" else MAX_PIXELS) or max(image.size) > MAX_LENGTH:
         raise Image.DecompressionBombError
+    if _named_bytes(image) > 4 * len(data):
+        raise ValueError("the same bytes again and again")
     if scans > min(MAX_SCANS, MAX_SCANNED // pixels):
         raise ValueError("too many scans")
     shrink = max(1, max(image.size) // (2 * MAX_SIDE))  # while decoding, which only JPEG can do
@@ -174,7 +178,7 @@ class _Metered(io.BytesIO):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.left = 4 * len(data) + 2**20
-        self.reads = MAX_SEGMENTS + len(data) // READ_BYTES
+        self.reads = 2 * MAX_SEGMENTS
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as any file does.
@@ -197,6 +201,12 @@ def _tiled_pixels(image: Image.Image) -> int:
     if not width or not height:
         return 0
     return -(-image.width // width) * width * -(-image.height // height) * height
+
+
+def _named_bytes(image: Image.Image) -> int:
+    """Return how many bytes all strips or tiles of a TIFF have, of which libtiff copies each."""
+    tags = getattr(image, "tag_v2", {})  # StripByteCounts, TileByteCounts (TIFF 6.0)
+    return sum(sum(tags.get(number, ())) for number in (279, 325))
 
 
 def _count_scans(data: bytes) -> int:

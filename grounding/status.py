@@ -12,9 +12,9 @@ from images import MAX_SIDE
 
 AND = re.compile(r"\b(and|or)\b")
 FULL_WEIGHTS_HELP = (
-    "They know only the drawn objects of the samples. For photos, start the app where the Hugging "
-    "Face hub can be reached, without `--weights demo` and `--offline`: the public weights are "
-    "then downloaded at first use."
+    "They know only the drawn objects of the samples. Photos need the public weights, which are "
+    "downloaded at first use where the Hugging Face hub gives them; `--weights demo` and "
+    "`--offline` keep the app from asking."
 )
 
 

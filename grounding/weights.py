@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 from used_up import disk_full
@@ -89,6 +90,7 @@ class Weights:
         # In other threads: one that waits for files notices a Ctrl-C only when all have come.
         self._downloader = ThreadPoolExecutor()
         self._stopping = Event()
+        self._lock, self._has_client = Lock(), False
 
     def locate(self, repo: str, files: tuple[str, ...], demo: str, progress: Progress) -> Source:
         """Return the weights for a model, downloading them if that is what the mode says.
@@ -127,7 +129,6 @@ class Weights:
         except Unavailable:
             if not cached:
                 raise
-            self._asked.add(repo)  # once is enough
             return cached  # maybe not all of it, but better than nothing
 
     def stop(self) -> None:
@@ -181,6 +182,7 @@ class Weights:
         if time.monotonic() - self._failed_at < RETRY_SECONDS:
             raise Unavailable(self._failure)
         progress(0.0, f"Asking the hub for {repo}")
+        self._asked.add(repo)  # once is enough for what is in the cache
         try:
             folder = self._fetch(repo, files, _reporting_bar(progress, repo, self._stopping))
         except Exception as error:
@@ -198,9 +200,12 @@ class Weights:
         return whole
 
     def _fetch(self, repo: str, files: tuple[str, ...], bar: type) -> Path:
-        from huggingface_hub import HfApi, get_session, snapshot_download
+        from huggingface_hub import HfApi, set_client_factory, snapshot_download
 
-        _limit_waiting(get_session())
+        with self._lock:
+            if not self._has_client:  # once, as it closes the one that is in use
+                set_client_factory(partial(_make_client, self._stopping))
+                self._has_client = True
         HfApi().model_info(repo, timeout=ANSWER_SECONDS)  # without the patience of what follows
         wanted = {"allow_patterns": list(files), "etag_timeout": ANSWER_SECONDS, "tqdm_class": bar}
         try:
@@ -211,11 +216,13 @@ class Weights:
 
     def _remember(self, error: Exception) -> Unavailable:
         """Keep a failure for those who ask within the next minute; return it in words."""
-        from huggingface_hub.errors import RepositoryNotFoundError
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+        if isinstance(error, GatedRepoError):  # by its class it were not found
+            return Unavailable(_explain(error))
         if isinstance(error, RepositoryNotFoundError):  # which says nothing of others
             return Unavailable("the Hugging Face hub does not have them")
-        self._failed_at, self._failure = time.monotonic(), _explain(error)
+        self._failure, self._failed_at = _explain(error), time.monotonic()
         return Unavailable(self._failure)
 
 
@@ -258,22 +265,27 @@ def _is_listed(repo: str) -> bool:
         return False
 
 
-def _limit_waiting(client: Any) -> None:
-    """Let the hub's client wait `ANSWER_SECONDS` where it would wait without end, or much longer.
+def _make_client(stopping: Event) -> Any:
+    """Return an HTTP client for the hub that waits a few seconds, and for nothing after a stop.
 
-    It lists files without a limit, and when it has asked too often, it waits as long as it is told.
+    By itself the hub's lists files without a limit of time, waits as long as it is told when it has
+    asked too often, and calls a silent server again and again.
     """
+    from huggingface_hub.utils._http import default_client_factory
+
+    def limit(request: Any) -> None:
+        if stopping.is_set():
+            raise InterruptedError("the download was stopped")
+        limits = request.extensions.get("timeout", {})
+        limits |= {what: ANSWER_SECONDS for what, seconds in limits.items() if seconds is None}
+
+    client = default_client_factory()
     hooks = client.event_hooks
-    if _limit not in hooks["request"]:  # the client is kept from one download to the next
-        client.event_hooks = {
-            "request": [*hooks["request"], _limit],
-            "response": [*hooks["response"], _refuse_to_wait],
-        }
-
-
-def _limit(request: Any) -> None:
-    limits = request.extensions.get("timeout", {})
-    limits |= {what: ANSWER_SECONDS for what, seconds in limits.items() if seconds is None}
+    client.event_hooks = {
+        "request": [*hooks["request"], limit],
+        "response": [*hooks["response"], _refuse_to_wait],
+    }
+    return client
 
 
 def _refuse_to_wait(response: Any) -> None:

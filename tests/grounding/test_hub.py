@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -236,13 +238,57 @@ def test_wrong_bytes_of_the_right_length(hub: Hub) -> None:
         ModelStore(Weights("full"), "cpu")._load("grounder", NAME, source)
 
 
-def test_what_is_missing_in_the_cache_is_fetched(hub: Hub) -> None:
-    """Another program may have taken the weights alone, and an older client kept no list of all."""
-    folder = locate().folder
-    tokenizer = (folder / "tokenizer.json").read_bytes()
-    shutil.rmtree(folder.parents[1] / "trees")
-    (folder / "tokenizer.json").unlink()
-    assert (locate().folder / "tokenizer.json").read_bytes() == tokenizer
+def fill_as_another_program(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lay out a cache with the weights alone, without the list of all files that there are.
+
+    Returns:
+        Where the hub's client would keep that list.
+    """
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    locate()
+    other = cache.with_name("other")  # of which the client knows nothing yet
+    ignored = shutil.ignore_patterns("trees", "tokenizer.json", ".locks")
+    shutil.copytree(cache, other, ignore=ignored, symlinks=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(other))
+    return other / f"models--{REPO.replace('/', '--')}" / "trees"
+
+
+def has_words(source: Source) -> bool:
+    assert not source.demo
+    return (source.folder / "tokenizer.json").exists()
+
+
+def test_what_is_missing_in_the_cache_is_fetched(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_as_another_program(monkeypatch)
+    assert not has_words(locate(offline=True))
+    assert has_words(locate())
+    asked = hub.requests
+    assert has_words(locate()) and hub.requests == asked, "now it is known to be whole"
+
+
+def test_the_cache_is_completed_after_another_repositorys_failure(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_as_another_program(monkeypatch)
+    mine, hub.fault = Weights(), fail
+    assert mine.locate("a/b", FILES, "clipseg", lambda *_: None).demo
+    hub.fault = lambda _: False
+    find = partial(mine.locate, REPO, FILES, "clipseg", lambda *_: None)
+    assert not has_words(find()), "nobody is asked for a minute"
+    monkeypatch.setattr(weights, "RETRY_SECONDS", 0.0)
+    assert has_words(find())
+
+
+def test_a_cache_that_cannot_be_listed_is_asked_for_once(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_as_another_program(monkeypatch).touch()  # a file in the place of the folder
+    mine, asked = Weights(), []
+    monkeypatch.setattr("grounding.weights._is_listed", lambda _: False)  # as in another process
+    for _ in range(3):
+        assert has_words(mine.locate(REPO, FILES, "clipseg", lambda *_: None))
+        asked.append(hub.requests)
+    assert asked[1:] == asked[:-1]
 
 
 def test_progress_is_told_in_the_context_of_who_waits(hub: Hub) -> None:
@@ -257,6 +303,27 @@ def test_progress_is_told_in_the_context_of_who_waits(hub: Hub) -> None:
     Weights().locate(REPO, FILES, "clipseg", _report(progress))
     assert {who for who, _ in told} == {"me"}
     assert any("Downloading" in text for _, text in told)
+
+
+def begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the hub's client begin anew, as it does when a line is lost, also of another download."""
+    told = huggingface_hub.HfApi.repo_info
+
+    def lose_the_line(*asked: Any, **more: Any) -> Any:
+        answer = told(*asked, **more)
+        huggingface_hub.close_session()
+        return answer
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lose_the_line)
+
+
+def test_a_client_that_begins_anew_does_not_wait_either(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_anew(monkeypatch)
+    hub.fault = say_nothing_of_files
+    began = time.monotonic()
+    assert locate().demo and time.monotonic() - began < 20
 
 
 def drip(handler: Handler) -> bool:
@@ -280,6 +347,30 @@ def test_a_download_that_is_stopped(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
         weights.locate(REPO, FILES, "clipseg", lambda *_: None)
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
     assert not list(cache.rglob("*.incomplete")), "nothing of it is left"
+
+
+def test_a_stop_does_not_call_a_silent_hub_again(hub: Hub) -> None:
+    """Left alone, the client would do so five times."""
+
+    def fault(handler: Handler) -> bool:
+        if handler.is_for(WEIGHTS):
+            hub.dripping.set()
+        return stall(handler)
+
+    hub.fault, weights, seconds = fault, Weights(), []
+
+    def stop() -> None:
+        hub.dripping.wait(60)
+        began = time.monotonic()
+        weights.stop()
+        seconds.append(time.monotonic() - began)
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    with pytest.raises(InterruptedError):
+        weights.locate(REPO, FILES, "clipseg", lambda *_: None)
+    stopping.join()
+    assert seconds[0] < 4, "the time limit of an answer is a second here"
 
 
 def test_ctrl_c_ends_a_download(hub: Hub, tmp_path: Path) -> None:

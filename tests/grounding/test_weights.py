@@ -7,7 +7,11 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from grounding.grounders import GROUNDERS
 from grounding.store import ModelStore
@@ -74,6 +78,10 @@ class Answer(Exception):
         self.response = Mock(status_code=status)
 
 
+def refusal(status: int) -> Any:
+    return Mock(status_code=status, headers={})
+
+
 NO_DOWNLOAD = [
     # what the hub does, and what is said
     (ConnectionError("no route"), "the Hugging Face hub did not answer"),
@@ -81,6 +89,8 @@ NO_DOWNLOAD = [
     (Answer(401), "refuses the token of this machine"),
     (Answer(403), "does not let this machine have them"),
     (Answer(429), "has been asked too often from here"),
+    (GatedRepoError("gated", response=refusal(403)), "does not let this machine have them"),
+    (RepositoryNotFoundError("none", response=refusal(404)), "does not have them"),
     (PermissionError(errno.EACCES, "Permission denied"), "HF_HOME"),
     (OSError(errno.EROFS, "Read-only file system"), "the folder for downloads cannot be written"),
 ]
