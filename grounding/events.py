@@ -16,7 +16,7 @@ from grounding.core import Clicks, Masks, Regions
 from grounding.display import write_download
 from grounding.export import detections
 from grounding.grounders import GROUNDERS
-from grounding.overlay import shown_scale
+from grounding.overlay import from_shown, shown_scale
 from grounding.prompt import parse_prompt
 from grounding.retouch import click
 from grounding.segmenters import SEGMENTERS
@@ -193,7 +193,7 @@ class Events:
     ) -> None:
         """Correct the answer where the picture was clicked; `key` is of that which was shown."""
         scale = shown_scale(session.image) if session else 1.0
-        x, y = (place * scale for place in event.index)
+        x, y = (from_shown(place, scale) for place in event.index)
         self.correct(session, settings, threshold, tool, phrase, key, x, y)
 
     def correct(

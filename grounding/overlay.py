@@ -58,7 +58,8 @@ def annotations(
     shown = shrink(image)
     pairs = []
     for mask, label in zip(masks, labels, strict=True):
-        small = cv2.resize(mask.astype(np.uint8), shown.size, interpolation=cv2.INTER_NEAREST)
+        # Exact: of the pixel in the middle, as the picture is shrunk, and not of a corner.
+        small = cv2.resize(mask.astype(np.uint8), shown.size, interpolation=cv2.INTER_NEAREST_EXACT)
         pairs.append((_opacity(small, style), label))
     return shown, pairs
 
@@ -75,6 +76,20 @@ def shown_scale(image: Image.Image) -> float:
     return max(1.0, max(image.size) / DISPLAY_SIDE)
 
 
+def to_shown(place: float, scale: float) -> float:
+    """Return where on `shrink`'s copy a place of the picture is, in pixels from the first's middle.
+
+    >>> to_shown(1.5, scale=2.0), from_shown(0.5, scale=2.0)
+    (0.5, 1.5)
+    """
+    return (place - (scale - 1) / 2) / scale
+
+
+def from_shown(place: float, scale: float) -> float:
+    """Return the place of the picture that is shown at a place of `shrink`'s copy."""
+    return place * scale + (scale - 1) / 2
+
+
 def mark(shown: Image.Image, corner: tuple[float, float] | None, scale: float) -> Image.Image:
     """Return a picture with a cross at the first corner of a box that is being drawn, if any.
 
@@ -87,7 +102,7 @@ def mark(shown: Image.Image, corner: tuple[float, float] | None, scale: float) -
         return shown
     marked = shown.copy()
     draw = ImageDraw.Draw(marked)
-    x, y = corner[0] / scale, corner[1] / scale
+    x, y = (to_shown(place, scale) for place in corner)
     arm = max(shown.size) / 50
     for width, colour in ((5, "black"), (3, "white")):
         draw.line((x - arm, y, x + arm, y), colour, width)

@@ -90,14 +90,15 @@ class Session:
 def look(session: Session, settings: Settings, threshold: float) -> View:
     """Show an answer in another way, without a model."""
     proposals = session.current
-    selection = select(proposals, session.choice(settings, threshold))
+    choice = session.choice(settings, threshold)
+    selection = select(proposals, choice)
     query, rows = selection.query, selection.shown()
     colours = phrase_colours(query.phrases, query.negatives)
     labels = selection.regions[rows].labels
     shown, pairs = annotations(session.image, labels, selection.masks.masks[rows], settings.style)
     found, numbers = _as_found(session, selection), range(1, len(selection.numbers) + 1)
     regions = draw_regions(session.image, found, numbers, colours)
-    text = f"{_asked(session)}\n\n{describe(proposals, selection, session.origin, threshold)}"
+    text = f"{_asked(session)}\n\n{describe(proposals, selection, session.origin, choice)}"
     if edits := session.corrections.edits:
         text += f"\n\nCorrections by hand: {len(edits)}."
     if corner := session.corrections.corner:

@@ -3,10 +3,11 @@
 import math
 import re
 from collections.abc import Collection
+from dataclasses import replace
 
 from grounding.pipeline import FLOOR
 from grounding.prompt import looks_foreign
-from grounding.select import MAX_SHOWN, Proposals, Selection
+from grounding.select import MAX_SHOWN, Choice, Proposals, Selection, choose
 from grounding.weights import Origin, Source, names
 from images import MAX_SIDE
 
@@ -18,10 +19,10 @@ FULL_WEIGHTS_HELP = (
 )
 
 
-def describe(proposals: Proposals, selection: Selection, origin: Origin, threshold: float) -> str:
+def describe(proposals: Proposals, selection: Selection, origin: Origin, choice: Choice) -> str:
     """Say in Markdown what was found, what was left out and why, how fast, and by which weights."""
-    lines = [_found(selection), *_missing(proposals, selection, threshold), *selection.notes]
-    lines += _limits(proposals, selection, threshold)
+    lines = [_found(selection), *_missing(proposals, selection, choice), *selection.notes]
+    lines += _limits(proposals, selection, choice.threshold)
     stages = " · ".join(f"{stage} {took:.2f} s" for stage, took in proposals.seconds.items())
     lines.append(describe_weights(origin.sources.values()))
     lines.append(f"<small>Time on {origin.device}: {stages}.</small>")
@@ -46,9 +47,10 @@ def _found(selection: Selection) -> str:
     return f"**Found {len(wanted)} {'region' if len(wanted) == 1 else 'regions'}.**{hidden}"
 
 
-def _missing(proposals: Proposals, selection: Selection, threshold: float) -> list[str]:
+def _missing(proposals: Proposals, selection: Selection, choice: Choice) -> list[str]:
     """Say of each phrase without a detection how far it was from one."""
     query, best, labels = proposals.query, proposals.best, proposals.regions.labels
+    threshold = choice.threshold
     asked = [*query.phrases, *query.negatives]
     missing = [phrase for phrase in asked if phrase not in selection.regions.labels]
     gone = {labels[i] for i in proposals.by_hand if not proposals.bits[i].any()}
@@ -73,12 +75,29 @@ def _missing(proposals: Proposals, selection: Selection, threshold: float) -> li
             shows = math.floor(100 * best[phrase] + 1e-6) / 100
             # A heat map was cut above it, or others have taken its place.
             run = " and another Run" if phrase not in labels else ""
+            helps = run or _is_shown_at(shows, phrase, proposals, choice)
+            advice = (
+                f"a threshold of {shows:.2f}{run} would show it"
+                if helps
+                else "it would be left out at a lower threshold, too"
+            )
             lines.append(
                 f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
-                f"Its best score is {shows:.2f}; a threshold of {shows:.2f}{run} would show it."
-                + _hint([phrase])
+                f"Its best score is {shows:.2f}; {advice}." + _hint([phrase])
             )
     return lines
+
+
+def _is_shown_at(threshold: float, phrase: str, proposals: Proposals, choice: Choice) -> bool:
+    """Return whether a phrase has a detection at a threshold, with all else as it is chosen."""
+    query = proposals.query
+    if phrase in query.thresholds:
+        limits = query.thresholds | {phrase: threshold}
+        proposals = replace(proposals, query=replace(query, thresholds=limits))
+    else:
+        choice = replace(choice, threshold=threshold)
+    _, numbers, _ = choose(proposals, choice)
+    return phrase in {proposals.regions.labels[number] for number in numbers}
 
 
 def _listed(phrases: list[str]) -> str:

@@ -11,10 +11,13 @@ from grounding.overlay import (
     Style,
     annotations,
     draw_regions,
+    from_shown,
     heat_overlay,
     paint,
     phrase_colours,
+    shown_scale,
     table_rows,
+    to_shown,
 )
 
 
@@ -129,3 +132,18 @@ def test_tags_say_what_is_not_ascii() -> None:
 
     assert len({tag(label) for label in ("собака", "кошка", "犬", "chêne", "chene")}) == 5
     assert tag("犬") == tag("猫") == tag("🐕")
+
+
+@pytest.mark.parametrize("side", [1281, 1920, 2048])
+def test_masks_lie_where_the_shrunk_picture_shows_them(side: int) -> None:
+    rows, columns = np.mgrid[:side, :side] + 0.5
+    disc = np.hypot(rows - 0.4 * side, columns - 0.6 * side) < 0.25 * side
+    shown, [(opacity, _)] = annotations(
+        Image.fromarray(disc), ["disc"], disc[None], Style(opacity=1.0, outline=0)
+    )
+    white = np.asarray(shown.convert("L")) > 127
+    for found, seen in zip(np.nonzero(opacity), np.nonzero(white), strict=True):
+        assert found.mean() == pytest.approx(seen.mean(), abs=0.1)
+    scale = shown_scale(Image.fromarray(disc))
+    assert to_shown(from_shown(7.0, scale), scale) == pytest.approx(7.0)
+    assert from_shown(shown.width - 1, scale) < side and from_shown(0, scale) >= 0

@@ -37,7 +37,7 @@ def _text(
 ) -> str:
     proposals = _proposals(labels, prompt, best, how.get("floor", 0.05))
     selection = select(proposals, Choice(0.3, off=frozenset(off)))
-    return describe(proposals, selection, _origin(demo=False), 0.3)
+    return describe(proposals, selection, _origin(demo=False), Choice(0.3))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_had_no_place(
     prompt: str, dropped: tuple[tuple[float, str], ...], words: str | None
 ) -> None:
     proposals = replace(_proposals(("a",), prompt, 0.0, 0.05), dropped=dropped)
-    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), 0.3)
+    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), Choice(0.3))
     assert ("Only the 30 best regions are kept" in text) == bool(words)
     assert (words or "") in text
 
@@ -120,7 +120,7 @@ def test_what_had_no_place(
 def test_what_was_dropped_by_hand_is_said_to_be_so() -> None:
     proposals = _proposals(("a dog", "a cat"), "a dog, a cat", 0.0, 0.05)
     proposals = apply_edits(proposals, [drop(proposals, 1)])
-    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), 0.3)
+    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), Choice(0.3))
     assert "Found 1 region" in text and "“a cat” was dropped by hand." in text
 
 
@@ -132,7 +132,7 @@ def test_other_limits_are_said() -> None:
 @pytest.mark.parametrize("size", [(MAX_SIDE, 6), (6, MAX_SIDE), (6, MAX_SIDE - 1)])
 def test_a_picture_that_was_shrunk_is_said_to_be_so(size: tuple[int, int]) -> None:
     proposals = replace(_proposals((), "a", 0.0, 0.05), size=size)
-    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), 0.3)
+    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), Choice(0.3))
     said = f"used at {size[1]} × {size[0]} pixels, the most that is used" in text
     assert said == (max(size) == MAX_SIDE)
 
@@ -166,29 +166,55 @@ def test_where_the_areas_of_a_map_are_cut(
     if heat:
         regions = replace(found.regions, heatmap=np.ones((6, 6), np.float32))
         found = replace(found, regions=regions)
-    text = describe(found, select(found, Choice(0.3)), _origin(demo=False), 0.3)
+    text = describe(found, select(found, Choice(0.3)), _origin(demo=False), Choice(0.3))
     assert ("The areas are cut at 0.2; press Run to cut them at 0.3." in text) == said
 
 
+def _large(label: str, score: float, box: list[int], prompt: str) -> Proposals:
+    """One detection, of most of a picture of 20 x 20."""
+    mask = np.zeros((1, 20, 20), bool)
+    mask[0, 1:19, 1:19] = True
+    regions = Regions(np.array([box], np.float32), np.array([score], np.float32), (label,))
+    bits, sure = pack_masks(mask), np.ones(1, np.float32)
+    best = {label: score}
+    return Proposals(parse_prompt(prompt), regions, bits, sure, (20, 20), 0.05, best, {})
+
+
+WHOLE, PART = [0, 0, 20, 20], [1, 1, 15, 19]
+
+
 @pytest.mark.parametrize(
-    ("labels", "threshold", "best", "words"),
+    ("prompt", "box", "choice", "words"),
     [
-        # Cut out of no map, or one that had no place beside others.
-        ((), 0.3, 0.29, "a threshold of 0.29 and another Run would show it"),
-        (("a dog",), 1.5, 1.0, "a threshold of 1.00 would show it"),  # it is there already
+        ("a dog", PART, Choice(0.3), "Its best score is 0.22; a threshold of 0.22 would show it."),
+        ("a dog: 0.4", PART, Choice(0.1), "a threshold of 0.22 would show it."),  # of its own
+        ("a dog", WHOLE, Choice(0.3), "it would be left out at a lower threshold, too."),
+        ("a dog", WHOLE, Choice(0.3, whole=True), "a threshold of 0.22 would show it."),
+        ("a dog: 0.4", WHOLE, Choice(0.1), "it would be left out at a lower threshold, too."),
+        (
+            "a dog",
+            PART,
+            Choice(0.3, min_area=99),
+            "it would be left out at a lower threshold, too.",
+        ),
     ],
 )
-def test_another_run_is_asked_for(
-    labels: tuple[str, ...], threshold: float, best: float, words: str
+def test_a_threshold_is_named_only_where_it_helps(
+    prompt: str, box: list[int], choice: Choice, words: str
 ) -> None:
-    proposals = _proposals(labels, "a dog", best, 0.3)
-    selection = select(proposals, Choice(0.3))
-    selection = replace(selection, regions=proposals.regions[[]])  # none is shown
-    assert words in describe(proposals, selection, _origin(demo=False), threshold)
+    proposals = _large("a dog", 0.2234, box, prompt)
+    assert words in describe(proposals, select(proposals, choice), _origin(demo=False), choice)
+
+
+def test_another_run_is_asked_for_where_no_region_is_there() -> None:
+    """It was cut out of no map, or had no place beside others."""
+    proposals, choice = _proposals((), "a dog", 0.29, 0.3), Choice(0.3)
+    text = describe(proposals, select(proposals, choice), _origin(demo=False), choice)
+    assert "a threshold of 0.29 and another Run would show it" in text
 
 
 def test_demo_weights_are_said_and_what_to_do() -> None:
     proposals = _proposals(("a dog",), "a dog", 0.0, 0.05)
-    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=True), 0.3)
+    text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=True), Choice(0.3))
     assert "**bundled demo weights** (it was asked for them). They know only" in text
     assert "--weights demo" in text
