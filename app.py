@@ -46,7 +46,7 @@ from grounding.store import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
 from images import MAX_BYTES
-from page import announce, forgive_sliders, hand_over_files, page_errors
+from page import QUIET, announce, forgive_sliders, hand_over_files, page_errors
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 
@@ -86,6 +86,13 @@ CSS = """
 /* The dot behind the last link, which on a phone is alone. */
 .gradio-container footer .divider { display: none !important; }
 .label-wrap { text-align: left; }
+/* High contrast: the system paints over what Gradio draws with backgrounds and shadows. */
+@media (forced-colors: active) {
+    .gradio-container input:is([type="checkbox"], [type="radio"], [type="range"]) {
+        appearance: auto !important; }
+    .gradio-container :is(button, input, textarea) { border: 1px solid !important; }
+    .gradio-container button[role="tab"].selected { border-bottom: 3px solid Highlight !important; }
+}
 """
 
 
@@ -186,7 +193,7 @@ def build_page(
             return follow_link(request)
 
         page.load(None, js=announce("vit-note"))
-        page.load(welcome, None, [tabs, *linked], api_visibility="private")
+        page.load(welcome, None, [tabs, *linked], **QUIET)
     return page
 
 

@@ -14,6 +14,8 @@ from grounding.session import Session, look, pack, switch
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
 from page import new_folder, page_errors
 
+LOST = "The server no longer keeps this answer; press Run again."
+
 
 def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
     """Show an answer in another way; before the first answer nothing changes.
@@ -30,13 +32,14 @@ def show(session: Session | None, settings: Settings, threshold: float) -> tuple
 
 
 def move(
-    session: Session | None, settings: Settings, threshold: float, grounder: str
+    session: Session | None, settings: Settings, threshold: float, grounder: str, key: str
 ) -> tuple[Any, ...]:
     """Show what scores at least a threshold, unless that is for another grounder's next answer.
 
     Returns:
         The threshold of what is shown, then as `show`.
     """
+    _check_kept(session, key)
     if session is None or session.asked["grounder"] != grounder:
         return (gr.skip(),) * 7
     return float(threshold), *show(session, settings, threshold)
@@ -84,6 +87,7 @@ def tick(
     Returns:
         As `show`.
     """
+    _check_kept(session, key)
     if session is None or session.key != key:
         return (gr.skip(),) * 6
     switch(session, settings, threshold, rows)
@@ -108,10 +112,18 @@ def take_home(
     session: Session | None, settings: Settings, threshold: float, part: str, key: str
 ) -> str:
     """Write what is to be taken home and return its path; `key` is of what is shown."""
+    _check_kept(session, key)
     with page_errors():
         if session and session.key != key:
             raise ValueError("A new answer has come meanwhile; press Download again for that one.")
         return str(write_download(pack(session, settings, threshold, part)))
+
+
+def _check_kept(session: Session | None, key: str) -> None:
+    """Say that an answer with a key, which is on the page, is not on the server any more."""
+    with page_errors():
+        if key and session is None:
+            raise ValueError(LOST)
 
 
 def write_download(files: Iterator[File]) -> Path:

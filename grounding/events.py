@@ -1,8 +1,8 @@
 """What happens when somebody asks the models of the segmentation tab for something."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from itertools import chain
+from itertools import chain, groupby
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
@@ -13,8 +13,7 @@ from PIL import Image
 from grounding.batch import Report, segment_files
 from grounding.compare import compare, describe
 from grounding.core import Clicks, Masks, Regions
-from grounding.display import write_download
-from grounding.export import detections
+from grounding.export import detections, zip_files
 from grounding.grounders import GROUNDERS
 from grounding.overlay import from_shown, shown_scale
 from grounding.prompt import parse_prompt
@@ -26,7 +25,7 @@ from grounding.settings import Settings
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
 from images import open_image
-from page import page_errors, refuse_clamped
+from page import new_folder, page_errors, refuse_clamped
 
 # The names of both models and their weights, a picture, the prompt and the threshold.
 Infer = Callable[[str, str, Source, Source, Image.Image, str, float], tuple[Proposals, Origin]]
@@ -231,7 +230,7 @@ class Events:
         threshold: float,
         settings: Settings,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
-    ) -> tuple[str | None, list[tuple[Image.Image, str]], str]:
+    ) -> Iterator[tuple[Any, Any, Any]]:
         """Segment several pictures and pack all their files into one ZIP, a folder for each.
 
         Args:
@@ -243,10 +242,11 @@ class Events:
             settings: What “More settings” says.
             progress: Shows on the page how many pictures are done.
 
-        Returns:
-            The ZIP, the pictures with their masks, and a text about the pictures that failed.
+        Yields:
+            Nothing new after each picture, which is where Gradio stops for who has left; at the end
+            the ZIP, the pictures with their masks, and a text about the pictures that failed.
         """
-        report = Report()
+        report, file = Report(), None
 
         def answer(picture: Image.Image, done: float) -> Session:
             session = self._answer(picture, prompt, grounder, segmenter, threshold, progress)
@@ -256,9 +256,12 @@ class Events:
         with page_errors():
             parse_prompt(prompt or "")
             made = segment_files(files or [], answer, settings, threshold, report)
-            first = next(made, None)
-            file = write_download(chain([first], made)) if first else None
-        return file and str(file), report.painted, report.describe()
+            if first := next(made, None):
+                file = new_folder() / "segmentation.zip"
+                zipped = zip_files(file, chain([first], made))
+                for _folder, _names in groupby(zipped, lambda name: name.partition("/")[0]):
+                    yield (gr.skip(),) * 3
+        yield file and str(file), report.painted, report.describe()
 
     def _ask(self, image: str | None, url: str, *asked: Any) -> Session:
         """Open the picture and run the models; what else is asked is as for `_answer`."""

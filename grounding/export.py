@@ -15,6 +15,7 @@
 import json
 import re
 import zipfile
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -272,7 +273,12 @@ def write_all(folder: Path, files: Iterable[File]) -> None:
 
 
 def write_zip(path: Path, files: Iterable[File]) -> None:
-    """Write files into a ZIP, one at a time; at `path` there is the whole of it or nothing new."""
+    """Write files into a ZIP; at `path` there is the whole of it or nothing new."""
+    deque(zip_files(path, files), maxlen=0)
+
+
+def zip_files(path: Path, files: Iterable[File]) -> Iterator[str]:
+    """Write a ZIP as `write_zip`, and yield the name of each file that is in it."""
     part = path.with_name(f"{path.name}.part")
     try:
         with zipfile.ZipFile(part, "w") as archive:
@@ -280,6 +286,7 @@ def write_zip(path: Path, files: Iterable[File]) -> None:
                 # PNG is compressed already.
                 kind = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
                 archive.writestr(name, content, kind)
+                yield name
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

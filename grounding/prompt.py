@@ -17,7 +17,7 @@ THRESHOLD = re.compile(r"(.*[^\s\d!-/:-@\[-`{-~])\s*:\s*(-?\d*\.?\d+\s*%?)")
 # After a digit ("16:9") or a bracket it may be a time or a ratio, unless it looks like this.
 FRACTION = re.compile(r"(.*\S|):\s+(-?\d*\.\d+)")
 # What other keyboards and word processors write for separators and the minus sign.
-KEYBOARDS = str.maketrans("，、；。：．−–", ",,;;:.--")
+KEYBOARDS = str.maketrans("，、､،；؛。：．−–", ",,,,;;;:.--")
 BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+", re.MULTILINE)
 EXAMPLE = "Type what to look for, for example: a dog, the blue car."
 

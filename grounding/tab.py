@@ -38,7 +38,7 @@ def _wire_inputs(inputs: Inputs) -> None:
         # The page also says so of the picture it opens with, beside the address of a link.
         return gr.skip() if not path or cmp(path, first, shallow=False) else ""
 
-    inputs.image.change(forget, inputs.image, inputs.url, api_visibility="private")
+    inputs.image.change(forget, inputs.image, inputs.url, **QUIET)
     inputs.image.upload(lambda: "", None, inputs.url, **QUIET)  # of that very file, too
 
 
@@ -59,7 +59,8 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
     rest = [outputs.details, outputs.comparison.column, outputs.key]
-    ran.success(display.reveal, _asked_for(inputs, outputs), [*shown, *rest], **LATEST)
+    asked = _asked_for(inputs, outputs)
+    ran.success(display.reveal, asked, [*shown, *rest], **_beside(outputs))
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -92,6 +93,11 @@ def _state(outputs: Outputs) -> list[gr.components.Component]:
 
 def _asked_for(inputs: Inputs, outputs: Outputs) -> list[gr.components.Component]:
     return [outputs.session, outputs.settings, inputs.threshold, inputs.grounder]
+
+
+def _beside(outputs: Outputs) -> dict[str, Any]:
+    """Return options that leave the progress of a run, which Gradio would take away, in sight."""
+    return LATEST | {"show_progress_on": [outputs.status]}
 
 
 def _shown(outputs: Outputs) -> list[gr.components.Component]:
@@ -127,8 +133,8 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
     )
     # A step of its own: much may have been done while the segmenter was at work.
     for made in (clicked, applied):
-        made.success(display.show, state, shown, **LATEST)
-    tools.undo.click(display.undo, state, shown, **LATEST)
+        made.success(display.show, state, shown, **_beside(outputs))
+    tools.undo.click(display.undo, state, shown, **_beside(outputs))
 
 
 def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
@@ -153,21 +159,22 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
 
 def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
     """Let the page answer from what is already computed."""
-    state, shown = _state(outputs), _shown(outputs)
+    state, shown, beside = _state(outputs), _shown(outputs), _beside(outputs)
     # Only a person's choice: a link to settings brings its own threshold.
     chosen = [outputs.session, outputs.threshold, inputs.grounder]
     inputs.grounder.input(display.choose_grounder, chosen, inputs.threshold, **LATEST)
     moved = [outputs.threshold, *shown]
-    inputs.threshold.input(display.move, _asked_for(inputs, outputs), moved, **LATEST)
+    asked = [*_asked_for(inputs, outputs), outputs.key]
+    inputs.threshold.input(display.move, asked, moved, **beside)
     gr.on(
         [component.input for component in inputs.more],
         display.configure,
         [outputs.session, outputs.threshold, *inputs.more],
         [outputs.settings, *shown],
-        **LATEST,
+        **beside,
     )
     ticked = [*state, outputs.key, outputs.table]
-    outputs.table.input(display.tick, ticked, shown, **LATEST)
+    outputs.table.input(display.tick, ticked, shown, **beside)
     taken = [*state, outputs.part, outputs.key]
     packed = outputs.pack.click(display.take_home, taken, outputs.file, api_visibility="private")
     hand_over_download(packed, outputs.file)

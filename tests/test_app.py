@@ -192,8 +192,9 @@ def test_files_of_visitors_lie_in_a_folder_of_this_account(chosen: str | None) -
 def test_ctrl_c_while_a_model_is_at_work_ends_without_a_crash(tmp_path: Path) -> None:
     """Left alone, torch aborts where Python is torn down below it."""
     code = """if True:
-        import pathlib, runpy, sys, torch
+        import pathlib, runpy, signal, torch
         import grounding.tab
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 
         def work(*_):
             pathlib.Path(BEGUN).touch()

@@ -67,8 +67,8 @@ def test_the_bomb_goes_off_where_pickle_is_trusted(tmp_path: Path, mark: Path) -
 def open_as(name: str, folder: Path) -> Any:
     """Load what is on a menu from OWNER/NAME in `folder`, as --weights-folder does."""
     store = ModelStore(Weights("full", offline=True, folder=folder), "cpu")
-    role, menu = ("segmenter", SEGMENTERS) if name in SEGMENTERS else ("grounder", GROUNDERS)
-    return store._load(role, menu, name)
+    role = "segmenter" if name in SEGMENTERS else "grounder"
+    return store._load(role, name, store._locate(role, name, lambda *_: None))
 
 
 @pytest.mark.parametrize("write", WRITERS)

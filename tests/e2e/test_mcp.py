@@ -62,7 +62,7 @@ def test_only_what_the_page_offers_is_a_tool(tools: dict[str, Tool]) -> None:
     ("name", "does", "given"),
     [
         ("segment", "Find what the prompt names", ASKED | {"grounder", "threshold"}),
-        ("compare", "Run GroundingDINO tiny, CLIPSeg and GLIP-T", ASKED),
+        ("compare", "Run one grounder of each kind", ASKED),
         (
             "classify",
             "Classify a picture with the Vision Transformer",

@@ -84,3 +84,18 @@ def test_segmentation_tab_can_be_read(page: Page, scheme: Literal["light", "dark
     page.locator("#seg-compare").click()
     page.locator("#seg-gallery .thumbnail-item img").nth(2).wait_for()
     check_texts(page)
+
+
+def test_with_the_systems_own_colours_it_can_be_seen_what_is_chosen(page: Page) -> None:
+    page.emulate_media(forced_colors="active")
+    box = page.get_by_label("mistakes only")
+    box.wait_for()
+    place = 'input[type="checkbox"]:near(:text("mistakes only"))'
+    page.mouse.move(0, 0)
+    before = screenshot(page, place)
+    box.check()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+    after = screenshot(page, place)
+    assert before.shape == after.shape and (before != after).any(axis=2).mean() > 0.1
+    page.emulate_media(forced_colors="none")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,44 @@ def test_which_picture_is_read(tmp_path: Path, url: str, opened: str) -> None:
     assert picture.size == ((9, 9) if opened == "file" else (3, 3))
 
 
+def _session(segmenter: Source) -> Session:
+    """A dog in the corner."""
+    origin = Origin(Source("a/b", Path("its"), demo=False), segmenter)
+    regions = Regions(np.array([[0, 0, 4, 4]], np.float32), np.ones(1, np.float32), ("a dog",))
+    mask = np.zeros((1, 9, 9), bool)
+    mask[0, :4, :4] = True
+    query, bits, sure = Query(["a dog"], []), pack_masks(mask), np.ones(1, np.float32)
+    proposals = Proposals(query, regions, bits, sure, (9, 9), 0.05, {}, {})
+    asked = {"prompt": "a dog", "grounder": "CLIPSeg", "segmenter": "SAM 2.1 tiny"}
+    return Session(
+        Image.new("RGB", (9, 9)), proposals, origin, asked | {"url": "", "threshold": 0.3}
+    )
+
+
+def test_who_has_left_gets_no_more_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradio stops an event between two of its answers."""
+    looked: list[Image.Image] = []
+    events = Events(ModelStore(Weights("demo"), "cpu"), print, print, fetch=None)
+    session = _session(Source("demo", Path(), demo=True, why="so"))
+    monkeypatch.setattr(events, "_answer", lambda picture, *_: looked.append(picture) or session)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "made"))
+    files = [str(tmp_path / f"{i}.png") for i in range(4)]
+    for file in files:
+        Image.new("RGB", (9, 9)).save(file)
+    asked = files, "a dog", "CLIPSeg", "SAM 2.1 tiny", 0.3, Settings()
+    answers = events.batch(*asked, progress=lambda *_, **__: None)
+    assert next(answers) == (gr.skip(),) * 3 and len(looked) == 1
+    answers.close()
+    assert len(looked) == 1
+    assert not [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
+    *_, (file, painted, text) = events.batch(*asked, progress=lambda *_, **__: None)
+    assert len(painted) == 4 and text.startswith("4 of 4 pictures done")
+    with zipfile.ZipFile(file) as archive:
+        assert {name.partition("/")[0] for name in archive.namelist()} == {*"0123"}
+
+
 def test_a_correction_has_the_weights_of_its_answer() -> None:
     """By now the hub may have others, and a download would hold up everybody."""
     used: list[Source] = []
@@ -98,22 +137,7 @@ def test_a_correction_has_the_weights_of_its_answer() -> None:
         return Masks(np.ones((1, picture.height, picture.width), bool), np.ones(1, np.float32))
 
     mine = Source("demo", Path("mine"), demo=True, why="so")
-    origin = Origin(Source("a/b", Path("its"), demo=False), mine)
-    regions = Regions(np.array([[0, 0, 4, 4]], np.float32), np.ones(1, np.float32), ("a dog",))
-    mask = np.zeros((1, 9, 9), bool)
-    mask[0, :4, :4] = True
-    proposals = Proposals(
-        Query(["a dog"], []),
-        regions,
-        pack_masks(mask),
-        np.ones(1, np.float32),
-        (9, 9),
-        0.05,
-        {},
-        {},
-    )
-    asked = {"prompt": "a dog", "grounder": "CLIPSeg", "segmenter": "SAM 2.1 tiny"}
-    session = Session(Image.new("RGB", (9, 9)), proposals, origin, asked)
+    session = _session(mine)
     weights = Weights("demo")
     weights.locate = lambda *_: pytest.fail("the hub may be asked")  # type: ignore[method-assign]
     events = Events(ModelStore(weights, "cpu"), print, draw, fetch=None)

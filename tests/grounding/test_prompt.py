@@ -21,6 +21,7 @@ from grounding.prompt import MAX_PHRASES, parse_prompt
         ("a clock at 10:30, a 16:9 screen", ["a clock at 10:30", "a 16:9 screen"]),  # time, ratio
         ("boeing 747:8, a dog: 3 puppies", ["boeing 747:8", "a dog: 3 puppies"]),  # names
         ("a dog，a cat、a cow；a pig。a hen", ["a dog", "a cat", "a cow", "a pig", "a hen"]),  # CJK
+        ("a dog، a cat؛ a cow､a pig", ["a dog", "a cat", "a cow", "a pig"]),  # Arabic, half-width
         ("1. a dog\n2) a cat\n- a cow\n • a pig", ["a dog", "a cat", "a cow", "a pig"]),  # a list
         ("a dog... a cat…", ["a dog", "a cat…"]),  # dots
         ("!!: 0.4, : 0.4, a cat", ["a cat"]),  # a threshold of nothing

@@ -2,6 +2,7 @@ import asyncio
 import io
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,21 @@ def test_areas_of_a_map_say_where_they_were_cut(session: Session) -> None:
         assert manifest["settings"].get("cut") == cut and manifest["settings"]["threshold"] == 0.3
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda key: tick(None, Settings(), 0.3, key, []),
+        lambda key: move(None, Settings(), 0.3, "CLIPSeg", key),
+        lambda key: take_home(None, Settings(), 0.3, "manifest", key),
+    ],
+    ids=["tick", "move", "download"],
+)
+def test_an_answer_that_the_server_has_forgotten(event: Callable[[str], object]) -> None:
+    """After a restart, or many other visitors."""
+    with pytest.raises(gr.Error, match="no longer keeps this answer; press Run again"):
+        event("of the answer that is shown")
+
+
 def test_only_the_answer_that_is_shown_is_taken_home(session: Session) -> None:
     with pytest.raises(gr.Error, match="A new answer has come meanwhile"):
         take_home(session, Settings(), 0.3, "manifest", "of another")
@@ -316,10 +332,10 @@ def test_a_new_answer_is_shown_at_its_own_threshold(
 
 
 def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:
-    shown, _, _, rows, *_ = move(session, Settings(), 0.7, "CLIPSeg")
+    shown, _, _, rows, *_ = move(session, Settings(), 0.7, "CLIPSeg", session.key)
     assert shown == 0.7 and rows == _rows(session, 0.7) != _rows(session, 0.3)
-    nothing = move(session, Settings(), 0.7, "GLIP-T")
-    assert nothing == move(None, Settings(), 0.7, "CLIPSeg") == (gr.skip(),) * 7
+    nothing = move(session, Settings(), 0.7, "GLIP-T", session.key)
+    assert nothing == move(None, Settings(), 0.7, "CLIPSeg", "") == (gr.skip(),) * 7
 
 
 @pytest.mark.parametrize(
@@ -338,8 +354,8 @@ def test_where_the_slider_goes(
 
 def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> None:
     """Gradio sends the page no subclass of float as a number."""
-    for show in (move, reveal):
-        assert type(show(session, Settings(), Clamped(0.95), "CLIPSeg")[0]) is float
+    for show, key in ((move, [session.key]), (reveal, [])):
+        assert type(show(session, Settings(), Clamped(0.95), "CLIPSeg", *key)[0]) is float
 
 
 def _build() -> gr.Blocks:
@@ -356,6 +372,21 @@ def test_what_is_pressed_again_at_work_comes_after_it() -> None:
     modes = {function.name: function.trigger_mode for function in functions}
     assert {modes[name] for name in ("run", "compare_here", "batch")} == {"always_last"}
     assert {modes[name] for name in ("click", "correct")} == {"multiple"}  # every click counts
+
+
+def test_what_is_shown_beside_a_run_leaves_its_progress_in_sight() -> None:
+    """Gradio keeps one progress for each component, and the last event that begins decides it."""
+    page = _build()
+    numbers = {block.elem_id: number for number, block in page.blocks.items()}
+    result, status = numbers["seg-result"], numbers["seg-status"]
+    beside = [
+        function
+        for function in page.fns.values()
+        if result in {block._id for block in function.outputs}
+        and function.show_progress == "hidden"
+    ]
+    assert {f.name for f in beside} >= {"reveal", "move", "configure", "tick", "show", "undo"}
+    assert all([b._id for b in f.show_progress_on or []] == [status] for f in beside)
 
 
 def test_several_uploads_leave_no_other_files(tmp_path: Path) -> None:
