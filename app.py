@@ -88,10 +88,10 @@ CSS = """
 .label-wrap { text-align: left; }
 /* High contrast: the system paints over what Gradio draws with backgrounds and shadows. */
 @media (forced-colors: active) {
-    .gradio-container input:is([type="checkbox"], [type="radio"], [type="range"]) {
-        appearance: auto !important; }
-    .gradio-container :is(button, input, textarea) { border: 1px solid !important; }
-    .gradio-container button[role="tab"].selected { border-bottom: 3px solid Highlight !important; }
+    input:is([type="checkbox"], [type="radio"], [type="range"]) { appearance: auto !important; }
+    :is(button, input, textarea) { border: 1px solid !important; }
+    button[role="tab"].selected { text-decoration: underline 3px; }
+    .legend-item { forced-color-adjust: none; }
 }
 """
 
