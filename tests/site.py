@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -146,6 +146,14 @@ def _is_up(client: httpx.Client) -> bool:
         return client.get("/").is_success
     except httpx.TransportError:
         return False
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    """Ask until something is true, for a minute at most."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +24,7 @@ from grounding.grounders import GROUNDERS
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import Weights
 from images import MAX_BYTES
+from tests.site import wait_until
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -237,13 +236,6 @@ def ask(port: int, given: dict[str, Any]) -> bool:
         return httpx.post(url, json=given, timeout=60, trust_env=False).is_success
     except httpx.TransportError:
         return False
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_front_matter_describes_a_gradio_space() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +34,7 @@ from doors import (
     forget_sessions,
 )
 from images import MAX_BYTES
-from tests.site import Site
+from tests.site import Site, wait_until
 
 STRANGER, HOUSEMATE = "1.1.1.1", "192.168.0.9"
 UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
@@ -316,13 +315,6 @@ def test_an_upload_that_is_broken_off_leaves_nothing(site: Site) -> None:
         )
         wait_until(lambda: {*folder.rglob("*")} - before)
     wait_until(lambda: not {*folder.rglob("*")} - before)
-
-
-def wait_until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_sessions_that_nobody_listens_to_are_forgotten() -> None:
