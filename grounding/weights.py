@@ -1,26 +1,18 @@
 """Which weights a model gets, and from where: the hub's, or the small ones bundled with the app."""
 
-import errno
-import sys
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from threading import Event, Lock
-from typing import Any
 
+from grounding import hub
+from grounding.hub import Progress
 from used_up import disk_full
 
 DEMO_ROOT = Path(__file__).parent.parent / "assets" / "demo"
 MODES = ("auto", "full", "demo")
 BUNDLED = "bundled demo weights"  # what they are called on the page and in manifests
 RETRY_SECONDS = 60.0
-ANSWER_SECONDS = 5.0  # in which the hub has to say something
-TOO_MANY_REQUESTS = 429
-
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -87,10 +79,7 @@ class Weights:
         self.mode, self.offline, self.folder = mode, offline, folder
         self._failed_at, self._failure = -RETRY_SECONDS, ""
         self._asked: set[str] = set()
-        # In other threads: one that waits for files notices a Ctrl-C only when all have come.
-        self._downloader = ThreadPoolExecutor()
-        self._stopping = Event()
-        self._lock, self._has_client = Lock(), False
+        self._downloads = hub.Downloads()
 
     def locate(self, repo: str, files: tuple[str, ...], demo: str, progress: Progress) -> Source:
         """Return the weights for a model, downloading them if that is what the mode says.
@@ -121,8 +110,8 @@ class Weights:
     def _find(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path:
         if folder := self._local(repo, files):
             return folder
-        cached = _cached(repo, files)
-        if cached and (repo in self._asked or _is_listed(repo)):
+        cached = _if_whole(hub.cached(repo, files), files)
+        if cached and (repo in self._asked or hub.is_listed(repo)):
             return cached
         try:
             return self._download(repo, files, progress)
@@ -133,11 +122,7 @@ class Weights:
 
     def stop(self) -> None:
         """End the downloads that are under way and wait until they have; none begins any more."""
-        self._stopping.set()
-        # The hub's client ends these at a Ctrl-C only where it arrives in the thread that waits.
-        if xet := sys.modules.get("huggingface_hub.utils._xet"):
-            xet.abort_xet_session()
-        self._downloader.shutdown()
+        self._downloads.stop()
 
     def describe(self) -> str:
         """Say in a sentence which weights a run will use, before anything is loaded."""
@@ -157,11 +142,9 @@ class Weights:
 
     def _forbidden(self) -> str:
         """Return what forbids to ask the hub, or nothing."""
-        from huggingface_hub import constants
-
         if self.offline:
             return "the app runs offline"
-        if constants.HF_HUB_OFFLINE:
+        if hub.forbidden():
             return "the environment variable HF_HUB_OFFLINE is set"
         return ""
 
@@ -184,14 +167,14 @@ class Weights:
         progress(0.0, f"Asking the hub for {repo}")
         self._asked.add(repo)  # once is enough for what is in the cache
         try:
-            folder = self._fetch(repo, files, _reporting_bar(progress, repo, self._stopping))
+            folder = self._downloads.fetch(repo, files, progress)
         except Exception as error:
             if disk_full(error):
                 raise ValueError(
                     f"There is no room on the disk for the weights of {repo}. Make room, or set "
                     "the environment variable HF_HOME to a folder on a larger disk."
                 ) from error
-            if self._stopping.is_set():
+            if self._downloads.stopping.is_set():
                 raise
             print(f"Cannot download {repo}: {type(error).__name__}: {error}")
             raise self._remember(error) from error
@@ -199,120 +182,14 @@ class Weights:
             raise Unavailable("the Hugging Face hub does not have them")
         return whole
 
-    def _fetch(self, repo: str, files: tuple[str, ...], bar: type) -> Path:
-        from huggingface_hub import HfApi, set_client_factory, snapshot_download
-
-        with self._lock:
-            if not self._has_client:  # once, as it closes the one that is in use
-                set_client_factory(partial(_make_client, self._stopping))
-                self._has_client = True
-        HfApi().model_info(repo, timeout=ANSWER_SECONDS)  # without the patience of what follows
-        wanted = {"allow_patterns": list(files), "etag_timeout": ANSWER_SECONDS, "tqdm_class": bar}
-        try:
-            return Path(self._downloader.submit(snapshot_download, repo, **wanted).result())
-        except KeyboardInterrupt:
-            self.stop()
-            raise
-
     def _remember(self, error: Exception) -> Unavailable:
         """Keep a failure for those who ask within the next minute; return it in words."""
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-        if isinstance(error, GatedRepoError):  # by its class it were not found
-            return Unavailable(_explain(error))
-        if isinstance(error, RepositoryNotFoundError):  # which says nothing of others
+        if hub.is_missing(error):  # which says nothing of others
             return Unavailable("the Hugging Face hub does not have them")
-        self._failure, self._failed_at = _explain(error), time.monotonic()
+        self._failure, self._failed_at = hub.explain(error), time.monotonic()
         return Unavailable(self._failure)
 
 
-def _explain(error: Exception) -> str:
-    """Return why there is no download, as half a sentence."""
-    # The hub's client lets its HTTP library's errors through, and its versions use different
-    # libraries, so there is no narrower class to name.
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return (
-            "the folder for downloads cannot be written; the environment variable HF_HOME names "
-            "another"
-        )
-    return {
-        401: "the Hugging Face hub refuses the token of this machine",
-        403: "the Hugging Face hub does not let this machine have them",
-        429: "the Hugging Face hub has been asked too often from here",
-    }.get(status, "the Hugging Face hub did not answer")
-
-
-def _cached(repo: str, files: tuple[str, ...]) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = snapshot_download(repo, allow_patterns=list(files), local_files_only=True)
-    except LocalEntryNotFoundError:
-        return None
-    return _if_whole(Path(folder), files)
-
-
-def _is_listed(repo: str) -> bool:
-    """Return whether the hub's client knows which files belong to what is in its cache."""
-    from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
-    try:
-        return bool(get_cached_repo_tree(repo))
-    except CachedRepoTreeNotFoundError:  # from another program, which may have wanted less
-        return False
-
-
-def _make_client(stopping: Event) -> Any:
-    """Return an HTTP client for the hub that waits a few seconds, and for nothing after a stop.
-
-    By itself the hub's lists files without a limit of time, waits as long as it is told when it has
-    asked too often, and calls a silent server again and again.
-    """
-    from huggingface_hub.utils._http import default_client_factory
-
-    def limit(request: Any) -> None:
-        if stopping.is_set():
-            raise InterruptedError("the download was stopped")
-        limits = request.extensions.get("timeout", {})
-        limits |= {what: ANSWER_SECONDS for what, seconds in limits.items() if seconds is None}
-
-    client = default_client_factory()
-    hooks = client.event_hooks
-    client.event_hooks = {
-        "request": [*hooks["request"], limit],
-        "response": [*hooks["response"], _refuse_to_wait],
-    }
-    return client
-
-
-def _refuse_to_wait(response: Any) -> None:
-    if response.status_code == TOO_MANY_REQUESTS:
-        response.raise_for_status()
-
-
-def _if_whole(folder: Path, files: tuple[str, ...]) -> Path | None:
+def _if_whole(folder: Path | None, files: tuple[str, ...]) -> Path | None:
     # A download that was cut off leaves a folder with some of the files, weights coming last.
-    return folder if any(folder.glob(files[-1])) else None
-
-
-def _reporting_bar(progress: Progress, repo: str, stopping: Event) -> type:
-    """Return a tqdm class that tells `progress` how many bytes of `repo` have come, until a stop.
-
-    It raises an error then, which ends the download.
-    """
-    from tqdm.auto import tqdm
-
-    class Bar(tqdm):
-        def update(self, n: float | None = 1) -> bool | None:
-            if stopping.is_set():
-                raise InterruptedError("the download was stopped")
-            shown = super().update(n)
-            if self.unit == "B" and self.total and self.desc != "Downloading bytes":
-                text = f"Downloading {repo}: {self.n / 1e6:.0f} of {self.total / 1e6:.0f} MB"
-                progress(min(1.0, self.n / self.total), text)
-            return shown
-
-    return Bar
+    return folder if folder and any(folder.glob(files[-1])) else None

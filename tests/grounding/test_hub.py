@@ -101,7 +101,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(f"{constants}HF_HUB_OFFLINE", False)
     monkeypatch.setattr(f"{constants}HF_HUB_DOWNLOAD_TIMEOUT", 1)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
-    monkeypatch.setattr(weights, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("grounding.hub.ANSWER_SECONDS", 0.5)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     huggingface_hub.close_session()  # one of before would not know of NO_PROXY
     yield server
@@ -284,7 +284,7 @@ def test_a_cache_that_cannot_be_listed_is_asked_for_once(
 ) -> None:
     fill_as_another_program(monkeypatch).touch()  # a file in the place of the folder
     mine, asked = Weights(), []
-    monkeypatch.setattr("grounding.weights._is_listed", lambda _: False)  # as in another process
+    monkeypatch.setattr("grounding.hub.is_listed", lambda _: False)  # as in another process
     for _ in range(3):
         assert has_words(mine.locate(REPO, FILES, "clipseg", lambda *_: None))
         asked.append(hub.requests)

@@ -14,8 +14,9 @@ from huggingface_hub.errors import (
 )
 
 from grounding.grounders import GROUNDERS
+from grounding.hub import reporting_bar
 from grounding.store import ModelStore
-from grounding.weights import DEMO_ROOT, Weights, _reporting_bar
+from grounding.weights import DEMO_ROOT, Weights
 
 REPO = "IDEA-Research/grounding-dino-tiny"
 FILES = GROUNDERS["GroundingDINO tiny"].files
@@ -229,7 +230,7 @@ def test_download_reports_bytes() -> None:
     """Those that are on the disk; the hub's client counts those that come over the network, too."""
     seen: list[tuple[float, str]] = []
     stopping = Event()
-    bar = _reporting_bar(lambda share, text: seen.append((share, text)), "a/b", stopping)
+    bar = reporting_bar(lambda share, text: seen.append((share, text)), "a/b", stopping)
     looks = {"total": 4_000_000, "unit": "B", "disable": False, "file": io.StringIO()}
     files = bar(desc="Fetching 2 files", **looks | {"unit": "it"})
     with bar(**looks) as shown, bar(desc="Downloading bytes", **looks) as fetched, files:
