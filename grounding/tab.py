@@ -59,8 +59,8 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
     rest = [outputs.details, outputs.comparison.column, outputs.key]
-    asked = _asked_for(inputs, outputs)
-    ran.success(display.reveal, asked, [*shown, *rest], **_beside(outputs))
+    now = _asked_for(inputs, outputs)
+    ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -164,8 +164,8 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
     chosen = [outputs.session, outputs.threshold, inputs.grounder]
     inputs.grounder.input(display.choose_grounder, chosen, inputs.threshold, **LATEST)
     moved = [outputs.threshold, *shown]
-    asked = [*_asked_for(inputs, outputs), outputs.key]
-    inputs.threshold.input(display.move, asked, moved, **beside)
+    slid = [*_asked_for(inputs, outputs), outputs.key]
+    inputs.threshold.input(display.move, slid, moved, **beside)
     gr.on(
         [component.input for component in inputs.more],
         display.configure,
