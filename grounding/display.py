@@ -8,13 +8,11 @@ from typing import Any
 import gradio as gr
 
 from grounding import retouch
-from grounding.export import File, write_zip
+from grounding.export import ARCHIVE, File, write_zip
 from grounding.grounders import GROUNDERS
 from grounding.session import Session, look, pack, switch
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
 from page import new_folder, page_errors
-
-LOST = "The server no longer keeps this answer; press Run again."
 
 
 def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
@@ -123,7 +121,7 @@ def _check_kept(session: Session | None, key: str) -> None:
     """Say that an answer with a key, which is on the page, is not on the server any more."""
     with page_errors():
         if key and session is None:
-            raise ValueError(LOST)
+            raise ValueError("The server no longer keeps this answer; press Run again.")
 
 
 def write_download(files: Iterator[File]) -> Path:
@@ -141,8 +139,8 @@ def write_download(files: Iterator[File]) -> Path:
         path = folder / Path(name).name
         path.write_bytes(content)
         return path
-    write_zip(folder / "segmentation.zip", chain((first, second), files))
-    return folder / "segmentation.zip"
+    write_zip(folder / ARCHIVE, chain((first, second), files))
+    return folder / ARCHIVE
 
 
 def follow_link(request: gr.Request) -> list[Any]:

@@ -13,7 +13,7 @@ from PIL import Image
 from grounding.batch import Report, segment_files
 from grounding.compare import compare, describe
 from grounding.core import Clicks, Masks, Regions
-from grounding.export import detections, zip_files
+from grounding.export import ARCHIVE, detections, zip_files
 from grounding.grounders import GROUNDERS
 from grounding.overlay import from_shown, shown_scale
 from grounding.prompt import parse_prompt
@@ -243,7 +243,7 @@ class Events:
             progress: Shows on the page how many pictures are done.
 
         Yields:
-            Nothing new after each picture, which is where Gradio stops for who has left; at the end
+            Nothing new for each picture, which is where Gradio stops for who has left; at the end
             the ZIP, the pictures with their masks, and a text about the pictures that failed.
         """
         report, file = Report(), None
@@ -257,7 +257,7 @@ class Events:
             parse_prompt(prompt or "")
             made = segment_files(files or [], answer, settings, threshold, report)
             if first := next(made, None):
-                file = new_folder() / "segmentation.zip"
+                file = new_folder() / ARCHIVE
                 zipped = zip_files(file, chain([first], made))
                 for _folder, _names in groupby(zipped, lambda name: name.partition("/")[0]):
                     yield (gr.skip(),) * 3

@@ -34,6 +34,7 @@ from grounding.overlay import Style, annotations, draw_regions, paint, phrase_co
 from grounding.select import Result
 from grounding.weights import Origin, Source
 
+ARCHIVE = "segmentation.zip"  # of several files
 CHANGES = Path(__file__).parent.parent / "CHANGES.md"
 TO_BGR = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
 

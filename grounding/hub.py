@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
 ANSWER_SECONDS = 5.0  # in which the hub has to say something
-TOO_MANY_REQUESTS = 429
 
 Progress = Callable[[float, str], None]
 
@@ -85,7 +85,7 @@ def _make_client(stopping: Event) -> Any:
 
 
 def _refuse_to_wait(response: Any) -> None:
-    if response.status_code == TOO_MANY_REQUESTS:
+    if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
         response.raise_for_status()
 
 
@@ -156,7 +156,7 @@ def explain(error: Exception) -> str:
             "another"
         )
     return {
-        401: "the Hugging Face hub refuses the token of this machine",
-        403: "the Hugging Face hub does not let this machine have them",
-        429: "the Hugging Face hub has been asked too often from here",
+        HTTPStatus.UNAUTHORIZED: "the Hugging Face hub refuses the token of this machine",
+        HTTPStatus.FORBIDDEN: "the Hugging Face hub does not let this machine have them",
+        HTTPStatus.TOO_MANY_REQUESTS: "the Hugging Face hub has been asked too often from here",
     }.get(status, "the Hugging Face hub did not answer")

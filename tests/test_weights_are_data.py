@@ -21,8 +21,8 @@ import train_vit
 from grounding.grounders import GROUNDERS
 from grounding.grounders.glip.release import read_released
 from grounding.segmenters import SEGMENTERS, sam2
-from grounding.store import ModelStore
-from grounding.weights import DEMO_ROOT, Weights
+from grounding.weights import DEMO_ROOT
+from tests.grounding.test_faults import load
 from vit.checkpoint import load_checkpoint
 from vit.teacher import load_teacher
 
@@ -64,13 +64,6 @@ def test_the_bomb_goes_off_where_pickle_is_trusted(tmp_path: Path, mark: Path) -
     assert mark.exists()
 
 
-def open_as(name: str, folder: Path) -> Any:
-    """Load what is on a menu from OWNER/NAME in `folder`, as --weights-folder does."""
-    store = ModelStore(Weights("full", offline=True, folder=folder), "cpu")
-    role = "segmenter" if name in SEGMENTERS else "grounder"
-    return store._load(role, name, store._locate(role, name, lambda *_: None))
-
-
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize(
     ("name", "file"),
@@ -89,7 +82,7 @@ def test_a_pickle_as_weights(
     shutil.copytree(DEMO_ROOT / menu[name].module, place, ignore=shutil.ignore_patterns("*.saf*"))
     write(place / file, mark)
     with pytest.raises(ValueError, match="damaged"):
-        open_as(name, tmp_path)
+        load(name, tmp_path)
     assert not mark.exists()
 
 
@@ -107,7 +100,7 @@ def test_a_pickle_beside_the_weights(
     if safe == "damaged":
         (place / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"not on this machine|damaged"):
-        open_as(name, tmp_path)
+        load(name, tmp_path)
     assert not mark.exists()
 
 
@@ -131,7 +124,7 @@ def test_python_beside_the_weights(
     facts |= {"auto_map": dict.fromkeys(wanted, "evil.Evil"), "model_type": "no-such-model"}
     (place / file).write_text(json.dumps(facts))
     with contextlib.suppress(ValueError):  # refused, or passed over where it is not needed
-        open_as(name, tmp_path)
+        load(name, tmp_path)
     assert not mark.exists()
     assert "evil" not in sys.modules
 

@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,12 +43,13 @@ DAMAGES = [
 ]
 
 
-def load(name: str, folder: Path) -> object:
+def load(name: str, folder: Path) -> Any:
+    """Load what is on a menu from OWNER/NAME in `folder`, as --weights-folder does."""
     store = ModelStore(Weights("full", offline=True, folder=folder), "cpu")
     return load_with(store, name)
 
 
-def load_with(store: ModelStore, name: str) -> object:
+def load_with(store: ModelStore, name: str) -> Any:
     role = "segmenter" if name in SEGMENTERS else "grounder"
     return store._load(role, name, store._locate(role, name, lambda *_: None))
 

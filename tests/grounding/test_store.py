@@ -18,6 +18,7 @@ from grounding.menu import ModelEntry
 from grounding.segmenters import SEGMENTERS, SegmenterEntry
 from grounding.store import LIBRARIES, ModelStore
 from grounding.weights import DEMO_ROOT, Source, Weights
+from tests.grounding.test_faults import load_with
 
 
 def test_room_is_made_for_what_a_model_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +43,7 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
     store = ModelStore(Weights("demo"), "cpu")
     with pytest.raises(ValueError, match="damaged or incomplete"):
-        _load(store, "grounder", "CLIPSeg")
+        load_with(store, "CLIPSeg")
 
 
 class Recorder(Weights):
@@ -162,10 +163,6 @@ def test_a_download_holds_up_only_those_who_want_it() -> None:
     assert weights.downloads == [False, True], "the other waits, and finds it there"
 
 
-def _load(store: ModelStore, role: str, name: str) -> Any:
-    return store._load(role, name, store._locate(role, name, lambda *_: None))
-
-
 TRANSFORMERS = ["CLIPSeg", "GroundingDINO tiny"]
 
 
@@ -183,7 +180,7 @@ def test_weights_without_a_tokenizer_are_a_sentence(tmp_path: Path, name: str) -
     """By itself transformers takes an empty one, to which all phrases are the same."""
     store = _copy(name, tmp_path, without="tokenizer.json")
     with pytest.raises(ValueError, match=f"weights of {name} .* damaged or incomplete"):
-        _load(store, "grounder", name)
+        load_with(store, name)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
@@ -198,8 +195,8 @@ def test_an_older_layout_of_the_tokenizer_gives_the_same_words(tmp_path: Path, n
         (place / "vocab.json").write_text(json.dumps(words["vocab"]))
     else:
         (place / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    model = _load(store, "grounder", name)
-    demo = _load(ModelStore(Weights("demo"), "cpu"), "grounder", name)
+    model = load_with(store, name)
+    demo = load_with(ModelStore(Weights("demo"), "cpu"), name)
     phrase = "a dog, the red car"
     ids = [m.processor.tokenizer(phrase)["input_ids"] for m in (model, demo)]
     assert ids[0] == ids[1] and len(set(ids[0])) > 4
