@@ -105,58 +105,28 @@ def _port(text: str) -> int:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description="A ViT with its attention maps, and segmentation by text prompts.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="A ViT with its attention maps, and segmentation by text prompts."
     )
-    on_spaces = "SPACE_ID" in os.environ
-    parser.add_argument("--share", action="store_true", help="also open a public gradio.live link")
-    parser.add_argument(
-        "--host", default="0.0.0.0" if on_spaces else "127.0.0.1", help="address to listen on"
-    )
-    parser.add_argument("--port", type=_port, default=7860, help="port to listen on")
-    parser.add_argument(
-        "--device", default="auto", help=f"where the segmentation models run: {DEVICES}"
-    )
-    parser.add_argument(
-        "--memory",
-        type=float,
-        metavar="GB",
-        help="models are put away, least recently used first, when they would take more memory of "
-        "the device than this; by default half of what there is",
-    )
-    parser.add_argument(
-        "--weights",
-        choices=MODES,
-        default="auto",
-        help="full: public weights from the Hugging Face hub; demo: the small bundled ones; "
-        "auto: full if they can be had, else demo",
-    )
-    parser.add_argument(
-        "--weights-folder",
-        type=Path,
-        metavar="DIR",
-        help="look for public weights in DIR/OWNER/NAME first, named as on the hub",
-    )
-    parser.add_argument(
-        "--checkpoints",
-        type=Path,
-        metavar="DIR",
-        help="offer the checkpoints of train_vit.py below DIR in the ViT tab, too",
-    )
-    parser.add_argument(
-        "--offline", action="store_true", help="never ask the hub; its local cache is still used"
-    )
-    parser.add_argument(
-        "--no-url", action="store_true", help="pictures by upload only, never by their address"
-    )
-    parser.add_argument(
-        "--url-ports",
-        type=_port,
-        nargs="+",
-        default=sorted(PORTS),
-        metavar="PORT",
-        help="ports of other servers that pictures may be fetched from",
-    )
+    host = "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"
+    add = parser.add_argument
+    add("--share", action="store_true", help="also open a public gradio.live link")
+    add("--host", default=host, help="address to listen on; default: %(default)s")
+    add("--port", type=_port, default=7860, help="port to listen on; default: %(default)s")
+    add("--device", default="auto", help=f"where the segmentation models run: {DEVICES}; "
+        "default: %(default)s")  # fmt: skip
+    add("--memory", type=float, metavar="GB", help="models are put away, least recently used "
+        "first, when they would take more memory of the device; default: half of it")  # fmt: skip
+    add("--weights", choices=MODES, default="auto", help="full: public weights from the Hugging "
+        "Face hub; demo: the small bundled ones; auto: full if they can be had, else demo; "
+        "default: %(default)s")  # fmt: skip
+    add("--weights-folder", type=Path, metavar="DIR",
+        help="look for public weights in DIR/OWNER/NAME first, named as on the hub")  # fmt: skip
+    add("--checkpoints", type=Path, metavar="DIR",
+        help="offer the checkpoints of train_vit.py below DIR in the ViT tab, too")  # fmt: skip
+    add("--offline", action="store_true", help="never ask the hub; its local cache is still used")
+    add("--no-url", action="store_true", help="pictures by upload only, never by their address")
+    add("--url-ports", type=_port, nargs="+", default=sorted(PORTS), metavar="PORT", help="ports "
+        "of other servers that pictures may be fetched from; default: %(default)s")  # fmt: skip
     return parser.parse_args(argv)
 
 

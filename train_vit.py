@@ -66,7 +66,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     action.add_argument("--evaluate", type=Path, nargs="?", const=SHIPPED, metavar="CHECKPOINT",
                         help="print its accuracy on --data; default: --checkpoint")  # fmt: skip
     action.add_argument("--export", choices=["onnx"], help="write --checkpoint to --out as ONNX")
-    action.add_argument("--ablate", action="store_true", help="see vit/ablation.py")
+    action.add_argument("--ablate", action="store_true", help="short runs that ask "
+                        "what each part of the recipe is worth")  # fmt: skip
     parser.add_argument("--data", type=Path, help="folder or archive with train|test/<class>/* or "
                         "<class>/*; default: download CIFAR-10")  # fmt: skip
     parser.add_argument("--out", type=Path, help="default: runs/vit; with --ablate runs/ablation;"

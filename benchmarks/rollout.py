@@ -2,9 +2,9 @@
 
     python benchmarks/rollout.py [--rounds 200] [--threads 2]
 
-The reference ViT (32 x 32 pictures, 3.2 M parameters) in float32, and its bundled weights for the
-answer in the tab: a picture of 1280 x 960 in, probabilities and the heat-map over the picture out.
-All take turns.
+The reference ViT (32 x 32 pictures, 3.2 M parameters) in float32, and the bundled checkpoint for
+the answer in the tab: a picture of 1280 x 960 in, probabilities and the heat map over the picture
+out. All take turns.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def build_calls() -> dict[str, Callable[[], object]]:
         "logits": lambda: model(picture),
         "logits, attentions": lambda: model.forward_with_attention(picture),
         "logits, attentions, rollout": rollout,
-        "picture to heat-map": answer,
+        "picture to heat map": answer,
     }
 
 

@@ -32,7 +32,7 @@ from precision import has_units
 from vit.model import ViT, ViTConfig
 
 PRECISIONS = ("fp32", "bf16") if has_units("cpu") else ("fp32",)
-OUR_PRECISION = PRECISIONS[-1]  # what our recipes train in
+OUR_PRECISION = PRECISIONS[-1]  # what all recipes but `reference` train in
 DROPOUTS = (0.1, 0.0)
 
 

@@ -53,9 +53,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "links) or patterns like *.jpg")  # fmt: skip
     add("--prompt", required=True, help='phrases separated by commas: "a dog, the blue car"')
     add("--out", required=True, type=Path, metavar="DIR", help="a folder per picture is made here")
-    add("--grounder", type=_named(GROUNDERS), default=next(iter(GROUNDERS)), metavar="NAME")
-    add("--segmenter", type=_named(SEGMENTERS), default=next(iter(SEGMENTERS)), metavar="NAME")
-    add("--threshold", type=_share, metavar="X", help="lowest score, 0 to 1; the grounder has one")
+    for flag, menu in {"--grounder": GROUNDERS, "--segmenter": SEGMENTERS}.items():
+        add(flag, type=_named(menu), default=next(iter(menu)), metavar="NAME",
+            help=f"{', '.join(menu)}; default: %(default)s")  # fmt: skip
+    add("--threshold", type=_share, metavar="X", help="lowest score of a region, 0 to 1; "
+        "default: the grounder's own")  # fmt: skip
     add("--device", default="auto", help=DEVICES)
     add("--weights", choices=MODES, default="auto", help="as for app.py")
     add("--weights-folder", type=Path, metavar="DIR", help="public weights as DIR/OWNER/NAME")

@@ -118,7 +118,7 @@ def fetch_bytes(
         url: address as a person pastes it, at most `MAX_URL` characters.
         max_bytes: largest size of the file in bytes.
         ports: the ports that may be connected to.
-        resolve: host name -> addresses; called once for each host.
+        resolve: host name -> addresses; called once for each request, also after a redirect.
         allow: address -> whether it may be connected to; one refusal refuses the host.
 
     Raises:

@@ -229,7 +229,7 @@ def build_inputs(urls: bool) -> Inputs:
         first.threshold,
         step=0.01,
         label="Threshold",
-        info="Moving it needs no new run; another grounder does.",
+        info="Moving it needs no new run, but for CLIPSeg's outlines; another grounder does.",
         buttons=[],  # "reset" tells nobody, and goes back to the first grounder's
         elem_id="seg-threshold",
     )

@@ -13,9 +13,9 @@ from images import MAX_SIDE
 
 AND = re.compile(r"\b(and|or)\b")
 FULL_WEIGHTS_HELP = (
-    "They know only the drawn objects of the samples. Photos need the public weights, which are "
-    "downloaded at first use where the Hugging Face hub gives them; `--weights demo` and "
-    "`--offline` keep the app from asking."
+    "Demo weights know only the drawn objects of the samples. Photos need the public weights, "
+    "which are downloaded at first use where the Hugging Face hub gives them; `--weights demo` "
+    "and `--offline` keep the app from asking."
 )
 
 
@@ -127,7 +127,8 @@ def _limits(proposals: Proposals, selection: Selection, threshold: float) -> lis
     height, width = proposals.size
     limits = proposals.query.thresholds
     if more := sum(score >= limits.get(label, threshold) for score, label in proposals.dropped):
-        lines.append(f"Only the {MAX_SHOWN} best regions are kept, of {MAX_SHOWN + more}.")
+        found = MAX_SHOWN + more
+        lines.append(f"Only {MAX_SHOWN} regions are kept, of {found}; phrases share the places.")
     if threshold < proposals.floor:
         lines.append(
             f"This grounder cut its map at {proposals.floor:.2f}; press Run to cut it lower."

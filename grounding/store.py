@@ -25,7 +25,8 @@ LIBRARIES = (
     "hydra.utils",
     "sam2.sam2_image_predictor",
 )
-
+_BUNDLED_ANEW = "Get the folder assets/demo anew."
+_FETCH_ANEW = "Delete them (the console says where) and try again, so that they are fetched anew."
 
 MENUS = {"grounder": GROUNDERS, "segmenter": SEGMENTERS}
 
@@ -147,9 +148,9 @@ class ModelStore:
             if out_of_memory(error) or disk_full(error):
                 raise
             print(f"Cannot load {name} from {source.folder}: {type(error).__name__}: {error}")
+            remedy = _BUNDLED_ANEW if source.demo else _FETCH_ANEW
             raise ValueError(
-                f"The weights of {name} ({source.name}) are damaged or incomplete. "
-                "Delete them from the cache and try again, so that they are downloaded anew."
+                f"The weights of {name} ({source.name}) are damaged or incomplete. " + remedy
             ) from error
 
 

@@ -129,14 +129,14 @@ class Weights:
         if self.mode == "demo":
             return "Bundled demo weights (--weights demo)."
         if self.mode == "full":
-            return "Full public weights from the Hugging Face hub (--weights full)."
+            return "Public weights from the Hugging Face hub (--weights full)."
         if self._forbidden():
             return (
-                "Offline: full weights where they are in this machine's cache, "
+                "Offline: public weights where they are in this machine's cache, "
                 "else bundled demo weights."
             )
         return (
-            "Full public weights, downloaded at first use; "
+            "Public weights, downloaded at first use; "
             "bundled demo weights where the Hugging Face hub cannot be reached."
         )
 

@@ -193,7 +193,7 @@ def _train(
 def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:
     lines = [
         f"The reference recipe with {rows[0]['recipe'] or 'nothing changed'}, trained on "
-        f"{rows[0]['data']}, and of this:",
+        f"{rows[0]['data']}; each row changes one thing:",
         "",
         "| study | setting | parameters | train accuracy | test accuracy | minutes |",
         "|---|---|---|---|---|---|",

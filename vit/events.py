@@ -127,11 +127,12 @@ class Events:
         Args:
             image: The picture, for MCP as a data: URL.
             head_fusion: How the heads of a layer are fused: mean, max or min.
-            discard_ratio: Share of the lowest attention to leave out, from 0 to 0.95.
+            discard_ratio: Share of the patches to leave out in every layer, those with the lowest
+                attention first, from 0 to 0.95.
             checkpoint: Name of the checkpoint that answers.
             across: Where the square lies that the model sees, from 0 (left) to 1 (right).
             down: The same from 0 (top) to 1 (bottom).
-            size: Side of the square as a share of the shorter side of the picture.
+            size: Side of the square as a share of the shorter side of the picture, from 0.1 to 1.
 
         Returns:
             the five largest probabilities

@@ -269,7 +269,7 @@ def _build_fusion() -> tuple[gr.Radio, gr.Slider]:
         0,
         step=0.05,
         label="Discard ratio",
-        info="share of the lowest attention left out in every layer",
+        info="share of the patches left out in every layer, least attended first",
         elem_id="vit-discard",
         **SLIDER,
     )

@@ -9,15 +9,15 @@ from vit.recipes import TrainConfig
 
 
 def describe_leaks(config: TrainConfig) -> list[str]:
-    """Say of the teacher and of what the run starts with if held-out pictures are none to them.
+    """Warn of a teacher or a start that may have learnt pictures which this run holds out.
 
     Pictures are always held out in the same order, so who held out as many has seen none of them.
-    Models from elsewhere have learnt other pictures.
+    Of models from elsewhere it is not known, and nothing is said.
     """
     roles = {role: name.removeprefix("convnet:") for role, name in config.models.items()}
     counts = {role: _holdout(Path(path)) for role, path in roles.items()}
     return [
-        f"Attention: the {role} {roles[role]} held out {count:,} training pictures and this run "
+        f"Warning: the {role} {roles[role]} held out {count:,} training pictures and this run "
         f"{config.holdout:,}; if they are of the same data, the held-out accuracy is too high."
         for role, count in counts.items()
         if count is not None and count < config.holdout

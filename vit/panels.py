@@ -20,8 +20,8 @@ of the heads)."""
 TEST_HELP = """A map that is right about what matters should pass this test. Left: patches are
 replaced by a plain colour, those the map calls most important first, and the probability should
 fall fast. Right: they are put back on a blurred picture, and it should rise fast. Compare with
-the mean of five random orders and with the map turned round (after Petsiuk et al. 2018, RISE); a
-map is called better than chance where it is better than each of the five."""
+the mean of five random orders and with the map's order reversed (after Petsiuk et al. 2018, RISE);
+a map is called better than chance where it is better than each of the five."""
 POSITION_HELP = """**Positions.** How alike the learned position of each patch is to those of all
 others; a small map per patch, at its place in the picture, yellow where they are most alike. Nearby
 patches should be alike: nobody told the model which patches are neighbours."""

@@ -26,7 +26,7 @@ def attention_rollout(
     discard_ratio: float = 0.0,
     num_prefix_tokens: int = 1,
 ) -> Tensor:
-    """Multiply the attention of all layers, residual connections included.
+    """Multiply the attention of the given layers, residual connections included.
 
     Args:
         attentions: float (L, B, h, N, N), softmax weights of `ViT.forward_with_attention`.

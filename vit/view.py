@@ -20,9 +20,9 @@ WHOLE = 640  # longer side of the whole picture, in pixels
 ROLLOUT, LAYER = "Attention rollout", "Attention of one layer"
 GRADIENT, CHEFER = "Gradient-weighted rollout", "Transformer attribution"
 METHODS = {
-    ROLLOUT: """Multiplies the attention of all layers, residual connections included, and shows
-how much of each patch has reached what the answer is read from: the class token or, in a model
-without one, all patches, each as much. It is the same for every class.""",
+    ROLLOUT: """Multiplies the attention of the chosen layers, residual connections included, and
+shows how much of each patch has reached what the answer is read from: the class token or, in a
+model without one, all patches, each as much. It is the same for every class.""",
     LAYER: """Shows where one layer looks, as it is: the attention of the class token or, in a model
 without one, of all patches, each as much. It is the same for every class.""",
     GRADIENT: """Is attention rollout of only that attention which raises the score of the chosen

@@ -18,8 +18,8 @@ _IGNORE = -100
 def cell_labels(scenes: list[Scene], grid: int) -> tuple[Tensor, Tensor]:
     """Return names and colours per cell, two int64 (B, grid, grid).
 
-    Row 0 is background; cells no object or background fills by half are ignored, and so is the
-    colour of objects that have none.
+    Label 0 is background. Cells of which objects cover more than a tenth, but none covers half, are
+    ignored, and so is the colour of objects that have none.
     """
     names = np.zeros((len(scenes), grid, grid), np.int64)
     colours = np.zeros_like(names)

@@ -1,9 +1,9 @@
 """Trains the demo models from scratch on synthetic scenes.
 
     python -m grounding.demo.train sam2 --minutes 150
+    python -m grounding.demo.train glip --minutes 110
     python -m grounding.demo.train grounding_dino --minutes 180
     python -m grounding.demo.train clipseg --minutes 180
-    python -m grounding.demo.train glip --minutes 110
 
 Each run keeps its state in runs/demo/NAME (Ctrl-C saves, --resume goes on) and writes the averaged
 weights to assets/demo/NAME at every evaluation. Minutes are those a processor spends on the

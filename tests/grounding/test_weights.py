@@ -217,12 +217,13 @@ def test_unknown_mode() -> None:
     ("mode", "offline", "words"),
     [
         ("demo", False, "Bundled demo weights"),
-        ("full", False, "Full public weights"),
+        ("full", False, "Public weights"),
         ("auto", True, "Offline"),
         ("auto", False, "downloaded at first use"),
     ],
 )
-def test_describe(mode: str, offline: bool, words: str) -> None:
+def test_describe(monkeypatch: pytest.MonkeyPatch, mode: str, offline: bool, words: str) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     assert words in Weights(mode, offline).describe()
 
 

@@ -239,7 +239,7 @@ def test_numbers_are_in_their_columns_and_bars(
            "test_accuracy": 0.5, "minutes": 3.25, "recipe": "", "data": "pets"}  # fmt: skip
     ablation._write_markdown(tmp_path / "ablation.md", [row])
     text, _, head, _, line = (tmp_path / "ablation.md").read_text().splitlines()
-    assert text == "The reference recipe with nothing changed, trained on pets, and of this:"
+    assert text.startswith("The reference recipe with nothing changed, trained on pets; each row")
     assert head == "| study | setting | parameters | train accuracy | test accuracy | minutes |"
     assert line == "| depth | depth 4 | 7 | 90.0 % | 50.0 % | 3.25 |"
     drawn: list[object] = []

@@ -65,7 +65,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
     except (OSError, EOFError, pickle.PickleError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged or no checkpoint of GLIP ({error or type(error).__name__}). "
-            "Delete it, so that it is downloaded anew."
+            "Get it anew."
         ) from error
     parallel = all(name.startswith("module.") for name in weights)
     return {name.removeprefix("module.") if parallel else name: t for name, t in weights.items()}
