@@ -58,7 +58,8 @@ CSS = """
 .gradio-container { width: 100% !important; max-width: min(1280px, 100vw) !important;
     margin: 0 auto !important; }
 /* Not in the rules for phones below: Gradio writes them so that they reach only what is inside. */
-.gradio-container > .main { width: 100%; padding: 12px clamp(16px, 4vw, 32px) !important; }
+.gradio-container > .main { width: 100%; max-width: none !important;
+    padding: 12px clamp(16px, 4vw, 32px) !important; }
 .gradio-container h1 { font-size: clamp(22px, 4vw, 26px) !important; }
 .gradio-container input:is([type="range"], [type="radio"], [type="checkbox"]):focus-visible {
     outline: 2px solid var(--primary-500); outline-offset: 2px; }
@@ -193,7 +194,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         server_name=args.host,
         server_port=args.port,
         share=args.share,
-        theme=gr.themes.Soft(primary_hue="indigo"),
+        theme=gr.themes.Soft(primary_hue="indigo").set(input_border_width="1px"),
         css=CSS + SEGMENTATION_CSS,
         max_file_size=MAX_BYTES,
         # A visitor's latest answer takes up to 30 MB.

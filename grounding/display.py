@@ -19,14 +19,24 @@ def show(session: Session | None, settings: Settings, threshold: float) -> tuple
     """Show an answer in another way; before the first answer nothing changes.
 
     Returns:
-        The picture with its masks, the grounder's own answer, the table, the status, both stages
-        and the picture to click on.
+        The picture with its masks, the grounder's own answer, the table, the status, both stages,
+        the picture to click on, and the key of the answer.
     """
     if session is None:
-        return (gr.skip(),) * 6
-    view = look(session, settings, threshold)
+        return (gr.skip(),) * 7
+    with page_errors():
+        view = look(session, settings, threshold)
     result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
-    return result, view.regions, view.rows, view.status, view.stages, view.canvas
+    return result, view.regions, view.rows, view.status, view.stages, view.canvas, session.key
+
+
+def show_corrected(
+    session: Session | None, settings: Settings, threshold: float, corrected: str
+) -> tuple[Any, ...]:
+    """Show a correction of the answer with a key, or say that a run has brought another one."""
+    if session and session.key != corrected:
+        gr.Warning("A new answer has come meanwhile, without that correction; correct that one.")
+    return show(session, settings, threshold)
 
 
 def move(
@@ -39,7 +49,7 @@ def move(
     """
     _check_kept(session, key)
     if session is None or session.asked["grounder"] != grounder:
-        return (gr.skip(),) * 7
+        return (gr.skip(),) * 8
     return float(threshold), *show(session, settings, threshold)
 
 
@@ -50,21 +60,21 @@ def choose_grounder(session: Session | None, shown: float, grounder: str) -> flo
     return GROUNDERS[grounder].threshold
 
 
-def reveal(
-    session: Session | None, settings: Settings, threshold: float, grounder: str
-) -> tuple[Any, ...]:
+def reveal(session: Session | None, threshold: float, grounder: str, *more: Any) -> tuple[Any, ...]:
     """Show a new answer, with its details and without a comparison of the picture before it.
 
     Returns:
-        The threshold of what is shown, as `show`, both columns, and the key of the answer.
+        The threshold of what is shown, as `show`, both columns, and the settings: the server may
+        have forgotten what “More settings” says.
     """
     if session is None:  # lost between two steps
-        return (gr.skip(),) * 10
+        return (gr.skip(),) * 11
+    settings = read_settings(*more)
     # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
     asked = session.asked
     shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
     columns = gr.Column(visible=True), gr.Column(visible=False)
-    return shown, *show(session, settings, shown), *columns, session.key
+    return shown, *show(session, settings, shown), *columns, settings
 
 
 def configure(session: Session | None, threshold: float, *values: Any) -> tuple[Any, ...]:
@@ -87,22 +97,20 @@ def tick(
     """
     _check_kept(session, key)
     if session is None or session.key != key:
-        return (gr.skip(),) * 6
+        return (gr.skip(),) * 7
     switch(session, settings, threshold, rows)
     result, regions, table, *rest = show(session, settings, threshold)
-    # Without negatives no other row changes, and the table keeps the keyboard's place. The Delete
-    # key leaves an empty cell in the place of the box.
+    # Where no more than boxes has changed, the table keeps the keyboard's place. The Delete key
+    # leaves an empty cell in the place of a box.
     boxes = all(isinstance(row[0], bool) for row in rows if row)
-    table = gr.skip() if boxes and not session.proposals.query.negatives else table
-    return result, regions, table, *rest
+    same = boxes and [row[1:] for row in rows] == [row[1:] for row in table]
+    return result, regions, gr.skip() if same else table, *rest
 
 
 def undo(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
     """Take back the latest correction, and return as `show`."""
-    with page_errors():
-        if session is None:
-            raise ValueError("There is nothing to undo.")
-        retouch.undo(session)
+    if session is None or not retouch.undo(session):
+        gr.Info("There is nothing to undo.")
     return show(session, settings, threshold)
 
 

@@ -189,11 +189,11 @@ class Events:
         phrase: str,
         key: str,
         event: gr.SelectData,
-    ) -> None:
+    ) -> str:
         """Correct the answer where the picture was clicked; `key` is of that which was shown."""
         scale = shown_scale(session.image) if session else 1.0
         x, y = (from_shown(place, scale) for place in event.index)
-        self.correct(session, settings, threshold, tool, phrase, key, x, y)
+        return self.correct(session, settings, threshold, tool, phrase, key, x, y)
 
     def correct(
         self,
@@ -205,8 +205,12 @@ class Events:
         key: str,
         x: str | float,
         y: str | float,
-    ) -> None:
-        """Correct the answer at a point of the picture, x and y in pixels, maybe as typed."""
+    ) -> str:
+        """Correct the answer at a point of the picture, x and y in pixels, maybe as typed.
+
+        Returns:
+            The key of that answer.
+        """
 
         def outline(asked: Session, what: Regions | tuple[np.ndarray, Clicks]) -> Masks:
             # With the weights of the answer, and not what the hub may have by now.
@@ -220,6 +224,7 @@ class Events:
                 raise ValueError("A new answer has come meanwhile; correct that one.")
             place = _pixels(x), _pixels(y)
             click(session, settings, threshold, tool, phrase, place, outline)
+        return key
 
     def batch(
         self,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+from gradio.events import Dependency
 
 from grounding.batch import LIMIT
 from grounding.compare import HEADERS as COMPARE_HEADERS
@@ -36,8 +37,30 @@ CSS = """
 #seg-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
     border-radius: 0; text-align: center; white-space: normal; font-size: 12px; }
 #seg-gallery .thumbnail-item { padding-bottom: 24px; }
+#seg-all-gallery .caption-label { left: 0; right: 0; bottom: 0; max-width: none; margin: 0;
+    border-radius: 0; text-align: center; font-size: 12px; }
+#seg-all-gallery .thumbnail-item { padding-bottom: 24px; }
+#seg-image img { width: 100%; height: 100%; object-fit: contain; }
+#seg-table:not(:has(tbody td)) { display: none; }
+/* Four tools to a line. */
+#seg-tool .wrap { gap: 6px; }
+#seg-tool label { padding: 6px 7px; gap: 4px; }
+#seg-tool label span { margin-left: 0; }
+#seg-point button { margin-bottom: 12px; }
+/* The labels and the buttons would cover a picture that is wide and low. */
+#seg-stages .slider-wrap, #seg-canvas .image-container { padding-top: 40px; }
+/* When the answer grows, it stays in sight, and not the samples. */
+#seg-left, #seg-samples, #seg-photos { overflow-anchor: none; }
+/* Samples are tiles: a picture with its prompt below. */
+:is(#seg-samples, #seg-photos) thead { display: none; }
+:is(#seg-samples, #seg-photos) table { display: block; }
+:is(#seg-samples, #seg-photos) tbody { display: grid; gap: 6px;
+    grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); }
+:is(#seg-samples, #seg-photos) tr { display: block; border-radius: 6px; cursor: pointer; }
+:is(#seg-samples, #seg-photos) td { display: block; border: 0 !important; padding: 4px;
+    text-align: center; font-size: 12px; line-height: 1.25; }
 /* On a phone the answer comes before the samples. */
-@media (max-width: 700px) {
+@media (max-width: 720px) {
     #seg-row { flex-direction: column; flex-wrap: nowrap; }
     #seg-left { display: contents; }
     #seg-right { order: 1; }
@@ -85,6 +108,7 @@ class Inputs:
     threshold: gr.Slider
     more: list[gr.Slider | gr.Checkbox]
     several: Several
+    picked: list[Dependency]  # a sample was
 
 
 @dataclass(frozen=True)
@@ -198,6 +222,7 @@ def _build_several() -> Several:
                 show_label=False,  # it would lie over the first picture
                 columns=2,
                 height="auto",
+                object_fit="contain",
                 format="jpeg",
                 elem_id="seg-all-gallery",
             )
@@ -217,11 +242,11 @@ def build_inputs(urls: bool) -> Inputs:
             list(GROUNDERS),
             label="Grounder",
             info="finds regions by text",
-            min_width=180,
+            min_width=210,
             elem_id="seg-grounder",
         )
         segmenter = gr.Dropdown(
-            list(SEGMENTERS), label="Segmenter", info="refines them to masks", min_width=180
+            list(SEGMENTERS), label="Segmenter", info="refines them to masks", min_width=210
         )
     first = next(iter(GROUNDERS.values()))
     threshold = gr.Slider(
@@ -236,19 +261,22 @@ def build_inputs(urls: bool) -> Inputs:
     more, several = _build_more(), _build_several()
     asked = [image, prompt, url]  # an old address must not win over a sample
     shown = [0, 1]
-    gr.Examples(samples, asked, label="Samples", elem_id="seg-samples", visible_columns=shown)
-    gr.Examples(
-        load_samples(PHOTOS),
-        asked,
-        label="Photos, for the real models",
-        elem_id="seg-photos",
-        visible_columns=shown,
+    examples = [
+        gr.Examples(rows, asked, label=label, elem_id=elem_id, visible_columns=shown)
+        for rows, label, elem_id in (
+            (samples, "Samples", "seg-samples"),
+            (load_samples(PHOTOS), "Photos, for the real models", "seg-photos"),
+        )
+    ]
+    picked = [example.load_input_event for example in examples]
+    return Inputs(
+        image, url, prompt, run, compare, grounder, segmenter, threshold, more, several, picked
     )
-    return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more, several)
 
 
 def _build_comparison() -> Comparison:
     with gr.Column(visible=False, elem_id="seg-comparison") as column:
+        gr.Markdown("**All grounders, side by side**")
         gallery = gr.Gallery(
             label="Grounders side by side",
             show_label=False,  # it would lie over the first picture

@@ -1,8 +1,10 @@
 """Build a model whose weights come from a file: random ones would be made for nothing."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -32,3 +34,15 @@ class NoInit(TorchFunctionMode):
         if func in _RANDOM or getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else given["tensor"]
         return func(*args, **given)
+
+
+def read_pretrained(kind: Any, folder: Path) -> Any:
+    """Return a model of one of transformers' classes, in eval mode, in float32.
+
+    Raises:
+        ValueError: If a weight is not in the file: transformers would make it up and only warn.
+    """
+    model, found = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{len(missing)} weights are not in the file, {missing[0]} among them")
+    return model.eval()

@@ -26,7 +26,7 @@ class Style:
         outline: Width of the edge, in pixels of the picture shown; 0 for none.
     """
 
-    opacity: float = 0.55
+    opacity: float = 0.65
     outline: int = 2
 
 

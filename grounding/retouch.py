@@ -135,12 +135,8 @@ def _draw_box(session: Session, phrase: str, point: tuple[float, float], outline
     )
 
 
-def undo(session: Session) -> None:
-    """Take back the first corner of a box or, if there is none, the last correction.
-
-    Raises:
-        ValueError: If there is neither.
-    """
+def undo(session: Session) -> bool:
+    """Take back the first corner of a box or, if there is none, the last correction, if any."""
     corrections = session.corrections
     with corrections.lock:
         if corrections.corner is not None:
@@ -148,6 +144,7 @@ def undo(session: Session) -> None:
         elif corrections.edits:
             corrections.edits = corrections.edits[:-1]
         else:
-            raise ValueError("There is nothing to undo.")
+            return False
         # The next box that is drawn gets the number of one that is gone, but was not switched off.
         corrections.off &= {*range(len(session.current.regions))}
+    return True

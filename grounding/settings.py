@@ -59,7 +59,8 @@ def settings_link(asked: Mapping[str, Any], threshold: float, settings: Settings
     usual = Settings().values()
     more = {k: f"{v:g}" for k, v in settings.values().items() if v != usual[k]}
     query = urlencode(values | {"threshold": f"{threshold:g}"} | more)
-    return f"<small>[Link to these settings](?{query})</small>"
+    without = "" if "url" in values else " (without the picture)"
+    return f"<small>[Link to these settings](?{query}){without}</small>"
 
 
 def settings_from_query(query: Mapping[str, str]) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from images import MAX_SIDE
 
 AND = re.compile(r"\b(and|or)\b")
 FULL_WEIGHTS_HELP = (
-    "Demo weights know only the drawn objects of the samples. Photos need the public weights, "
-    "which are downloaded at first use where the Hugging Face hub gives them; `--weights demo` "
-    "and `--offline` keep the app from asking."
+    "Photos need the public weights, which are downloaded at first use where the Hugging Face hub "
+    "gives them; <code>--weights demo</code> and <code>--offline</code> keep the app from asking."
 )
 
 
@@ -33,7 +32,10 @@ def describe_weights(sources: Collection[Source]) -> str:
     """Say in Markdown which weights are in use and, of demo weights, how to get others."""
     if any(source.demo for source in sources):
         why = ", ".join(dict.fromkeys(source.why for source in sources if source.demo))
-        return f"⚠️ In use: **{names(sources)}** ({why}). {FULL_WEIGHTS_HELP}"
+        return (
+            f"<details><summary>⚠️ Weights in use: <b>{names(sources)}</b>, which know only the "
+            f"drawn objects of the samples.</summary>Why: {why}. {FULL_WEIGHTS_HELP}</details>"
+        )
     return f"<small>Weights in use: {names(sources)}.</small>"
 
 

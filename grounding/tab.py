@@ -21,10 +21,11 @@ from page import LATEST, QUIET, announce, hand_over_download
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody. What is asked again at work comes after that.
 MODELS = {"concurrency_id": "models", "concurrency_limit": 4, "trigger_mode": "always_last"}
-# On a phone the answer lies below the settings, out of sight.
+# On a phone the answer lies below the settings and above the samples, out of sight.
 SHOW_ANSWER = """() => {
     const answer = document.querySelector("#seg-right")
-    if (answer.getBoundingClientRect().top > innerHeight - 200)
+    const {top} = answer.getBoundingClientRect()
+    if (top > innerHeight - 200 || top < -innerHeight / 2)
         answer.scrollIntoView({behavior: "smooth"})
 }"""
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -45,22 +46,25 @@ def _wire_inputs(inputs: Inputs) -> None:
 def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     asked = [inputs.image, inputs.url, inputs.prompt, inputs.grounder, inputs.segmenter]
     pressed = [inputs.run.click, inputs.prompt.submit, inputs.url.submit]
-    ran = gr.on(
-        pressed,
-        events.run,
-        [*asked, inputs.threshold],
-        [outputs.session, outputs.threshold, outputs.correction.phrase],
-        api_visibility="private",
-        show_progress_on=[outputs.result],
+    run = {
+        "fn": events.run,
+        "inputs": [*asked, inputs.threshold],
+        "outputs": [outputs.session, outputs.threshold, outputs.correction.phrase],
+        "api_visibility": "private",
+        "show_progress_on": [outputs.result],
         **MODELS,
-    )
+    }
+    runs = [gr.on(pressed, **run), *[picked.success(**run) for picked in inputs.picked]]
     for js in (SHOW_ANSWER, announce(outputs.status.elem_id)):
         gr.on([*pressed, inputs.compare.click], None, js=js)
+        for picked in inputs.picked:
+            picked.success(None, js=js)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
-    rest = [outputs.details, outputs.comparison.column, outputs.key]
-    now = _asked_for(inputs, outputs)
-    ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
+    rest = [outputs.details, outputs.comparison.column, outputs.settings]
+    now = [outputs.session, inputs.threshold, inputs.grounder, *inputs.more]
+    for ran in runs:
+        ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -91,13 +95,11 @@ def _state(outputs: Outputs) -> list[gr.components.Component]:
     return [outputs.session, outputs.settings, outputs.threshold]
 
 
-def _asked_for(inputs: Inputs, outputs: Outputs) -> list[gr.components.Component]:
-    return [outputs.session, outputs.settings, inputs.threshold, inputs.grounder]
-
-
 def _beside(outputs: Outputs) -> dict[str, Any]:
     """Return options that leave the progress of a run, which Gradio would take away, in sight."""
-    return LATEST | {"show_progress_on": [outputs.status]}
+    # Each reads what is kept when it begins, and the page must end with the last of them.
+    one_by_one = {"concurrency_id": "shown", "concurrency_limit": 1}
+    return LATEST | one_by_one | {"show_progress_on": [outputs.status]}
 
 
 def _shown(outputs: Outputs) -> list[gr.components.Component]:
@@ -108,6 +110,7 @@ def _shown(outputs: Outputs) -> list[gr.components.Component]:
         outputs.status,
         outputs.stages,
         outputs.correction.canvas,
+        outputs.key,
     ]
 
 
@@ -123,17 +126,18 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
         "show_progress": "minimal",  # more of it would lie over the picture and take the next click
         "trigger_mode": "multiple",
     }
-    clicked = tools.canvas.select(events.click, asked, None, **one_by_one)
+    corrected = gr.State()  # the key of the answer that was
+    clicked = tools.canvas.select(events.click, asked, corrected, **one_by_one)
     applied = gr.on(
         [tools.apply.click, tools.x.submit, tools.y.submit],
         events.correct,
         [*asked, tools.x, tools.y],
-        None,
+        corrected,
         **one_by_one,
     )
     # A step of its own: much may have been done while the segmenter was at work.
     for made in (clicked, applied):
-        made.success(display.show, state, shown, **_beside(outputs))
+        made.success(display.show_corrected, [*state, corrected], shown, **_beside(outputs))
     tools.undo.click(display.undo, state, shown, **_beside(outputs))
 
 
@@ -164,7 +168,7 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
     chosen = [outputs.session, outputs.threshold, inputs.grounder]
     inputs.grounder.input(display.choose_grounder, chosen, inputs.threshold, **LATEST)
     moved = [outputs.threshold, *shown]
-    slid = [*_asked_for(inputs, outputs), outputs.key]
+    slid = [outputs.session, outputs.settings, inputs.threshold, inputs.grounder, outputs.key]
     inputs.threshold.input(display.move, slid, moved, **beside)
     gr.on(
         [component.input for component in inputs.more],

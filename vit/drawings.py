@@ -40,9 +40,9 @@ def patch_at(place: tuple[float, float], grid: int) -> tuple[int, int]:
 
 
 def draw_patch(
-    look: Look | None, place: tuple[float, float] | None, layer: int
+    look: Look | None, place: tuple[float, float], layer: int
 ) -> tuple[Image.Image | None, Image.Image | None, Image.Image | None]:
-    """Draw where a patch looks, who looks at it, and both in all layers; nothing without one.
+    """Draw where a patch looks, who looks at it, and both in all layers; nothing without an answer.
 
     Args:
         look: The answer.
@@ -53,7 +53,7 @@ def draw_patch(
     from vit.heads import patch_maps
     from vit.rollout import stretch
 
-    if look is None or place is None:
+    if look is None:
         return None, None, None
     grid, attentions = look.prediction.config.grid_size, look.prediction.attentions[:, 0]
     column, row = patch_at(place, grid)

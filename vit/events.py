@@ -172,6 +172,10 @@ class Events:
             gr.Warning(error.message, title=error.title)
             return *crop, *nothing(error.message)
 
+    def forget(self) -> tuple[Any, ...]:
+        """Take the answer away with its picture."""
+        return *nothing(CHOOSE), gr.Gallery(selected_index=None)
+
     def choose(self, name: str | None) -> tuple[Any, ...]:
         """Adapt the settings to another checkpoint."""
         with page_errors():

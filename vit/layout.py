@@ -32,6 +32,9 @@ CSS = """
     border-radius: 0; font-size: 10.5px; line-height: 1.3; text-align: center;
     white-space: normal; }
 #vit-image img { width: 100%; height: 100%; object-fit: contain; }
+/* The label and the buttons would cover a picture that is wide and low. */
+#vit-whole .image-container { padding-top: 40px; }
+#vit-patch-show { align-self: end; margin-bottom: 12px; }
 #vit-note { padding: 4px 8px; }
 /* Room for the buttons, which would lie over the last tile. */
 .vit-sheet .image-container { overflow-x: auto; }
@@ -41,11 +44,12 @@ CSS = """
 /* The names on a sheet are dark, also where the page is. */
 .vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
 /* On a phone the answer comes right after the samples. */
-@media (max-width: 700px) {
+@media (max-width: 1160px) { #vit-samples .caption-label { font-size: 9px; padding: 1px 0; } }
+@media (max-width: 720px) {
     #vit-row { flex-direction: column; flex-wrap: nowrap; }
     #vit-left, #vit-right { display: contents; }
     #vit-answer { order: 1; }
-    #vit-image, #vit-classify, #vit-part { order: 2; }
+    #vit-image, #vit-part { order: 2; }
     #vit-panels { order: 3; }
     #vit-samples .caption-label { font-size: 8.5px; }
 }
@@ -67,7 +71,6 @@ class Source(NamedTuple):
     """The picture, and which part of it the model sees."""
 
     image: gr.Image
-    button: gr.Button
     part: gr.Column  # holds what follows
     whole: gr.Image
     crop: list[gr.components.Component]  # the fields of `vit.crop.Crop`
@@ -169,13 +172,12 @@ def _build_source(first: Sample) -> Source:
         value=first.picture,
         type="filepath",
         format="png",
-        label="Or your own picture",
+        label="Your picture",
         alt_text="The picture to look at",
         sources=["upload", "clipboard", "webcam"],
         height=220,
         elem_id="vit-image",
     )
-    button = gr.Button("Classify", variant="primary", elem_id="vit-classify")
     with gr.Column(visible=False, elem_id="vit-part") as part:
         whole = show_picture(
             "The part it sees: click to move",
@@ -186,7 +188,7 @@ def _build_source(first: Sample) -> Source:
             across = _share("Across", "vit-across", 0, CENTRE.across)
             down = _share("Down", "vit-down", 0, CENTRE.down)
         size = _share("Size", "vit-size", 0.1, CENTRE.size)
-    return Source(image, button, part, whole, [across, down, size])
+    return Source(image, part, whole, [across, down, size])
 
 
 def _share(label: str, elem_id: str, lowest: float, value: float) -> gr.Slider:
@@ -300,8 +302,8 @@ def build_page(facts: dict[str, Any], events: Events) -> Page:
     session = gr.State()
     with gr.Row(elem_id="vit-row"):
         with gr.Column(scale=4, min_width=320, elem_id="vit-left"):
-            browser = _build_browser(events.samples)
             source = _build_source(events.samples[FIRST])
+            browser = _build_browser(events.samples)
             gr.HTML(f"<style>{CSS}</style>", padding=False)
         with gr.Column(scale=7, min_width=320, elem_id="vit-right"):
             with gr.Column(elem_id="vit-answer"):

@@ -26,7 +26,7 @@ POSITION_HELP = """**Positions.** How alike the learned position of each patch i
 others; a small map per patch, at its place in the picture, yellow where they are most alike. Nearby
 patches should be alike: nobody told the model which patches are neighbours."""
 FILTER_HELP = """**Patch filters.** The main patterns of colour and brightness by which a patch is
-described, the most important first."""
+described, the most important first; of a stem of convolutions its first filters, in no order."""
 LINES = {"this map": "#2F80ED", "random": "#888888", "reversed": "#D55E00"}  # on light and dark
 # Pictures make the page longer when they arrive, and may push the panel out of sight again.
 SHOW_PATCH = """() => {
@@ -77,9 +77,9 @@ def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[fl
     return (column - 0.5) / grid, (row - 0.5) / grid
 
 
-def numbers_of(look: Look | None, place: tuple[float, float] | None) -> tuple[Any, ...]:
+def numbers_of(look: Look | None, place: tuple[float, float]) -> tuple[Any, ...]:
     """Return column and row of the patch at x and y in [0, 1), counted from 1, for their fields."""
-    if look is None or place is None:
+    if look is None:
         return (gr.skip(),) * 2
     column, row = patch_at(place, look.prediction.config.grid_size)
     return column + 1, row + 1
@@ -97,7 +97,7 @@ def build_patch(
 
     The patch can be named by its numbers, too.
     """
-    place = gr.State()
+    place = gr.State((0.5, 0.5))
     title = "One patch: where it looks, and who looks at it"
     with gr.Accordion(title, open=False, elem_id="vit-patch") as panel:
         gr.Markdown(PATCH_HELP)
@@ -114,7 +114,7 @@ def build_patch(
     def pick(event: gr.SelectData) -> tuple[tuple[float, ...], gr.Accordion]:
         return tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index), gr.Accordion(open=True)
 
-    def draw(look: Look | None, at: tuple[float, float] | None, layer: int) -> tuple[Any, ...]:
+    def draw(look: Look | None, at: tuple[float, float], layer: int) -> tuple[Any, ...]:
         return *draw_patch(look, at, layer), *numbers_of(look, at)
 
     drawing = Drawing(draw, [session, place, layer], [looks, seen_by, strip, column, row])

@@ -16,6 +16,8 @@ from vit.layout import Page, build_page
 from vit.panels import together
 from vit.samples import load_samples
 
+# What makes or reads an answer, or the maps of an earlier one might come after those of the next.
+ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
 
 
@@ -53,20 +55,20 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     # `change` comes twice where one picture takes another's place (gradio 6.31).
     opened = [Context.root_block.load, source.image.input]
     given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
-    # One after the other, or the answer about a large picture might come after that about the next.
-    one_by_one = LATEST | {"concurrency_id": "begin", "concurrency_limit": 1}
-    new = gr.on(opened, events.begin, given, shown, **one_by_one)
-    sample = picked.success(events.begin, given, shown, **one_by_one)
+    new = gr.on(opened, events.begin, given, shown, **ONE_BY_ONE)
+    sample = picked.success(events.begin, given, shown, **ONE_BY_ONE)
+    gone = source.image.clear(events.forget, None, [*seen, page.browser.gallery], **ONE_BY_ONE)
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)
     asked = [source.image, page.menu, *source.crop, *settings]
-    aimed, chosen = [step.success(events.look, asked, seen, **LATEST) for step in (aimed, chosen)]
-    moves = [source.button.click, *[slider.input for slider in source.crop]]
-    moved = gr.on(moves, events.look, asked, seen, **LATEST)
+    look = {"fn": events.look, "inputs": asked, "outputs": seen, **ONE_BY_ONE}
+    aimed, chosen = aimed.success(**look), chosen.success(**look)
+    moves = [slider.input for slider in source.crop]
+    moved = gr.on(moves, **look)
     panels = together(page.drawings)
-    for look in (new, sample, aimed, chosen, moved):
-        look.success(*panels, **LATEST)
+    for looked in (new, sample, gone, aimed, chosen, moved):
+        looked.success(*panels, **LATEST)
     chosen.success(*page.learned, **LATEST)  # which only another checkpoint changes
 
 
@@ -74,7 +76,7 @@ def _wire_maps(page: Page, events: Events) -> None:
     """Draw anew what is already computed, and hand it out."""
     # Only what a person does: another checkpoint sets several of them, one after the other.
     settings = [component.input for component in page.compared[1:]]
-    redrawn = gr.on(settings, draw, page.compared, page.drawn, **LATEST)
+    redrawn = gr.on(settings, draw, page.compared, page.drawn, **ONE_BY_ONE)
     redrawn.success(*page.drawings[-1], **QUIET)  # the test was about another map
     controls = page.controls
     packed = controls.pack.click(

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from grounding.core import Regions, mask_boxes
+from grounding.loading import read_pretrained
 from grounding.recent import Recent
 from precision import fast
 
@@ -75,5 +76,5 @@ def load(folder: Path, device: str) -> ClipSeg:
     """Load the grounder from a folder in transformers' layout."""
     from transformers import AutoProcessor, CLIPSegForImageSegmentation
 
-    model = CLIPSegForImageSegmentation.from_pretrained(folder, dtype=torch.float32)
-    return ClipSeg(model.eval().to(device), AutoProcessor.from_pretrained(folder), device)
+    model = read_pretrained(CLIPSegForImageSegmentation, folder)
+    return ClipSeg(model.to(device), AutoProcessor.from_pretrained(folder), device)

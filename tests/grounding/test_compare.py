@@ -80,7 +80,7 @@ def test_the_settings_of_the_page_count(count: int, found: int) -> None:
         ([Source("a/b", Path(), False)] * 2, "Weights in use: a/b."),
         (
             [Source("a/b", Path(), False), Source("demo", Path(), True, "so")],
-            "**a/b and demo** (so).",
+            "<b>a/b and demo</b>, which know only",
         ),
     ],
 )

@@ -103,8 +103,8 @@ def test_a_phrase_without_a_box_is_said_once() -> None:
     ("prompt", "dropped", "words"),
     [
         ("a", (), None),
-        ("a", ((0.5, "a"), (0.3, "a"), (0.29, "a")), "of 32."),  # as the page's threshold says
-        ("a: 0.4", ((0.5, "a"), (0.3, "a")), "of 31."),  # a threshold of its own
+        ("a", ((0.5, "a"), (0.3, "a"), (0.29, "a")), "of 32;"),  # as the page's threshold says
+        ("a: 0.4", ((0.5, "a"), (0.3, "a")), "of 31;"),  # a threshold of its own
         ("a", ((0.1, "a"),), None),
     ],
 )
@@ -216,5 +216,6 @@ def test_another_run_is_asked_for_where_no_region_is_there() -> None:
 def test_demo_weights_are_said_and_what_to_do() -> None:
     proposals = _proposals(("a dog",), "a dog", 0.0, 0.05)
     text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=True), Choice(0.3))
-    assert "**bundled demo weights** (it was asked for them). They know only" in text
+    assert "<b>bundled demo weights</b>, which know only the drawn objects" in text
+    assert "Why: it was asked for them." in text
     assert "--weights demo" in text

@@ -14,7 +14,16 @@ from gradio.data_classes import FileData, ListFiles
 from PIL import Image
 
 from grounding.core import Regions
-from grounding.display import choose_grounder, move, reveal, take_home, tick
+from grounding.display import (
+    choose_grounder,
+    move,
+    reveal,
+    show,
+    show_corrected,
+    take_home,
+    tick,
+    undo,
+)
 from grounding.edits import Corrections, add, drop, redraw
 from grounding.events import read_picture
 from grounding.export import PARTS
@@ -106,6 +115,18 @@ def test_rows_are_those_of_the_corrected_answer(session: Session) -> None:
     assert edited.corrections.off == {1}, "the first row that is left"
 
 
+def test_a_row_is_the_same_wherever_it_stood(session: Session) -> None:
+    """The page may send a table from before a correction that is shown a moment later."""
+    rows = _rows(session, 0.3)
+    dropped = replace(session, corrections=Corrections((drop(session.proposals, 0),)))
+    rows[1][0] = False
+    table = tick(dropped, Settings(), 0.3, dropped.key, rows)[2]
+    assert dropped.corrections.off == {1}
+    assert [row[:3] for row in table] == [[False, 1, "dog"], [True, 2, "−collar"]]
+    again = tick(dropped, Settings(), 0.3, dropped.key, _rows(dropped, 0.3))
+    assert again[2] == gr.skip(), "the page has that very table"
+
+
 def test_a_switch_waits_for_a_correction_that_is_being_written(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[0][0] = False
@@ -127,7 +148,7 @@ def test_the_others_keep_their_names_when_rows_are_off(session: Session) -> None
 def test_a_row_of_an_earlier_answer_switches_nothing(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[0][0] = False
-    assert tick(session, Settings(), 0.3, "of another", rows) == (gr.skip(),) * 6
+    assert tick(session, Settings(), 0.3, "of another", rows) == (gr.skip(),) * 7
     assert session.corrections.off == frozenset()
 
 
@@ -325,17 +346,18 @@ def test_samples_are_there(folder: Path, least: int) -> None:
 def test_a_new_answer_is_shown_at_its_own_threshold(
     session: Session, grounder: str, threshold: float
 ) -> None:
-    shown, _, _, rows, *rest = reveal(session, Settings(), 0.7, grounder)
+    more = Settings(Choice(0, 5)).values().values()
+    shown, _, _, rows, *rest, settings = reveal(session, 0.7, grounder, *more)
     assert shown == threshold and rows == _rows(session, threshold)
-    assert len(reveal(None, Settings(), 0.7, grounder)) == 4 + len(rest)  # a session that is lost
-    assert rest[-1] == session.key
+    assert len(reveal(None, 0.7, grounder, *more)) == 5 + len(rest)  # a session that is lost
+    assert session.key in rest and [*settings.values().values()] == [*more]
 
 
 def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:
     shown, _, _, rows, *_ = move(session, Settings(), 0.7, "CLIPSeg", session.key)
     assert shown == 0.7 and rows == _rows(session, 0.7) != _rows(session, 0.3)
     nothing = move(session, Settings(), 0.7, "GLIP-T", session.key)
-    assert nothing == move(None, Settings(), 0.7, "CLIPSeg", "") == (gr.skip(),) * 7
+    assert nothing == move(None, Settings(), 0.7, "CLIPSeg", "") == (gr.skip(),) * 8
 
 
 @pytest.mark.parametrize(
@@ -354,8 +376,39 @@ def test_where_the_slider_goes(
 
 def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> None:
     """Gradio sends the page no subclass of float as a number."""
-    for show, key in ((move, [session.key]), (reveal, [])):
-        assert type(show(session, Settings(), Clamped(0.95), "CLIPSeg", *key)[0]) is float
+    settings = Settings()
+    moved = move(session, settings, Clamped(0.95), "CLIPSeg", session.key)
+    new = reveal(session, Clamped(0.95), "CLIPSeg", *settings.values().values())
+    assert type(moved[0]) is type(new[0]) is float
+
+
+def test_a_correction_that_came_too_late_is_said(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    for key in (session.key, "of the answer before"):
+        assert show_corrected(session, Settings(), 0.3, key)[2] == _rows(session, 0.3)
+    assert len(said) == 1 and "without that correction" in said[0]
+
+
+def test_nothing_to_undo(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Info", said.append)
+    assert undo(None, Settings(), 0.3) == (gr.skip(),) * 7
+    assert undo(session, Settings(), 0.3)[2] == _rows(session, 0.3)
+    assert said == ["There is nothing to undo."] * 2
+
+
+def test_an_answer_that_cannot_be_shown_is_said_to_be_so(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("grounding.display.look", fail)
+    with pytest.raises(gr.Error, match="more memory"):
+        show(session, Settings(), 0.3)
 
 
 def _build() -> gr.Blocks:
@@ -385,8 +438,11 @@ def test_what_is_shown_beside_a_run_leaves_its_progress_in_sight() -> None:
         if result in {block._id for block in function.outputs}
         and function.show_progress == "hidden"
     ]
-    assert {f.name for f in beside} >= {"reveal", "move", "configure", "tick", "show", "undo"}
+    names = {"reveal", "move", "configure", "tick", "show_corrected", "undo"}
+    assert {f.name for f in beside} == names
     assert all([b._id for b in f.show_progress_on or []] == [status] for f in beside)
+    # Or one that has begun earlier might end later, and the page would show what is no more.
+    assert {(f.concurrency_id, f.concurrency_limit) for f in beside} == {("shown", 1)}
 
 
 def test_several_uploads_leave_no_other_files(tmp_path: Path) -> None:

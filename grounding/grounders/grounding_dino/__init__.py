@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 def load(folder: Path, device: str) -> "GroundingDino":
     """Load the grounder from a folder in transformers' layout."""
-    import torch
     from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
     from grounding.grounders.grounding_dino.grounder import GroundingDino
     from grounding.grounders.grounding_dino.lean import make_lean
+    from grounding.loading import read_pretrained
 
-    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32)
-    make_lean(model.eval().to(device), device)
+    model = read_pretrained(AutoModelForZeroShotObjectDetection, folder)
+    make_lean(model.to(device), device)
     return GroundingDino(model, AutoProcessor.from_pretrained(folder), device)
