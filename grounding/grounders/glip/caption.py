@@ -9,7 +9,7 @@ SEPARATOR = ". "
 Span = tuple[int, int]
 
 
-def join(phrases: list[str], separator: str = SEPARATOR, end: str = "") -> tuple[str, list[Span]]:
+def join(phrases: list[str]) -> tuple[str, list[Span]]:
     """Write phrases in one caption, and say where in it each of them stands.
 
     >>> join(["cat", "old dog"])
@@ -19,8 +19,8 @@ def join(phrases: list[str], separator: str = SEPARATOR, end: str = "") -> tuple
     start = 0
     for phrase in phrases:
         spans.append((start, start + len(phrase)))
-        start += len(phrase) + len(separator)
-    return separator.join(phrases) + end, spans
+        start += len(phrase) + len(SEPARATOR)
+    return SEPARATOR.join(phrases), spans
 
 
 def encode(
