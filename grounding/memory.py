@@ -76,25 +76,18 @@ class Shelf:
 
     def make_room(self, budget: int, needed: int = 0) -> None:
         """Let go of models until `needed` more bytes fit, as far as they are not in use."""
-        used = []
         for key in list(self._kept):
             if self.nbytes + needed <= budget:
-                break
-            if not self._let_go(key):
-                used.append(key)
-        for key in reversed(used):  # where they were
-            self._kept.move_to_end(key, last=False)
-
-    def _let_go(self, key: Hashable) -> bool:
-        """Let go of a model if it is not in use, and return whether it is gone."""
-        kept = self._kept.pop(key)
-        model, size = weakref.ref(kept[0]), kept[1]
-        del kept
-        if (used := model()) is not None:
-            self._kept[key] = used, size
-            return False
-        gc.collect()  # some networks hold themselves in circles
-        return True
+                return
+            model, size = self._kept[key]
+            self._kept[key] = None, size  # nobody here holds it now, and its place is kept
+            alive = weakref.ref(model)
+            del model
+            if (used := alive()) is not None:
+                self._kept[key] = used, size
+                continue
+            del self._kept[key]
+            gc.collect()  # some networks hold themselves in circles
 
     @property
     def nbytes(self) -> int:
