@@ -71,31 +71,29 @@ def apply_edits(proposals: Proposals, edits: Sequence[Edit]) -> Proposals:
     if not edits:
         return proposals
     regions = proposals.regions
-    boxes, scores, labels = [*regions.boxes], [*regions.scores], [*regions.labels]
-    bits, mask_scores = [*proposals.bits], [*proposals.mask_scores]
+    own = (regions.boxes, regions.scores, regions.labels, proposals.bits, proposals.mask_scores)
+    rows = dict(enumerate(zip(*own, strict=True)))
     hidden: set[int] = set()  # behind what was drawn, which may be corrected later
     for edit in edits:
-        if edit.number == len(labels):
+        if edit.number not in rows:
             hidden |= {*same_as(proposals, edit.label, edit.bits)}
-            for values in (boxes, scores, labels, bits, mask_scores):
-                values.append(None)
-            scores[-1] = SURE
-        boxes[edit.number], labels[edit.number] = edit.box, edit.label
-        bits[edit.number], mask_scores[edit.number] = edit.bits, edit.mask_score
+        score = rows[edit.number][1] if edit.number in rows else SURE
+        rows[edit.number] = edit.box, score, edit.label, edit.bits, edit.mask_score
     by_hand = frozenset(edit.number for edit in edits)
     for number in by_hand & {*range(len(regions))}:
         hidden |= {*twins(proposals, number)}
-    for twin in hidden - by_hand:
-        bits[twin] = np.zeros_like(bits[twin])
+    boxes, scores, labels, masks, mask_scores = zip(*rows.values(), strict=True)
+    bits = np.array(masks)
+    bits[[*hidden - by_hand]] = 0
     return replace(
         proposals,
         regions=replace(
             regions,
             boxes=np.array(boxes, np.float32),
             scores=np.array(scores, np.float32),
-            labels=tuple(labels),
+            labels=labels,
         ),
-        bits=np.array(bits, np.uint8),
+        bits=bits,
         mask_scores=np.array(mask_scores, np.float32),
         by_hand=by_hand,
     )
