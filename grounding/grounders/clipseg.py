@@ -33,19 +33,17 @@ class ClipSeg:
 
         Its mask is the whole map; the pipeline cuts it into parts.
         """
-        maps = [
-            cv2.resize(heat, image.size, interpolation=cv2.INTER_LINEAR)
-            for heat in self._maps(image, phrases)
-        ]
-        peaks = np.array([heat.max() for heat in maps], np.float32)
+        small = self._maps(image, phrases)
+        maps = np.stack([cv2.resize(heat, image.size) for heat in small])
+        peaks = maps.max((1, 2))
         kept = [i for i in np.argsort(-peaks, kind="stable") if peaks[i] >= threshold]
-        masks = [maps[i] for i in kept]
+        masks = maps[kept]
         return Regions(
             mask_boxes(mask >= threshold for mask in masks),
             peaks[kept],
             tuple(phrases[i] for i in kept),
-            np.array(masks, np.float32).reshape(-1, image.height, image.width),
-            np.max(maps, axis=0),
+            masks,
+            maps.max(0),
         )
 
     @torch.inference_mode()
