@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from images import open_image
+
 FOLDER = Path(__file__).parent.parent / "assets" / "samples" / "cifar10"
 
 
@@ -20,12 +22,7 @@ class Sample(NamedTuple):
 def load_samples() -> list[Sample]:
     """Read the pictures in the order of `samples.json`."""
     rows = json.loads((FOLDER / "samples.json").read_text(encoding="utf-8"))
-
-    def read(name: str) -> Image.Image:
-        with Image.open(FOLDER / name) as image:
-            return image.convert("RGB")
-
-    return [Sample(read(row["file"]), row["label"]) for row in rows]
+    return [Sample(open_image(FOLDER / row["file"]), row["label"]) for row in rows]
 
 
 def mistakes(
