@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 STEPS = 5  # of the Newton-Schulz iteration
+MOMENTUM = 0.95  # decay of the running mean of the gradients
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -43,7 +44,6 @@ class Muon(Optimizer):
         self,
         params: Iterable[dict[str, Any]],
         lr: float,
-        momentum: float = 0.95,
         weight_decay: float = 0.0,
         precision: torch.dtype = torch.float32,
     ) -> None:
@@ -52,13 +52,11 @@ class Muon(Optimizer):
         Args:
             params: Groups of weights (rows, columns).
             lr: Learning rate: the size of an update's singular values.
-            momentum: Decay of the running mean of the gradients, in [0, 1).
             weight_decay: Decoupled weight decay, multiplied by `lr`.
             precision: Type of the Newton-Schulz iterations; they stand the noise of bfloat16.
         """
         self.precision = precision
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "split": 1}
-        super().__init__(params, defaults)
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "split": 1})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -67,7 +65,7 @@ class Muon(Optimizer):
             weights = [p for p in group["params"] if p.grad is not None]
             if not weights:
                 continue
-            changes = self._momentum(weights, group["momentum"])
+            changes = self._momentum(weights)
             # Lists of tensors at once: a GPU then waits for fewer and larger kernels.
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
@@ -81,11 +79,11 @@ class Muon(Optimizer):
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_sub_(parts, list(updates * (group["lr"] * scale)))
 
-    def _momentum(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+    def _momentum(self, weights: list[Tensor]) -> list[Tensor]:
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
         gradients = [weight.grad for weight in weights]
-        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        return list(torch._foreach_lerp(gradients, buffers, momentum))
+        torch._foreach_lerp_(buffers, gradients, 1 - MOMENTUM)
+        return list(torch._foreach_lerp(gradients, buffers, MOMENTUM))
