@@ -96,6 +96,7 @@ class Trainer:
         }
         self._epoch_order = lru_cache(maxsize=1)(self._epoch_order)  # the same for many steps
         self.step = 0
+        self.started_from: dict[str, Any] | None = None
         self.lengthened: list[dict[str, int]] = []  # runs that were resumed with more epochs
         self.epoch_loss = torch.zeros((), device=device)  # summed over the steps of the epoch
         self.history: list[report.Row] = []
@@ -103,9 +104,7 @@ class Trainer:
 
     def _build(self, model_config: ViTConfig) -> None:
         config = self.config
-        model = ViT(model_config)
-        self.started_from: dict[str, Any] | None = None
-        self.model = model.to(self.device).train()
+        self.model = ViT(model_config).to(self.device).train()
         self.ema = deepcopy(self.model) if config.ema_decay else None
         teach = load_teacher(config.teacher, self.classes, self.device) if config.teacher else None
         self.update = Update(self.model, config, self.train_split, self.preprocessing, teach)
