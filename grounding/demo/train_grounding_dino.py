@@ -206,7 +206,7 @@ def loss(model: nn.Module, rng: np.random.Generator, progress: float) -> Tensor:
     return total_loss(model, batch, scenes, progress)
 
 
-def _best_boxes(
+def _answers(
     trainee: Trainee, scene: Scene, asked: list[Query]
 ) -> list[tuple[Query, Tensor, Tensor]]:
     """Return each query with the score logits (Q,) and the xyxy boxes (Q, 4) of all boxes."""
@@ -220,11 +220,10 @@ def _best_boxes(
     ]
 
 
-def _overlap(boxes: Tensor, scene: Scene, query: Query) -> Tensor:
-    """Return the best IoU of boxes (Q, 4) with an object meant, (Q,), 0 when there is none."""
-    if not query.members.any():
-        return torch.zeros(len(boxes))
-    return box_iou(boxes, torch.from_numpy(scene.boxes[query.members])).amax(dim=1)
+def _is_right(box: Tensor, scene: Scene, query: Query) -> bool:
+    """Return whether a box (4,) has an IoU over .5 with an object meant."""
+    meant = torch.from_numpy(scene.boxes[query.members])
+    return bool((box_iou(box[None], meant) > 0.5).any())
 
 
 @torch.no_grad()
@@ -234,12 +233,12 @@ def judged_boxes(
     """Return the logit of each phrase's best box, whether it is right, and whether one could be."""
     logits, right, there = [], [], []
     for scene, asked in scenes:
-        for query, scores, boxes in _best_boxes(trainee, scene, asked):
+        for query, scores, boxes in _answers(trainee, scene, asked):
             best = scores.argmax()
             logits.append(scores[best])
-            right.append(_overlap(boxes[best][None], scene, query)[0] > 0.5)
+            right.append(_is_right(boxes[best], scene, query))
             there.append(bool(query.members.any()))
-    return torch.stack(logits), torch.stack(right), torch.tensor(there)
+    return torch.stack(logits), torch.tensor(right), torch.tensor(there)
 
 
 @torch.no_grad()
