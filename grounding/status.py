@@ -51,43 +51,41 @@ def _found(selection: Selection) -> str:
 
 def _missing(proposals: Proposals, selection: Selection, choice: Choice) -> list[str]:
     """Say of each phrase without a detection how far it was from one."""
-    query, best, labels = proposals.query, proposals.best, proposals.regions.labels
-    threshold = choice.threshold
+    query = proposals.query
     asked = [*query.phrases, *query.negatives]
     missing = [phrase for phrase in asked if phrase not in selection.regions.labels]
-    gone = {labels[i] for i in proposals.by_hand if not proposals.bits[i].any()}
-    lines = []
-    if absent := [phrase for phrase in missing if not best.get(phrase)]:
+    absent = [phrase for phrase in missing if not proposals.best.get(phrase)]
+    lines = [_why_hidden(phrase, proposals, choice) for phrase in missing if phrase not in absent]
+    if absent:
         # A box has the phrase that fits it best; the others' scores there are not known.
         rivals = ", or another phrase fits better there" if len(asked) > 1 else ""
-        lowest = min(FLOOR, *(query.thresholds.get(phrase, threshold) for phrase in absent))
+        lowest = min(FLOOR, *(query.thresholds.get(phrase, choice.threshold) for phrase in absent))
         text = f"**Nothing found for {_listed(absent)}**: no part of the picture scores "
-        lines.append(text + f"{lowest:.2f} or more{rivals}; try other words.{_hint(absent)}")
-    for phrase in missing:
-        limit = query.thresholds.get(phrase, threshold)
-        if phrase in absent:
-            continue
-        if best[phrase] >= limit:
-            if phrase in gone:
-                lines.append(f"{_listed([phrase])} was dropped by hand.")
-            elif phrase in query.thresholds or threshold >= proposals.floor:
-                lines.append(f"{_listed([phrase])} was found but left out.")
-            # Else `_limits` asks for another Run.
-        else:
-            shows = math.floor(100 * best[phrase] + 1e-6) / 100
-            # A heat map was cut above it, or others have taken its place.
-            run = " and another Run" if phrase not in labels else ""
-            helps = run or _is_shown_at(shows, phrase, proposals, choice)
-            advice = (
-                f"a threshold of {shows:.2f}{run} would show it"
-                if helps
-                else "it would be left out at a lower threshold, too"
-            )
-            lines.append(
-                f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
-                f"Its best score is {shows:.2f}; {advice}." + _hint([phrase])
-            )
+        text += f"{lowest:.2f} or more{rivals}; try other words.{_hint(absent)}"
+        lines = [text, *lines]
     return lines
+
+
+def _why_hidden(phrase: str, proposals: Proposals, choice: Choice) -> str:
+    """Say why a phrase that has been found somewhere has no detection, if it is to be said here."""
+    query, labels, best = proposals.query, proposals.regions.labels, proposals.best[phrase]
+    limit = query.thresholds.get(phrase, choice.threshold)
+    if best >= limit:
+        if phrase in {labels[i] for i in proposals.by_hand if not proposals.bits[i].any()}:
+            return f"{_listed([phrase])} was dropped by hand."
+        # Below the floor `_limits` asks for another Run.
+        known = phrase in query.thresholds or choice.threshold >= proposals.floor
+        return f"{_listed([phrase])} was found but left out." if known else ""
+    shows = math.floor(100 * best + 1e-6) / 100
+    # A heat map was cut above it, or others have taken its place.
+    run = " and another Run" if phrase not in labels else ""
+    advice = "it would be left out at a lower threshold, too"
+    if run or _is_shown_at(shows, phrase, proposals, choice):
+        advice = f"a threshold of {shows:.2f}{run} would show it"
+    return (
+        f"**Nothing found for {_listed([phrase])}** with a score of at least {limit:.2f}. "
+        f"Its best score is {shows:.2f}; {advice}.{_hint([phrase])}"
+    )
 
 
 def _is_shown_at(threshold: float, phrase: str, proposals: Proposals, choice: Choice) -> bool:
