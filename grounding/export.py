@@ -15,7 +15,6 @@
 import json
 import re
 import zipfile
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -275,7 +274,8 @@ def write_all(folder: Path, files: Iterable[File]) -> None:
 
 def write_zip(path: Path, files: Iterable[File]) -> None:
     """Write files into a ZIP; at `path` there is the whole of it or nothing new."""
-    deque(zip_files(path, files), maxlen=0)
+    for _name in zip_files(path, files):
+        pass
 
 
 def zip_files(path: Path, files: Iterable[File]) -> Iterator[str]:
