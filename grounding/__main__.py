@@ -285,11 +285,11 @@ def now(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T
 
 def load_models(args: argparse.Namespace) -> Models:
     """Load the models of the command line and print which weights they got."""
-    args.device = find_device(args.device)
+    device = find_device(args.device)  # say at once that it is missing, not after a download
     weights = Weights(args.weights, args.offline, args.weights_folder)
-    models = ModelStore(weights, args.device).get(args.grounder, args.segmenter)
+    models = ModelStore(weights, device).get(args.grounder, args.segmenter)
     sources = models.origin.sources.values()
-    print(f"Weights in use: {names(sources)}, on {args.device}.", flush=True)
+    print(f"Weights in use: {names(sources)}, on {device}.", flush=True)
     return models
 
 

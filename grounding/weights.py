@@ -108,8 +108,8 @@ class Weights:
             ) from error
 
     def _find(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path:
-        if folder := self._local(repo, files):
-            return folder
+        if self.folder and (local := _if_whole(self.folder / repo, files)):
+            return local
         cached = _if_whole(hub.cached(repo, files), files)
         if cached and (repo in self._asked or hub.is_listed(repo)):
             return cached
@@ -155,9 +155,6 @@ class Weights:
                 "app where the Hugging Face hub can be reached, and without --weights demo."
             )
         return Source(BUNDLED, folder, demo=True, why=why)
-
-    def _local(self, repo: str, files: tuple[str, ...]) -> Path | None:
-        return _if_whole(self.folder / repo, files) if self.folder else None
 
     def _download(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path:
         if why := self._forbidden():
