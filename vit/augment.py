@@ -74,9 +74,8 @@ def _rotate(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _away_from(other: Tensor, images: Tensor, magnitude: Tensor) -> Tensor:
-    factor = 1 + magnitude.view(
-        -1, 1, 1, 1
-    )  # 0 gives `other`, 1 the images, 2 doubles the contrast
+    # 0 gives `other`, 1 the images, 2 doubles the contrast
+    factor = 1 + magnitude.view(-1, 1, 1, 1)
     return torch.lerp(other, images.float(), factor).clamp(0, 255).byte()
 
 

@@ -38,7 +38,6 @@ CENTRE = Crop()
 
 CHOOSE = "Choose a picture first: pick one, or upload, paste or take one."
 
-Answer = tuple[dict[str, float], Image.Image, Image.Image, str]
 FindCheckpoints = Callable[[], dict[str, Path]]
 
 
@@ -121,7 +120,7 @@ class Events:
         across: float,
         down: float,
         size: float,
-    ) -> Answer:
+    ) -> tuple[dict[str, float], Image.Image, Image.Image, str]:
         """Classify a picture with the Vision Transformer and show where it looked.
 
         Args:

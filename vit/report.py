@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from vit.checkpoint import replacing
+from vit.confusion import MANY, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Row = dict[str, float]
-
-
 USES = {"tensorboard": "TensorBoard logs", "matplotlib": "PNG pictures"}
 
 
@@ -87,8 +86,6 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
     """
     if not _is_installed("matplotlib"):
         return
-    from vit.confusion import MANY, short
-
     axes = _new_axes()
     shares = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)

@@ -76,13 +76,12 @@ def repaint(rgba: np.ndarray, paint: str) -> np.ndarray:
     histogram = np.bincount(hue.astype(int).ravel(), weight.ravel(), minlength=180)
     wrapped = np.concatenate([histogram] * 3)
     dominant = np.convolve(wrapped, np.ones(21), "same")[180:360].argmax()
-    distance = np.abs((hue - dominant + 90) % 180 - 90)
-    strength = np.clip((28 - distance) / 8, 0, 1) * np.clip((saturation - 40) / 40, 0, 1)
+    away = (hue - dominant + 90) % 180 - 90
+    strength = np.clip((28 - np.abs(away)) / 8, 0, 1) * np.clip((saturation - 40) / 40, 0, 1)
     target_hue, saturation_gain, value_gain = _PAINT_HSV[paint]
     # Keeping a third of the hue variation preserves the soft shading of the art.
-    signed = (hue - dominant + 90) % 180 - 90
     painted = np.stack(
-        [(target_hue + signed / 3) % 180, saturation * saturation_gain, value * value_gain], axis=-1
+        [(target_hue + away / 3) % 180, saturation * saturation_gain, value * value_gain], axis=-1
     )
     painted = np.clip(painted, 0, (179, 255, 255)).astype(np.uint8)
     rgb = cv2.cvtColor(painted, cv2.COLOR_HSV2RGB).astype(np.float32)
