@@ -118,13 +118,17 @@ def _annotation(result: Result, row: int) -> dict[str, Any]:
         "id": result.numbers[row],
         "image_id": 1,
         "category_id": result.phrases.index(result.regions.labels[row]) + 1,
-        "segmentation": {"size": list(mask.shape), "counts": rle_string(mask)},
+        "segmentation": _rle(mask),
         "polygons": [part.ravel().tolist() for part in polygons(mask)],
         "bbox": [x1, y1, x2 - x1, y2 - y1],
         "area": int(mask.sum()),
         "iscrowd": 0,
         "score": _rounded(result.regions.scores[row]),
     }
+
+
+def _rle(mask: np.ndarray) -> dict[str, Any]:
+    return {"size": list(mask.shape), "counts": rle_string(mask)}
 
 
 def yolo(result: Result) -> str:
@@ -146,10 +150,7 @@ def yolo(result: Result) -> str:
 
 def detections(result: Result) -> list[dict[str, Any]]:
     """Return what a program needs of each row: the manifest's facts and the mask as COCO's RLE."""
-    return [
-        _row(result, i) | {"rle": {"size": list(mask.shape), "counts": rle_string(mask)}}
-        for i, mask in enumerate(result.masks.masks)
-    ]
+    return [_row(result, i) | {"rle": _rle(mask)} for i, mask in enumerate(result.masks.masks)]
 
 
 def make_manifest(result: Result, asked: Manifest, origin: Origin) -> dict[str, Any]:
