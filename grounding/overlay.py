@@ -180,7 +180,7 @@ def heat_overlay(image: Image.Image, heatmap: np.ndarray) -> Image.Image:
 
 
 def table_rows(
-    regions: Regions, masks: Masks, on: Sequence[bool], negatives: Sequence[str] = ()
+    regions: Regions, masks: Masks, on: Sequence[bool], negatives: Sequence[str]
 ) -> list[list[object]]:
     """Return a row per detection, in the order of `HEADERS`; a negative has a minus sign."""
     rows: list[list[object]] = []

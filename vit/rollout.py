@@ -67,7 +67,7 @@ def chain(layers: Tensor) -> Tensor:
     return rollout
 
 
-def answer_row(relevance: Tensor, num_prefix_tokens: int = 1) -> Tensor:
+def answer_row(relevance: Tensor, num_prefix_tokens: int) -> Tensor:
     """Return what reached the tokens that the answer is read from.
 
     These are the prefix tokens, class token and distillation token, whose two heads share the

@@ -153,7 +153,7 @@ TRAINING: tuple[Background, ...] = (
 HELD_OUT: tuple[Background, ...] = (rings, bricks, dots, clouds)
 
 
-def make_background(rng: Generator, size: int, held_out: bool = False) -> np.ndarray:
+def make_background(rng: Generator, size: int, held_out: bool) -> np.ndarray:
     """Paint a random background.
 
     Args:
