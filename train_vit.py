@@ -171,7 +171,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         trainer.resume()
     if not trainer.run():
         if rank() == 0:
-            said = f"{trainer.describe_stop()} Go on with --out {out} --resume"
+            said = f"{trainer.describe_stop()} Go on with the same command and --resume"
             print(said, file=sys.stderr, flush=True)
         wait_for_all()  # once one has failed, torchrun ends the others, also in the midst of saving
         sys.exit(1)

@@ -100,10 +100,12 @@ class Weights:
         try:
             return Source(repo, self._find(repo, files, progress), demo=False)
         except Unavailable as error:
+            beside = f"; the weights folder has no {repo}/{files[-1]}" if self.folder else ""
             if self.mode == "auto":
-                return self._bundled(repo, demo, str(error))
+                return self._bundled(repo, demo, f"{error}{beside}")
             raise ValueError(
-                f"The weights of {repo} are not on this machine and cannot be downloaded: {error}. "
+                f"The weights of {repo} are not on this machine and cannot be downloaded: "
+                f"{error}{beside}. "
                 "Try again later, or start the app with --weights auto."
             ) from error
 

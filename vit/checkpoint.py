@@ -46,7 +46,11 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        partial.touch()
+        rights = (path if path.exists() else partial).stat().st_mode & 0o777
         yield partial
+        partial.chmod(rights)  # safetensors lets nobody but the owner read its files
         with partial.open("r+b") as file:
             os.fsync(file.fileno())  # before the old file goes, in case the power does
         partial.replace(path)

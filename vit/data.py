@@ -81,22 +81,18 @@ def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield all files below a folder, also behind links to other folders, each folder once."""
-    seen = {os.path.realpath(root)}
+    """Yield all files below a folder, also behind links, but not those back to a folder around."""
+    around = {root: {os.path.realpath(root)}}
     for folder, below, files in os.walk(root, onerror=_fail, followlinks=True):
-        below[:] = [name for name in sorted(below) if not _known(Path(folder, name), seen)]
+        here = around.pop(Path(folder))
+        places = {name: os.path.realpath(Path(folder, name)) for name in sorted(below)}
+        below[:] = [name for name, place in places.items() if place not in here]
+        around |= {Path(folder, name): here | {places[name]} for name in below}
         yield from (Path(folder, name) for name in files)
 
 
 def _fail(error: OSError) -> None:
     raise error
-
-
-def _known(folder: Path, seen: set[str]) -> bool:
-    place = os.path.realpath(folder)
-    known = place in seen
-    seen.add(place)
-    return known
 
 
 def _empty_class_folders(root: Path, pictures: list[PurePosixPath]) -> list[str]:
@@ -119,9 +115,11 @@ def _tar_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
                 name = PurePosixPath(member.name)
                 if _is_picture(name) and (stream := archive.extractfile(member)):
                     yield name, stream.read()
-    # KeyError, RecursionError: a link to what is not there, or to itself. OSError: bzip2 and gzip.
-    except (tarfile.ReadError, EOFError, lzma.LZMAError, zlib.error, OSError, KeyError,
-            RecursionError) as error:  # fmt: skip
+    except (KeyError, RecursionError) as error:
+        raise ValueError(
+            f"{path} holds a link to what is not in it, or to itself; pack the files instead"
+        ) from error
+    except (tarfile.ReadError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         raise ValueError(f"{path} is damaged or cut off ({error}); get it again") from error
 
 
@@ -169,7 +167,7 @@ def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:
         if len(place) >= 2 and (split or not has_splits):
             if split:
                 has_splits = True
-                _check_depth(path, [place])
+                _check_depth(path, [place], f"{split}/")
             else:
                 plain.append(place)
             if any("\ud800" <= letter <= "\udfff" for letter in name.parts[-2]):
@@ -197,12 +195,12 @@ def _inside(places: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return places
 
 
-def _check_depth(path: Path, places: list[tuple[str, ...]]) -> None:
+def _check_depth(path: Path, places: list[tuple[str, ...]], split: str = "") -> None:
     """Refuse folders inside class folders, where no one can say which of them is the class."""
     if deep := next((place for place in places if len(place) > 2), None):
         raise ValueError(
-            f"{'/'.join(deep)} in {path} lies in a folder inside a class folder; pictures must lie "
-            "in the class folders themselves"
+            f"{split}{'/'.join(deep)} in {path} lies in a folder inside a class folder; pictures "
+            "must lie in the class folders themselves"
         )
 
 
@@ -292,8 +290,9 @@ def load_data(path: Path | None, image_size: int) -> ImageSet:
         lambda: load_image_folder(path, image_size) if path else download_cifar10(Path("data"))
     )
     if rank() == 0:
+        kinds = "1 class" if len(data.classes) == 1 else f"{len(data.classes)} classes"
         print(f"{data.name}: {len(data.train.labels):,} training and {len(data.test.labels):,} "
-              f"test pictures of {len(data.classes)} classes")  # fmt: skip
+              f"test pictures of {kinds}")  # fmt: skip
     return data
 
 

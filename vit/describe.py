@@ -46,12 +46,13 @@ def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
         name: What the page calls it.
         facts: Of `vit.facts.read_facts`.
     """
-    metrics, count = facts["metrics"], facts["parameters"]
+    metrics, count, classes = facts["metrics"], facts["parameters"], len(facts["classes"])
+    known = "1 class" if classes == 1 else f"{classes} classes"
     parameters = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
     return (
         f"Model: **{escape(name)}**, a ViT with {parameters} parameters, "
         f"**{metrics['test_accuracy']:.1%}** right on the {metrics['test_images']:,} test pictures "
-        f"of {escape(metrics['data'])}. It knows {len(facts['classes'])} classes and always "
+        f"of {escape(metrics['data'])}. It knows {known} and always "
         "answers with one of them."
     )
 

@@ -124,8 +124,8 @@ def stretch(maps: Tensor) -> Tensor:
 
 def _check(attentions: Tensor, head_fusion: str, discard_ratio: float, prefix: int) -> None:
     shape = tuple(attentions.shape)
-    if len(shape) != 5 or shape[3] != shape[4] or shape[3] < 2 or 0 in shape:
-        raise ValueError(f"attentions have shape {shape}; expected (L, B, h, N, N) with N >= 2")
+    if len(shape) != 5 or shape[3] != shape[4] or 0 in shape:
+        raise ValueError(f"attentions have shape {shape}; expected (L, B, h, N, N)")
     if head_fusion not in HEAD_FUSIONS:
         raise ValueError(f"head_fusion is {head_fusion!r}; choose one of {tuple(HEAD_FUSIONS)}")
     if not 0 <= discard_ratio < 1:

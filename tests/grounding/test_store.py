@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from grounding.grounders import GROUNDERS
 from grounding.memory import Shelf, file_bytes
@@ -42,7 +43,9 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "config.json").write_text('{"model_type": "clipseg"}')
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
     store = ModelStore(Weights("demo"), "cpu")
-    with pytest.raises(ValueError, match="damaged or incomplete"):
+    with pytest.raises(
+        ValueError, match=r"incomplete\. Get the folder assets/demo anew"
+    ):
         load_with(store, "CLIPSeg")
 
 
@@ -173,6 +176,22 @@ def _copy(name: str, to: Path, without: str) -> ModelStore:
         DEMO_ROOT / entry.module, to / entry.repo, ignore=shutil.ignore_patterns(without)
     )
     return ModelStore(Weights("full", offline=True, folder=to), "cpu")
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_no_weight_is_made_up(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By itself transformers takes random numbers for what the file does not hold, and warns."""
+    store = _copy(name, tmp_path, without="nothing")
+    path = tmp_path / GROUNDERS[name].repo / "model.safetensors"
+    weights = load_file(path)
+    gone = next(iter(weights))
+    save_file({k: v.clone() for k, v in weights.items() if k != gone}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match="damaged or incomplete") as caught:
+        load_with(store, name)
+    assert "fetched anew" in str(caught.value)
+    assert f"not in the file, {gone} among them" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)

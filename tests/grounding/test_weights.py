@@ -155,7 +155,8 @@ def test_weights_folder_comes_first(cache: Path, tmp_path: Path) -> None:
     place = tmp_path / "mine" / REPO
     place.mkdir(parents=True)
     weights = Weights("auto", offline=True, folder=tmp_path / "mine")
-    assert weights.locate(REPO, FILES, "grounding_dino", _quiet).demo  # nothing in it yet
+    demo = weights.locate(REPO, FILES, "grounding_dino", _quiet)  # nothing in it yet
+    assert demo.demo and demo.why.endswith(f"; the weights folder has no {REPO}/{FILES[-1]}")
     (place / FILES[-1]).touch()
     source = weights.locate(REPO, FILES, "grounding_dino", _quiet)
     assert (source.folder, source.name, source.demo) == (place, REPO, False)

@@ -56,6 +56,17 @@ def test_the_new_file_is_on_the_disk_before_the_old_one_goes(
     assert synced == [{"a": torch.zeros(1)}] and load_tensors(path)[0] == {"a": torch.ones(1)}
 
 
+def test_who_may_read_it(tmp_path: Path) -> None:
+    """As with any new file; a file that is replaced keeps its rights."""
+    new, old, usual = (tmp_path / f"{name}.safetensors" for name in ("new", "old", "usual"))
+    usual.touch()
+    old.touch(0o640)
+    for path in (new, old):
+        save_tensors(path, {"a": torch.ones(1)}, {})
+    rights = [path.stat().st_mode & 0o777 for path in (new, old)]
+    assert rights == [usual.stat().st_mode & 0o777, 0o640]
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file/a\.safetensors cannot be written"):

@@ -80,6 +80,9 @@ def test_a_sample(tmp_path: Path, classify: Handler) -> None:
         {"distilled": True},
         {"image_size": 12, "patch_size": 4},
         {"classes": ("a & b", "7")},
+        {"classes": ("one",)},
+        {"patch_size": 8},  # one patch
+        {"patch_size": 8, "pool": "mean"},  # and nothing beside it
     ],
     ids=str,
 )
@@ -93,7 +96,8 @@ def test_any_checkpoint(
     )
     assert tuple(probabilities) == options.get("classes", ("red", "green", "blue"))
     assert overlay.size == seen.size == (view.SIDE, view.SIDE)
-    assert f"It knows {len(probabilities)} classes" in note
+    count = len(probabilities)
+    assert f"It knows {count} {'class' if count == 1 else 'classes'} and" in note
 
 
 def test_an_own_picture(tmp_path: Path, classify: Handler) -> None:

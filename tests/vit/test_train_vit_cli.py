@@ -69,7 +69,7 @@ def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
     [
         (
             [],
-            r"Stopped at step 1 of 1\. Weights in model\.safetensors: none yet\. Go on with --out",
+            r"Stopped at step 1 of 1\. Weights in model\.safetensors: none yet\. Go on with the",
         ),
         (["--ablate", "--image-size", "16"], "The same command goes on from here"),
     ],
