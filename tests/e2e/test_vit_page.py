@@ -93,8 +93,7 @@ def test_a_click_shows_the_patch(page: Page) -> None:
 def test_a_patch_is_named_without_a_mouse(page: Page) -> None:
     page.locator("#vit-seen img").first.wait_for()
     open_accordion(page, "One patch")
-    page.locator("#vit-patch-show").click()  # the first one, as the fields say
-    wait_until(page, lambda: framed(picture(page, "#vit-patch-looks")) == [0, 0, 55, 55])
+    wait_until(page, lambda: framed(picture(page, "#vit-patch-looks")) == [224, 224, 279, 279])
     page.locator("#vit-Column input").fill("3")
     row = page.locator("#vit-Row input")
     row.fill("9")
@@ -195,6 +194,15 @@ def click_whole(page: Page, across: float) -> None:
     box = image.bounding_box()
     assert box
     image.click(position={"x": box["width"] * across, "y": box["height"] / 2})
+
+
+def test_a_picture_takes_its_answer_with_it(page: Page) -> None:
+    page.locator("#vit-seen img").first.wait_for()
+    page.locator("#vit-image [aria-label='Remove Image']").click()
+    expect(page.locator("#vit-note")).to_contain_text("Choose a picture first")
+    expect(page.locator("#vit-seen img")).to_have_count(0)
+    expect(page.locator("#vit-label")).not_to_contain_text("horse")
+    expect(page.locator("#vit-samples .thumbnail-item.selected")).to_have_count(0)
 
 
 def test_a_click_while_the_last_one_is_looked_at(page: Page, tmp_path: Path) -> None:

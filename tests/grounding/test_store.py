@@ -43,9 +43,7 @@ def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "config.json").write_text('{"model_type": "clipseg"}')
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
     store = ModelStore(Weights("demo"), "cpu")
-    with pytest.raises(
-        ValueError, match=r"incomplete\. Get the folder assets/demo anew"
-    ):
+    with pytest.raises(ValueError, match=r"incomplete\. Get the folder assets/demo anew"):
         load_with(store, "CLIPSeg")
 
 
