@@ -31,13 +31,7 @@ with no_stubs():
 from starlette.middleware import Middleware
 
 from devices import DEVICES, find_device
-from doors import (
-    Doors,
-    close_url_inputs,
-    delete_broken_uploads,
-    delete_files_of_tools,
-    forget_sessions,
-)
+from doors import Doors
 from grounding.display import follow_link
 from grounding.events import Fetch
 from grounding.fetch import PORTS, fetch_image
@@ -46,7 +40,15 @@ from grounding.store import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
 from images import MAX_BYTES
-from page import QUIET, announce, forgive_sliders, hand_over_files, page_errors
+from page import QUIET, announce, page_errors
+from repairs import (
+    close_url_inputs,
+    delete_broken_uploads,
+    delete_files_of_tools,
+    forget_sessions,
+    forgive_sliders,
+    hand_over_files,
+)
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 

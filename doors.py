@@ -13,21 +13,12 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import gradio as gr
-from gradio import processing_utils
-from gradio.data_classes import PredictBodyInternal
-from gradio.queueing import Queue
-from gradio.route_utils import GradioMultiPartParser
 from gradio.utils import get_upload_folder
-from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from page import CHECK
 
 CLOSED = re.compile(
     r"/gradio_api/"
@@ -48,74 +39,6 @@ MAX_POSTS = 300  # from one address; a slider that is dragged sends several a se
 MAX_WAITING = 8  # in the queue, from one address
 MAX_STREAMS = 40  # open at once, to one address; a page has two or three
 MAX_CLIENTS = 2_000  # addresses that are remembered, some 30 kB each at worst
-MAX_NAME = 64  # letters of what a page calls its session; Gradio's own take 11
-
-
-def close_url_inputs() -> None:
-    """Keep Gradio from fetching the address that an API client gives as the `path` of a picture.
-
-    Gradio would take any size, any port and any amount of time (gradio 6.31).
-    """
-    processing_utils.async_ssrf_protected_get = _refuse_address
-
-
-def delete_files_of_tools(page: gr.Blocks) -> None:
-    """Have the files deleted, like uploads, that pictures in calls of MCP tools become.
-
-    Gradio would keep them until the server ends (gradio 6.31).
-    """
-    save = processing_utils.save_base64_to_cache
-
-    def save_and_note(*args: Any, **kwargs: Any) -> str:
-        path = save(*args, **kwargs)
-        page.upload_file_set.add(path)
-        return path
-
-    processing_utils.save_base64_to_cache = save_and_note
-
-
-def delete_broken_uploads() -> None:
-    """Delete the files of an upload that ends early, which Gradio would forget (gradio 6.31)."""
-    parse = GradioMultiPartParser.parse
-
-    async def parse_and_tidy(parser: GradioMultiPartParser) -> FormData:
-        try:
-            return await parse(parser)
-        except BaseException:  # who hangs up, too
-            for file in parser._files_to_close_on_error:
-                file.close()
-                Path(file.name).unlink(missing_ok=True)
-            raise
-
-    GradioMultiPartParser.parse = parse_and_tidy
-
-
-def forget_sessions(queue: Queue) -> None:
-    """Have the queue forget what sessions asked for of which it has forgotten the answers.
-
-    Gradio would keep that, and names of any length, until somebody listens (gradio 6.31).
-    """
-    push = queue.push
-
-    async def push_and_forget(
-        body: PredictBodyInternal, request: Request, username: str | None
-    ) -> tuple[bool, Any, str]:
-        if len(body.session_hash or "") > MAX_NAME:
-            return False, f"A session_hash has at most {MAX_NAME} letters.", "error"
-        asked = queue.pending_event_ids_session
-        for session in asked.keys() - queue.pending_messages_per_session.keys():
-            del asked[session]
-        return await push(body, request, username)
-
-    queue.push = push_and_forget
-
-
-async def _refuse_address(_url: str) -> NoReturn:
-    raise gr.Error(
-        "A picture cannot be an address here. Upload the file, or give the address as url.",
-        title=CHECK,
-        print_exception=False,
-    )
 
 
 class Refused(Exception):

@@ -8,9 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 import gradio as gr
-from gradio.data_classes import ImageData
 from gradio.events import Dependency
-from gradio.utils import get_upload_folder, is_in_or_equal
+from gradio.utils import get_upload_folder
 
 from used_up import disk_full, out_of_memory
 
@@ -18,63 +17,11 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden"}  # of most even
 # What comes while something else is looked at must not be lost, nor a step after a step.
 LATEST = QUIET | {"trigger_mode": "always_last"}
 CHECK = "Please check"
-NO_UPLOAD = "A picture must be uploaded first; a path on the server is not accepted."
 NO_MEMORY = (
     "This needs more memory than the server has left. "
     "Try a smaller model or a smaller picture, or try again in a moment."
 )
 NO_ROOM = "The server's disk is full, so that nothing could be written. Please try again later."
-
-
-def hand_over_files() -> None:
-    """Make image components pass on an uploaded file's path as it is, or a program's data: URL.
-
-    Left alone, Gradio opens the file first, and fails without a word that helps the user, clips
-    16-bit pictures and drops transparency; and it writes data: URLs to files that nobody deletes.
-    (A component that an event changes, as a click on an example does, is another object from then
-    on, so what changes is the class; a subclass would get a .pyi file beside its source.)
-    """
-    gr.Image.preprocess = _path
-
-
-def _path(_: gr.Image, payload: ImageData | None) -> str | None:
-    if payload is None or not payload.path:
-        url = payload and payload.url
-        return url if url and url.startswith("data:") else None
-    # Gradio looks only at paths that come with its own mark (gradio 6.31).
-    if not is_in_or_equal(payload.path, get_upload_folder()):
-        raise gr.Error(NO_UPLOAD, title=CHECK, print_exception=False)
-    return payload.path
-
-
-def forgive_sliders() -> None:
-    """Make sliders take for a number what their field becomes when it is left.
-
-    Left alone, Gradio raises an error for each key of a number that is typed, as for 0 and 0. on
-    the way to 0.45, and fails where the field is empty. (By class for the same reason.)
-    """
-    gr.Slider.preprocess = _within
-
-
-class Clamped(float):
-    """A number that a slider took in the place of one beyond its ends, or of none."""
-
-    given: object = None
-
-
-def _within(slider: gr.Slider, payload: object) -> float:
-    number = slider.minimum if payload is None else payload
-    if not isinstance(number, int | float) or number != number:  # the latter: NaN
-        text = f"“{slider.label}” is {payload}; it must be a number."
-        raise gr.Error(escape(text, quote=False), title=CHECK, print_exception=False)
-    number = min(max(number, slider.minimum), slider.maximum)
-    if float(slider.step).is_integer():
-        return round(number)
-    if number == payload:
-        return number
-    taken = Clamped(number)
-    taken.given = payload
-    return taken
 
 
 def choice_of(count: int, value: int, **options: Any) -> gr.Slider:
@@ -95,17 +42,6 @@ def new_folder() -> Path:
     folder = Path(get_upload_folder()) / uuid4().hex  # inside Gradio's own, which it cleans
     folder.mkdir(parents=True)
     return folder
-
-
-def refuse_clamped(**numbers: float) -> None:
-    """Say to a program what the page puts right while somebody types.
-
-    Raises:
-        ValueError: If a slider took one of the numbers in the place of another.
-    """
-    for name, number in numbers.items():
-        if isinstance(number, Clamped):
-            raise ValueError(f"{name} is {number.given}; the nearest allowed is {number:g}.")
 
 
 def announce(elem_id: str) -> str:

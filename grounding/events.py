@@ -25,7 +25,8 @@ from grounding.settings import Settings
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
 from images import open_image
-from page import new_folder, page_errors, refuse_clamped
+from page import new_folder, page_errors
+from repairs import refuse_clamped
 
 # The names of both models and their weights, a picture, the prompt and the threshold.
 Infer = Callable[[str, str, Source, Source, Image.Image, str, float], tuple[Proposals, Origin]]
@@ -294,7 +295,7 @@ class Events:
             "prompt": prompt,
             "grounder": grounder,
             "segmenter": segmenter,
-            "threshold": float(threshold),  # on the page it may be a `page.Clamped`
+            "threshold": float(threshold),  # on the page it may be a `repairs.Clamped`
             "url": url,
         }
         return Session(picture, proposals, origin, asked)

@@ -7,10 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gradio as gr
 import pytest
-from gradio import processing_utils
-from gradio.utils import LRUCache
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -22,19 +19,15 @@ from starlette.types import Message, Receive, Scope, Send
 import doors
 from doors import (
     MAX_BODY,
-    MAX_NAME,
     MAX_POSTS,
     MAX_STREAMS,
     MAX_WAITING,
     Doors,
     Refused,
     Visits,
-    close_url_inputs,
-    delete_files_of_tools,
-    forget_sessions,
 )
 from images import MAX_BYTES
-from tests.site import Site, wait_until
+from tests.site import Site
 
 STRANGER, HOUSEMATE = "1.1.1.1", "192.168.0.9"
 UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
@@ -292,60 +285,6 @@ def test_requests_that_come_at_once_count_before_they_are_in_the_queue(path: str
     asyncio.run(crowd())
 
 
-def test_pictures_in_calls_of_tools_are_deleted_like_uploads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        processing_utils, "save_base64_to_cache", processing_utils.save_base64_to_cache
-    )
-    page = SimpleNamespace(upload_file_set=set())
-    delete_files_of_tools(page)  # type: ignore[arg-type]
-    path = processing_utils.save_base64_to_cache("data:image/png;base64,aGVsbG8=", str(tmp_path))
-    assert Path(path).read_bytes() == b"hello" and page.upload_file_set == {path}
-
-
-def test_an_upload_that_is_broken_off_leaves_nothing(site: Site) -> None:
-    url, folder = site.client.base_url, site.folder / "gradio"
-    before = {*folder.rglob("*")}
-    part = b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    with socket.create_connection((url.host, url.port), timeout=60) as line:
-        line.sendall(
-            b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n"
-            b"Content-Type: multipart/form-data; boundary=B\r\n\r\n" + part + bytes(100_000)
-        )
-        wait_until(lambda: {*folder.rglob("*")} - before)
-    wait_until(lambda: not {*folder.rglob("*")} - before)
-
-
-def test_sessions_that_nobody_listens_to_are_forgotten() -> None:
-    queue: Any = SimpleNamespace(pending_messages_per_session=LRUCache(3))
-    asked = queue.pending_event_ids_session = {}
-
-    async def push(body: Any, *_: Any) -> tuple[bool, str, str]:
-        queue.pending_messages_per_session[body.session_hash] = "answers"
-        asked[body.session_hash] = "questions"
-        return True, "id", "success"
-
-    def ask(session: str | None) -> tuple[bool, str, str]:
-        body = SimpleNamespace(session_hash=session)
-        return asyncio.run(queue.push(body, SimpleNamespace(), None))
-
-    queue.push = push
-    forget_sessions(queue)
-    for session in (None, *"abcdefg", "h" * MAX_NAME):
-        assert ask(session) == (True, "id", "success")
-    assert [*asked] == ["e", "f", "g", "h" * MAX_NAME], "of one the answers were there till the end"
-    refused = (False, "A session_hash has at most 64 letters.", "error")
-    assert ask("i" * (MAX_NAME + 1)) == refused and len(asked) == 4
-
-
-def test_a_session_with_too_long_a_name_is_refused(site: Site) -> None:
-    """On the real server, which knows the queue by the same name."""
-    body = {"fn_index": 0, "data": [], "session_hash": "a" * (MAX_NAME + 1)}
-    answer = site.client.post(JOIN, json=body)
-    assert answer.status_code == 400 and "at most 64 letters" in answer.text
-
-
 def test_all_addresses_of_a_network_are_one_visitor() -> None:
     async def crowd() -> None:
         listeners = Listeners()
@@ -377,17 +316,6 @@ def test_uploads_leave_room_on_the_disk(inside: Starlette, monkeypatch: pytest.M
     assert answer.status_code == 507 and "disk is nearly full" in answer.text
     assert come(inside).post("/gradio_api/mcp/").status_code == 507, "it may bring a picture"
     assert come(inside).post(JOIN).status_code == 200
-
-
-def test_gradio_fetches_nothing_for_anybody(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", None)  # put back afterwards
-    close_url_inputs()
-    with pytest.raises(gr.Error, match="cannot be an address"):
-        asyncio.run(
-            processing_utils.async_ssrf_protected_download("https://a.test/b", str(tmp_path))
-        )
 
 
 def test_who_hangs_up_frees_the_stream(site: Site) -> None:

@@ -9,7 +9,8 @@ import gradio as gr
 from PIL import Image
 
 from images import open_image
-from page import choice_of, new_folder, page_errors, refuse_clamped
+from page import choice_of, new_folder, page_errors
+from repairs import refuse_clamped
 from vit.arrays import save_arrays
 from vit.crop import Crop, crop_around
 from vit.describe import describe_answer, describe_checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from page import Clamped
+from repairs import Clamped
 from vit import layout, rollout, tab, view
 from vit.drawings import draw_patch
 from vit.events import ALL, KEPT, Events, aim, draw
