@@ -91,7 +91,7 @@ def from_shown(place: float, scale: float) -> float:
 
 
 def mark(shown: Image.Image, corner: tuple[float, float] | None, scale: float) -> Image.Image:
-    """Return a picture with a cross at the first corner of a box that is being drawn, if any.
+    """Return a picture that marks the first corner of a box that is being drawn, if any.
 
     Args:
         shown: The picture.
@@ -107,6 +107,8 @@ def mark(shown: Image.Image, corner: tuple[float, float] | None, scale: float) -
     for width, colour in ((5, "black"), (3, "white")):
         draw.line((x - arm, y, x + arm, y), colour, width)
         draw.line((x, y - arm, x, y + arm), colour, width)
+    # Here, where somebody looks: what the status says may be out of sight.
+    _draw_tag(draw, (x + arm, y), "now the opposite corner", "black", 1.4 * arm, shown.size)
     return marked
 
 
