@@ -89,6 +89,7 @@ CSS = """
 /* The dot behind the last link, which on a phone is alone. */
 .gradio-container footer .divider { display: none !important; }
 .label-wrap { text-align: left; }
+.gradio-container input[type="number"] { border: 1px solid var(--input-border-color) !important; }
 /* High contrast: the system paints over what Gradio draws with backgrounds and shadows. */
 @media (forced-colors: active) {
     input:is([type="checkbox"], [type="radio"], [type="range"]) { appearance: auto !important; }
@@ -196,7 +197,9 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         server_name=args.host,
         server_port=args.port,
         share=args.share,
-        theme=gr.themes.Soft(primary_hue="indigo").set(input_border_width="1px"),
+        theme=gr.themes.Soft(primary_hue="indigo").set(
+            input_border_width="1px", input_border_color="*neutral_300"
+        ),
         css=CSS + SEGMENTATION_CSS,
         max_file_size=MAX_BYTES,
         # A visitor's latest answer takes up to 30 MB.
