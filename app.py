@@ -73,9 +73,11 @@ CSS = """
     --block-title-text-color: var(--primary-700); --block-label-text-color: var(--primary-700);
     --checkbox-label-background-fill-selected: var(--primary-600);
     --checkbox-border-color: var(--neutral-500);
+    --input-border-width: 1px; --input-border-color: var(--neutral-300);
     --button-primary-background-fill: var(--primary-600);
     --button-primary-background-fill-hover: var(--primary-700); }
 .dark .gradio-container { --block-info-text-color: var(--neutral-300);
+    --input-border-color: var(--neutral-600);
     --checkbox-border-color: var(--neutral-400);
     --body-text-color-subdued: var(--neutral-300); --input-placeholder-color: var(--neutral-400);
     --block-title-text-color: white; --block-label-text-color: white;
@@ -89,7 +91,6 @@ CSS = """
 /* The dot behind the last link, which on a phone is alone. */
 .gradio-container footer .divider { display: none !important; }
 .label-wrap { text-align: left; }
-.gradio-container input[type="number"] { border: 1px solid var(--input-border-color) !important; }
 /* High contrast: the system paints over what Gradio draws with backgrounds and shadows. */
 @media (forced-colors: active) {
     input:is([type="checkbox"], [type="radio"], [type="range"]) { appearance: auto !important; }
@@ -197,9 +198,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         server_name=args.host,
         server_port=args.port,
         share=args.share,
-        theme=gr.themes.Soft(primary_hue="indigo").set(
-            input_border_width="1px", input_border_color="*neutral_300"
-        ),
+        theme=gr.themes.Soft(primary_hue="indigo"),
         css=CSS + SEGMENTATION_CSS,
         max_file_size=MAX_BYTES,
         # A visitor's latest answer takes up to 30 MB.
