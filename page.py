@@ -1,5 +1,6 @@
 """What both tabs share: how inputs are read, and how an error reaches the person at the page."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape, unescape
@@ -70,6 +71,16 @@ def explain(error: Exception) -> tuple[str, str]:
     if disk_full(error):
         return "Disk full", NO_ROOM
     raise error
+
+
+def warn(error: gr.Error) -> None:
+    """Show an error as a warning: after an error the page forgets what it was asked for meanwhile.
+
+    (That is Gradio 6.31, where the event has `trigger_mode="always_last"`.)
+    """
+    if error.print_exception:
+        traceback.print_exception(error)
+    gr.Warning(error.message, title=error.title)
 
 
 @contextmanager

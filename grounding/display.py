@@ -60,14 +60,18 @@ def choose_grounder(session: Session | None, shown: float, grounder: str) -> flo
     return GROUNDERS[grounder].threshold
 
 
-def reveal(session: Session | None, threshold: float, grounder: str, *more: Any) -> tuple[Any, ...]:
+def reveal(
+    session: Session | None, key: str, threshold: float, grounder: str, *more: Any
+) -> tuple[Any, ...]:
     """Show a new answer, with its details and without a comparison of the picture before it.
+
+    Nothing changes where there is none: the one with that key is shown already.
 
     Returns:
         The threshold of what is shown, as `show`, both columns, and the settings: the server may
         have forgotten what “More settings” says.
     """
-    if session is None:  # lost between two steps
+    if session is None or session.key == key:  # lost between two steps, or refused
         return (gr.skip(),) * 11
     settings = read_settings(*more)
     # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.

@@ -25,7 +25,7 @@ from grounding.settings import Settings
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
 from images import open_image
-from page import new_folder, page_errors
+from page import new_folder, page_errors, warn
 from repairs import refuse_clamped
 
 # The names of both models and their weights, a picture, the prompt and the threshold.
@@ -124,9 +124,13 @@ class Events:
 
         Returns:
             The session and its threshold, which the page keeps, and the phrases that a drawn box
-            may hold.
+            may hold; nothing new where something was wrong, which is said.
         """
-        session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
+        try:
+            session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
+        except gr.Error as error:
+            warn(error)
+            return (gr.skip(),) * 3
         phrases = session.proposals.query.phrases
         return session, session.asked["threshold"], gr.Dropdown(choices=phrases, value=phrases[0])
 

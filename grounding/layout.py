@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+from gradio.context import Context
 from gradio.events import Dependency
 
 from grounding.batch import LIMIT
@@ -269,6 +270,8 @@ def build_inputs(urls: bool) -> Inputs:
         )
     ]
     picked = [example.load_input_event for example in examples]
+    for event in picked:  # the last sample that is clicked counts, and not the first (gradio 6.31)
+        Context.root_block.fns[event["id"]].trigger_mode = "always_last"
     return Inputs(
         image, url, prompt, run, compare, grounder, segmenter, threshold, more, several, picked
     )

@@ -185,11 +185,23 @@ def table_rows(
     regions: Regions, masks: Masks, on: Sequence[bool], negatives: Sequence[str]
 ) -> list[list[object]]:
     """Return a row per detection, in the order of `HEADERS`; a negative has a minus sign."""
-    rows: list[list[object]] = []
-    for i, (label, box) in enumerate(zip(regions.labels, regions.boxes, strict=True)):
-        numbers = ", ".join(str(round(float(value))) for value in box)
-        area = 100 * float(masks.masks[i].mean())
-        scores = round(float(regions.scores[i]), 3), round(float(masks.scores[i]), 3)
-        phrase = f"−{label}" if label in negatives else label
-        rows.append([on[i], i + 1, phrase, *scores, numbers, round(area, 2)])
-    return rows
+    areas = [round(100 * float(mask.mean()), 2) for mask in masks.masks]
+    facts = row_facts(regions, masks.scores, negatives)
+    return [[on[i], i + 1, *facts[i], areas[i]] for i in range(len(regions))]
+
+
+def row_facts(
+    regions: Regions, mask_scores: np.ndarray, negatives: Sequence[str]
+) -> list[list[object]]:
+    """Return what a row of the table says whatever its place: phrase, both scores and box."""
+    return [
+        [
+            f"−{label}" if label in negatives else label,
+            round(float(score), 3),
+            round(float(mask_score), 3),
+            ", ".join(str(round(float(value))) for value in box),
+        ]
+        for label, score, mask_score, box in zip(
+            regions.labels, regions.scores, mask_scores, regions.boxes, strict=True
+        )
+    ]

@@ -17,11 +17,12 @@ from grounding.overlay import (
     mark,
     paint,
     phrase_colours,
+    row_facts,
     shown_scale,
     shrink,
     table_rows,
 )
-from grounding.select import Choice, Proposals, Result, Selection, select, to_result
+from grounding.select import Choice, Proposals, Result, Selection, choose, select, to_result
 from grounding.settings import Settings, settings_link
 from grounding.status import describe, quote
 from grounding.weights import Origin
@@ -109,17 +110,12 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
         (shown, pairs),
         colours,
         regions,
-        _table(selection),
+        table_rows(selection.regions, selection.masks, selection.on, query.negatives),
         f"{text}\n\n{settings_link(session.asked, threshold, settings)}",
         (shrink(regions), painted),
         mark(painted, corner, shown_scale(session.image)),
         len(rows),
     )
-
-
-def _table(selection: Selection) -> list[list[object]]:
-    negatives = selection.query.negatives
-    return table_rows(selection.regions, selection.masks, selection.on, negatives)
 
 
 def _as_found(session: Session, selection: Selection) -> Regions:
@@ -139,14 +135,14 @@ def _asked(session: Session) -> str:
 
 def switch(session: Session, settings: Settings, threshold: float, rows: list[list[Any]]) -> None:
     """Switch detections on and off as the table's boxes say; odd rows say nothing."""
-    selection = select(session.current, session.choice(settings, threshold))
+    rest, numbers, _ = choose(session.current, session.choice(settings, threshold))
+    facts = row_facts(rest.regions[numbers], rest.mask_scores[numbers], rest.query.negatives)
+    said, left = {}, list(rows)
     # By what they say and not by their place: other rows may have come or gone meanwhile.
-    said = {
-        number: bool(row[0])
-        for number, now in zip(selection.numbers, _table(selection), strict=True)
-        for row in rows
-        if row[2:6] == now[2:6]
-    }
+    for number, fact in zip(numbers, facts, strict=True):
+        if row := next((row for row in left if row[2:6] == fact), None):
+            said[number] = bool(row[0])
+            left.remove(row)  # the next may say the same
     off = {number for number, on in said.items() if not on}
     with session.corrections.lock:
         session.corrections.off = (session.corrections.off - said.keys()) | off

@@ -28,6 +28,8 @@ SHOW_ANSWER = """() => {
     if (top > innerHeight - 200 || top < -innerHeight / 2)
         answer.scrollIntoView({behavior: "smooth"})
 }"""
+# The one event of Run, and none of their own, so that the last thing asked for is answered last.
+PRESS_RUN = "() => document.querySelector('#seg-run').click()"
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -46,25 +48,24 @@ def _wire_inputs(inputs: Inputs) -> None:
 def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     asked = [inputs.image, inputs.url, inputs.prompt, inputs.grounder, inputs.segmenter]
     pressed = [inputs.run.click, inputs.prompt.submit, inputs.url.submit]
-    run = {
-        "fn": events.run,
-        "inputs": [*asked, inputs.threshold],
-        "outputs": [outputs.session, outputs.threshold, outputs.correction.phrase],
-        "api_visibility": "private",
-        "show_progress_on": [outputs.result],
+    ran = gr.on(
+        pressed,
+        events.run,
+        [*asked, inputs.threshold],
+        [outputs.session, outputs.threshold, outputs.correction.phrase],
+        api_visibility="private",
+        show_progress_on=[outputs.result],
         **MODELS,
-    }
-    runs = [gr.on(pressed, **run), *[picked.success(**run) for picked in inputs.picked]]
+    )
+    for picked in inputs.picked:
+        picked.success(None, js=PRESS_RUN)
     for js in (SHOW_ANSWER, announce(outputs.status.elem_id)):
         gr.on([*pressed, inputs.compare.click], None, js=js)
-        for picked in inputs.picked:
-            picked.success(None, js=js)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
     rest = [outputs.details, outputs.comparison.column, outputs.settings]
-    now = [outputs.session, inputs.threshold, inputs.grounder, *inputs.more]
-    for ran in runs:
-        ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
+    now = [outputs.session, outputs.key, inputs.threshold, inputs.grounder, *inputs.more]
+    ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
     # For programs: without what the page keeps between events.
     gr.on(
         [],

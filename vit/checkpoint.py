@@ -50,9 +50,9 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.touch()
         rights = (path if path.exists() else partial).stat().st_mode & 0o777
         yield partial
-        partial.chmod(rights)  # safetensors lets nobody but the owner read its files
         with partial.open("r+b") as file:
             os.fsync(file.fileno())  # before the old file goes, in case the power does
+        partial.chmod(rights)  # safetensors lets nobody but the owner read its files
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be written ({error}); is the disk full?") from error

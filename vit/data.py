@@ -80,19 +80,19 @@ def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
             raise ValueError(f"{root / name} cannot be read ({error.strerror})") from error
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield all files below a folder, also behind links, but not those back to a folder around."""
-    around = {root: {os.path.realpath(root)}}
-    for folder, below, files in os.walk(root, onerror=_fail, followlinks=True):
-        here = around.pop(Path(folder))
-        places = {name: os.path.realpath(Path(folder, name)) for name in sorted(below)}
-        below[:] = [name for name, place in places.items() if place not in here]
-        around |= {Path(folder, name): here | {places[name]} for name in below}
-        yield from (Path(folder, name) for name in files)
+def _walk(folder: Path, around: frozenset[str] = frozenset(), links: int = 2) -> Iterator[Path]:
+    """Yield all files below a folder, also behind links, but for those back to a folder around.
 
-
-def _fail(error: OSError) -> None:
-    raise error
+    Behind two links, of a split and a class in it, no more are followed: where folders link to each
+    other there would be no end.
+    """
+    around |= {os.path.realpath(folder)}
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        left = links - entry.is_symlink()
+        if not entry.is_dir():
+            yield Path(entry.path)
+        elif left >= 0 and os.path.realpath(entry.path) not in around:
+            yield from _walk(Path(entry.path), around, left)
 
 
 def _empty_class_folders(root: Path, pictures: list[PurePosixPath]) -> list[str]:

@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from images import open_image
-from page import choice_of, new_folder, page_errors
+from page import choice_of, new_folder, page_errors, warn
 from repairs import refuse_clamped
 from vit.arrays import save_arrays
 from vit.crop import Crop, crop_around
@@ -169,7 +169,7 @@ class Events:
         try:
             return *crop, *self.look(image, name, *crop, *settings)
         except gr.Error as error:
-            gr.Warning(error.message, title=error.title)
+            warn(error)
             return *crop, *nothing(error.message)
 
     def forget(self) -> tuple[Any, ...]:

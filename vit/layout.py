@@ -43,8 +43,8 @@ CSS = """
 .vit-sheet .image-frame { min-width: 600px; }
 /* The names on a sheet are dark, also where the page is. */
 .vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
-/* On a phone the answer comes right after the samples. */
 @media (max-width: 1160px) { #vit-samples .caption-label { font-size: 9px; padding: 1px 0; } }
+/* On a phone the answer comes right after the samples. */
 @media (max-width: 720px) {
     #vit-row { flex-direction: column; flex-wrap: nowrap; }
     #vit-left, #vit-right { display: contents; }

@@ -44,7 +44,11 @@ def _wire_browser(page: Page, events: Events) -> Dependency:
         lambda: gr.Gallery(selected_index=None), None, browser.gallery, **QUIET
     )
     return browser.gallery.select(
-        events.pick_sample, browser.chosen, page.source.image, api_visibility="private"
+        events.pick_sample,
+        browser.chosen,
+        page.source.image,
+        api_visibility="private",
+        trigger_mode="multiple",  # "always_last" would come with the place of the first click
     )
 
 

@@ -127,6 +127,20 @@ def test_a_row_is_the_same_wherever_it_stood(session: Session) -> None:
     assert again[2] == gr.skip(), "the page has that very table"
 
 
+def test_rows_that_say_the_same_are_switched_one_by_one(session: Session) -> None:
+    found = session.proposals
+    scores, boxes = found.regions.scores.copy(), found.regions.boxes.copy()
+    scores[1], boxes[1] = scores[0], boxes[0] + 0.01
+    regions = replace(found.regions, scores=scores, boxes=boxes)
+    mask_scores = np.full_like(found.mask_scores, 0.5)
+    alike = replace(session, proposals=replace(found, regions=regions, mask_scores=mask_scores))
+    rows = _rows(alike, 0.3)
+    assert rows[0][2:6] == rows[1][2:6]
+    rows[1][0] = False
+    switch(alike, Settings(), 0.3, rows)
+    assert [row[0] for row in _rows(alike, 0.3)] == [True, False, True]
+
+
 def test_a_switch_waits_for_a_correction_that_is_being_written(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[0][0] = False
@@ -348,9 +362,10 @@ def test_a_new_answer_is_shown_at_its_own_threshold(
     session: Session, grounder: str, threshold: float
 ) -> None:
     more = Settings(Choice(0, 5)).values().values()
-    shown, _, _, rows, *rest, settings = reveal(session, 0.7, grounder, *more)
+    shown, _, _, rows, *rest, settings = reveal(session, "", 0.7, grounder, *more)
     assert shown == threshold and rows == _rows(session, threshold)
-    assert len(reveal(None, 0.7, grounder, *more)) == 5 + len(rest)  # a session that is lost
+    nothing = reveal(None, "", 0.7, grounder, *more)  # a session that is lost
+    assert nothing == reveal(session, session.key, 0.7, grounder, *more) == (gr.skip(),) * 11
     assert session.key in rest and [*settings.values().values()] == [*more]
 
 
@@ -379,7 +394,7 @@ def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> 
     """Gradio sends the page no subclass of float as a number."""
     settings = Settings()
     moved = move(session, settings, Clamped(0.95), "CLIPSeg", session.key)
-    new = reveal(session, Clamped(0.95), "CLIPSeg", *settings.values().values())
+    new = reveal(session, "", Clamped(0.95), "CLIPSeg", *settings.values().values())
     assert type(moved[0]) is type(new[0]) is float
 
 

@@ -63,8 +63,12 @@ def test_who_may_read_it(tmp_path: Path) -> None:
     old.touch(0o640)
     for path in (new, old):
         save_tensors(path, {"a": torch.ones(1)}, {})
-    rights = [path.stat().st_mode & 0o777 for path in (new, old)]
-    assert rights == [usual.stat().st_mode & 0o777, 0o640]
+    fixed = tmp_path / "fixed.safetensors"
+    save_tensors(fixed, {"a": torch.ones(1)}, {})
+    fixed.chmod(0o444)
+    save_tensors(fixed, {"a": torch.zeros(1)}, {})
+    rights = [path.stat().st_mode & 0o777 for path in (new, old, fixed)]
+    assert rights == [usual.stat().st_mode & 0o777, 0o640, 0o444]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

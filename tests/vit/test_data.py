@@ -1,4 +1,5 @@
 import io
+import itertools
 import os
 import random
 import re
@@ -288,6 +289,17 @@ def test_folders_that_are_linked_twice(tmp_path: Path) -> None:
         (tmp_path / "linked" / split / "cat").symlink_to(root / "cat")
     data = load_image_folder(tmp_path / "linked", 8)
     assert (len(data.train.labels), len(data.test.labels)) == (2, 2)
+
+
+def test_folders_that_link_to_each_other(tmp_path: Path) -> None:
+    places = [tmp_path / "set" / str(i) for i in range(9)]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "0.png").write_bytes(png((1, 2, 3)))
+    for place, other in itertools.permutations(places, 2):
+        (place / f"to{other.name}").symlink_to(other)
+    with pytest.raises(ValueError, match="class folders without pictures"):
+        load_image_folder(tmp_path / "set", 8)
 
 
 def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
