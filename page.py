@@ -22,6 +22,7 @@ NO_MEMORY = (
     "This needs more memory than the server has left. "
     "Try a smaller model or a smaller picture, or try again in a moment."
 )
+UNEXPECTED = "Something unexpected went wrong; the server's log says what. Please try again."
 NO_ROOM = "The server's disk is full, so that nothing could be written. Please try again later."
 
 
@@ -73,6 +74,13 @@ def explain(error: Exception) -> tuple[str, str]:
     raise error
 
 
+def _in_words(error: Exception) -> tuple[str, str]:
+    try:
+        return explain(error)
+    except Exception:  # a bug; Gradio would show nothing at all
+        return "Unexpected", UNEXPECTED
+
+
 def warn(error: gr.Error) -> None:
     """Show an error as a warning: after an error the page forgets what it was asked for meanwhile.
 
@@ -85,13 +93,13 @@ def warn(error: gr.Error) -> None:
 
 @contextmanager
 def page_errors() -> Iterator[None]:
-    """Turn an error that `explain` knows into a message on the page, as text and never as HTML."""
+    """Turn an error into a message on the page, as text and never as HTML."""
     try:
         yield
     except gr.Error:
         raise
     except Exception as error:
-        title, text = explain(error)
+        title, text = _in_words(error)
         raise gr.Error(
             escape(text, quote=False), title=title, print_exception=title != CHECK
         ) from error

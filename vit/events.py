@@ -146,7 +146,15 @@ class Events:
             shown = explain(seen, Settings(head_fusion=head_fusion, discard_ratio=discard_ratio))
         return seen.prediction.probabilities, shown, enlarge(seen.prediction.seen, SIDE), text
 
-    def look(
+    def look(self, image: str | None, name: str | None, *asked: Any) -> tuple[Any, ...]:
+        """Look at another part or with another checkpoint; what was seen stays if that fails."""
+        try:
+            return self._look(image, name, *asked)
+        except gr.Error as error:
+            warn(error)
+            return (gr.skip(),) * len(nothing(""))
+
+    def _look(
         self,
         image: str | None,
         name: str | None,
@@ -167,7 +175,7 @@ class Events:
         """Let the model see the middle of a new picture; the answer before it goes in any case."""
         crop = CENTRE.across, CENTRE.down, CENTRE.size
         try:
-            return *crop, *self.look(image, name, *crop, *settings)
+            return *crop, *self._look(image, name, *crop, *settings)
         except gr.Error as error:
             warn(error)
             return *crop, *nothing(error.message)

@@ -18,6 +18,10 @@ from vit.samples import load_samples
 
 # What makes or reads an answer, or the maps of an earlier one might come after those of the next.
 ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}
+# Of samples, one soon after another: "always_last" would come with the place of the first click.
+EVERY = {"trigger_mode": "multiple"}
+# A picture that is taken away is `input`, too, and with its old path (gradio 6.31).
+AFTER_INPUT = "() => new Promise(done => setTimeout(done, 200))"
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
 
 
@@ -48,7 +52,7 @@ def _wire_browser(page: Page, events: Events) -> Dependency:
         browser.chosen,
         page.source.image,
         api_visibility="private",
-        trigger_mode="multiple",  # "always_last" would come with the place of the first click
+        **EVERY,
     )
 
 
@@ -60,8 +64,9 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     opened = [Context.root_block.load, source.image.input]
     given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
     new = gr.on(opened, events.begin, given, shown, **ONE_BY_ONE)
-    sample = picked.success(events.begin, given, shown, **ONE_BY_ONE)
-    gone = source.image.clear(events.forget, None, [*seen, page.browser.gallery], **ONE_BY_ONE)
+    sample = picked.success(events.begin, given, shown, **ONE_BY_ONE | EVERY)
+    cleared = source.image.clear(None, js=AFTER_INPUT)
+    gone = cleared.success(events.forget, None, [*seen, page.browser.gallery], **ONE_BY_ONE)
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)

@@ -42,6 +42,16 @@ def test_one_model_at_a_time_is_at_work() -> None:
     assert most == 1
 
 
+def test_what_the_page_asks_wrongly_is_a_warning() -> None:
+    """After an error the page would not answer what has been asked for meanwhile."""
+    events = Events(ModelStore(Weights("demo"), "cpu"), print, print, fetch=None)
+    asked = ("a dog", "GroundingDINO tiny", "SAM 2.1 tiny", 0.3)
+    with pytest.warns(UserWarning, match="Choose a picture first"):
+        assert events.run(None, "", *asked) == (gr.skip(),) * 3
+    with pytest.raises(gr.Error, match="Choose a picture first"):
+        events.segment(None, "", *asked)
+
+
 def test_a_click_is_meant_in_pixels_of_the_picture_that_is_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
