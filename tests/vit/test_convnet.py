@@ -35,14 +35,17 @@ def test_small_pictures_stay_as_large_as_they_are() -> None:
 def test_it_learns_and_saves(
     tiny_set: ImageSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Four of nine test pictures have a wrong label, so that no other accuracy is the right one."""
     torch.manual_seed(0)
+    right = tiny_set.test.labels.clone()
+    tiny_set.test.labels[:4] = (right[:4] + 1) % 3
     model = convnet.train(tiny_set, 30, CPU, tmp_path / "net.safetensors")
-    assert torch.equal(predict(model, tiny_set.test, Preprocessing()), tiny_set.test.labels)
+    assert torch.equal(predict(model, tiny_set.test, Preprocessing()), right)
     assert not model.training
     saved = convnet.load(tmp_path / "net.safetensors")
     assert (saved.classes, saved.image_size) == (tiny_set.classes, 8)
-    assert torch.equal(predict(saved.model, tiny_set.test, Preprocessing()), tiny_set.test.labels)
-    assert "test accuracy: 100.00 %" in capsys.readouterr().out
+    assert torch.equal(predict(saved.model, tiny_set.test, Preprocessing()), right)
+    assert "test accuracy: 55.56 %" in capsys.readouterr().out
 
 
 def test_the_rate_falls_where_the_progress_bar_is_switched_off(
@@ -51,16 +54,17 @@ def test_the_rate_falls_where_the_progress_bar_is_switched_off(
     rates: list[float] = []
     monkeypatch.setattr(convnet, "tqdm", partial(tqdm, disable=True))
     monkeypatch.setattr(convnet, "scale_learning_rates", lambda _, rate: rates.append(rate))
-    convnet.train(tiny_set, 20, CPU, tmp_path / "net.safetensors")
-    expected = [learning_rate(step, 20, convnet.RECIPE) for step in range(20)]
-    assert rates == expected and rates[-1] < 0.01
+    convnet.train(tiny_set, 4, CPU, tmp_path / "net.safetensors")
+    assert rates == [learning_rate(step, 4, convnet.RECIPE) for step in range(4)]
+    assert rates[0] > rates[-1]
 
 
 def test_a_training_that_is_stopped_leaves_no_network(
     tiny_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "net.safetensors"
-    seen = iter(range(15))
+    monkeypatch.setattr(convnet, "RECIPE", replace(convnet.RECIPE, test_every=2))
+    seen = iter(range(3))
 
     def stop(*_: object) -> None:
         if next(seen, None) is None:
@@ -68,7 +72,7 @@ def test_a_training_that_is_stopped_leaves_no_network(
 
     monkeypatch.setattr(convnet, "scale_learning_rates", stop)
     with pytest.raises(KeyboardInterrupt):
-        convnet.train(tiny_set, 20, CPU, out, holdout=2)
+        convnet.train(tiny_set, 4, CPU, out, holdout=2)
     assert not out.exists() and convnet.load(convnet.unfinished(out)).holdout == 2
 
 
@@ -195,15 +199,6 @@ def test_one_picture_is_too_few(tiny_set: ImageSet, tmp_path: Path) -> None:
     single = replace(tiny_set, train=random_split(tiny_set.train, 1)[0])
     with pytest.raises(ValueError, match="1 training picture; at least 2"):
         convnet.train(single, 1, CPU, tmp_path / "net.safetensors")
-
-
-def test_accuracy_is_of_the_test_pictures(
-    tiny_set: ImageSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    wrong = replace(tiny_set, test=replace(tiny_set.test, labels=(tiny_set.test.labels + 1) % 3))
-    torch.manual_seed(0)
-    convnet.train(wrong, 30, CPU, tmp_path / "net.safetensors")
-    assert "test accuracy: 0.00 %" in capsys.readouterr().out
 
 
 def test_weights_decay() -> None:
