@@ -2,6 +2,7 @@
 
 import asyncio
 import fnmatch
+import json
 import os
 import re
 import signal
@@ -79,22 +80,34 @@ def test_help_describes_every_flag(usage: str, flag: str, words: str) -> None:
     assert words in usage[start : end if end > 0 else None]
 
 
-def test_importing_the_app_leaves_the_models_for_later() -> None:
-    heavy = python(
-        "-c", "import sys, app; print({'torch', 'transformers', 'sam2'} & {*sys.modules})"
-    )
-    assert heavy.strip() == "set()"
+@pytest.fixture(scope="module")
+def imported() -> dict[str, Any]:
+    """What a process finds that has imported the app and nothing else."""
+    code = """if True:
+        import ast, inspect, json, os, sys
+        read = []  # what Gradio reads of its sources, to write or compare stubs
+        ast.get_source_segment = lambda *_: read.append(1)
+        import app
+        print(json.dumps({
+            "heavy": [*{"torch", "transformers", "sam2"} & {*sys.modules}],
+            "read": read,
+            "source": inspect.getfile(app.gr.Image),
+            "trusted": os.environ["FORWARDED_ALLOW_IPS"],
+        }))
+    """
+    return json.loads(python("-c", code))
 
 
-def test_importing_the_app_writes_no_stubs_for_editors() -> None:
-    code = """
-import ast, inspect
-read = []  # what Gradio reads of its sources, to write or compare stubs
-ast.get_source_segment = lambda *_: read.append(1)
-import app
-print(read, inspect.getfile(app.gr.Image).endswith("image.py"))
-"""
-    assert python("-c", code).strip() == "[] True"
+def test_importing_the_app_leaves_the_models_for_later(imported: dict[str, Any]) -> None:
+    assert imported["heavy"] == []
+
+
+def test_importing_the_app_writes_no_stubs_for_editors(imported: dict[str, Any]) -> None:
+    assert imported["read"] == [] and imported["source"].endswith("image.py")
+
+
+def test_nobody_says_himself_where_he_comes_from(imported: dict[str, Any]) -> None:
+    assert "*" not in imported["trusted"] and "127.0.0.1" in imported["trusted"]
 
 
 @pytest.mark.parametrize("flag", ["--port", "--url-ports"])
@@ -293,11 +306,6 @@ def test_the_page_gives_models_their_memory_and_cleans_up(monkeypatch: pytest.Mo
     welcome = next(event.fn for event in page.fns.values() if event.name == "welcome")
     welcome(SimpleNamespace(query_params={}))
     assert given[-1] == "warm", "models load while the first visitor looks around"
-
-
-def test_nobody_says_himself_where_he_comes_from() -> None:
-    trusted = python("-c", "import app, os; print(os.environ['FORWARDED_ALLOW_IPS'])")
-    assert "*" not in trusted and "127.0.0.1" in trusted
 
 
 def test_mistakes_leave_zero_gpu_as_messages(monkeypatch: pytest.MonkeyPatch) -> None:
