@@ -351,26 +351,19 @@ def test_a_download_that_is_stopped(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_stop_does_not_call_a_silent_hub_again(hub: Hub) -> None:
     """Left alone, the client would do so five times."""
+    calls = []
 
     def fault(handler: Handler) -> bool:
         if handler.is_for(WEIGHTS):
+            calls.append(handler.path)
             hub.dripping.set()
         return stall(handler)
 
-    hub.fault, weights, seconds = fault, Weights(), []
-
-    def stop() -> None:
-        hub.dripping.wait(60)
-        began = time.monotonic()
-        weights.stop()
-        seconds.append(time.monotonic() - began)
-
-    stopping = threading.Thread(target=stop)
-    stopping.start()
+    hub.fault, weights = fault, Weights()
+    threading.Thread(target=lambda: (hub.dripping.wait(60), weights.stop())).start()
     with pytest.raises(InterruptedError):
         weights.locate(REPO, FILES, "clipseg", lambda *_: None)
-    stopping.join()
-    assert seconds[0] < 4, "the time limit of an answer is a second here"
+    assert len(calls) == 1
 
 
 def test_ctrl_c_ends_a_download(hub: Hub, tmp_path: Path) -> None:
