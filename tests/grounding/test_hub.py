@@ -99,7 +99,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(f"{constants}HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(f"{constants}HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(f"{constants}HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(f"{constants}HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    monkeypatch.setattr(f"{constants}HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     monkeypatch.setattr("grounding.hub.ANSWER_SECONDS", 0.5)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
