@@ -22,11 +22,12 @@ from gradio import networking
 from PIL import Image
 
 import app as application
-from grounding.core import Masks, Regions, mask_box
+from grounding.core import Regions, mask_box
 from grounding.fetch import fetch_image
 from grounding.store import Models
 from grounding.weights import Origin, Source, Weights
 from tests.grounding.test_fetch import Server, is_local, local, serving
+from tests.grounding.test_pipeline import FakeSegmenter
 
 ROOT = Path(__file__).parents[1]
 RED = (255, 0, 0)
@@ -47,16 +48,6 @@ class RedFinder:
         return Regions(boxes, np.ones(1, np.float32), (phrases[0],))
 
 
-class Filler:
-    """A segmenter that fills boxes."""
-
-    def segment(self, image: Image.Image, regions: Regions) -> Masks:
-        masks = np.zeros((len(regions), image.height, image.width), bool)
-        for mask, (x1, y1, x2, y2) in zip(masks, regions.boxes.astype(int), strict=True):
-            mask[y1:y2, x1:x2] = True
-        return Masks(masks, np.ones(len(regions), np.float32))
-
-
 class Store:
     """What `ModelStore` is to the page, with models that need no weights."""
 
@@ -67,7 +58,7 @@ class Store:
         return (Source("fake", Path(), demo=False),) * 2
 
     def load(self, _grounder: str, _segmenter: str, *sources: Source) -> Models:
-        return Models(RedFinder(self.file), Filler(), Origin(*sources))
+        return Models(RedFinder(self.file), FakeSegmenter(), Origin(*sources))
 
 
 def serve(folder: Path, port: int, port_of_pictures: int) -> None:
