@@ -3,12 +3,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vit.checkpoint import Checkpoint, Preprocessing, save_checkpoint
 from vit.data import ImageSet, Split
 from vit.model import ViT, ViTConfig
+from vit.predictor import Predictor
+from vit.view import Look
 
 
 def randomized(model: ViT) -> ViT:
@@ -69,3 +73,15 @@ def make_checkpoint(tmp_path: Path, make_model: Callable[..., ViT]) -> Callable[
 @pytest.fixture
 def tiny_checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
     return make_checkpoint()
+
+
+def look_at(checkpoint: Path) -> Look:
+    """Return the answer to a lying picture of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    picture, predictor = Image.fromarray(pixels), Predictor(checkpoint)
+    return Look(predictor, predictor.predict(picture), picture)
+
+
+@pytest.fixture
+def look(tiny_checkpoint: Path) -> Look:
+    return look_at(tiny_checkpoint)

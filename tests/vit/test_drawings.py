@@ -4,7 +4,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from vit import drawings
 from vit.curves import ORDERS, area, measure
@@ -12,17 +11,9 @@ from vit.drawings import draw_heads, draw_model, draw_patch, run_test
 from vit.facts import read_facts
 from vit.heads import attention_distance, attention_entropy, head_maps, patch_maps
 from vit.heatmap import colour, outline, overlay
-from vit.predictor import Predictor
 from vit.rollout import stretch
 from vit.strips import heat_tiles
 from vit.view import CHEFER, LAYER, SIDE, Look, Settings, class_name, heat_map
-
-
-@pytest.fixture
-def look(tiny_checkpoint: Path) -> Look:
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
-    picture, predictor = Image.fromarray(pixels), Predictor(tiny_checkpoint)
-    return Look(predictor, predictor.predict(picture), picture)
 
 
 @pytest.fixture

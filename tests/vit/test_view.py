@@ -40,18 +40,9 @@ from vit.view import (
     title,
 )
 
+from .conftest import look_at
+
 KINDS: list[dict[str, Any]] = [{}, {"pool": "mean"}, {"pool": "seq"}, {"distilled": True}]
-
-
-def look_at(checkpoint: Path) -> Look:
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
-    picture, predictor = Image.fromarray(pixels), Predictor(checkpoint)
-    return Look(predictor, predictor.predict(picture), picture)
-
-
-@pytest.fixture
-def look(tiny_checkpoint: Path) -> Look:
-    return look_at(tiny_checkpoint)
 
 
 def test_settings_reach_the_methods(look: Look) -> None:
