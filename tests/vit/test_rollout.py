@@ -10,8 +10,6 @@ from torch import Tensor
 from vit.model import ViT
 from vit.rollout import HEAD_FUSIONS, attention_map, attention_rollout
 
-DISCARDS = [0.0, 0.1, 0.5, 0.9, 0.99]
-
 
 def attentions(layers: int = 3, batch: int = 2, heads: int = 4, tokens: int = 17) -> Tensor:
     generator = torch.Generator().manual_seed(7)
@@ -38,43 +36,15 @@ def slow_rollout(weights: np.ndarray, fusion: str, ratio: float, prefix: int) ->
 
 
 @pytest.mark.parametrize("fusion", HEAD_FUSIONS)
-@pytest.mark.parametrize("ratio", DISCARDS)
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 def test_equals_a_slow_reference(fusion: str, ratio: float, prefix: int) -> None:
+    """vit-explain discards in the first picture of a batch only, and the lowest of all its rows."""
     weights = attentions().double()
     got = attention_rollout(weights, fusion, ratio, prefix)
     for i in range(2):
         by_hand = slow_rollout(weights[:, i].numpy(), fusion, ratio, prefix)
         np.testing.assert_allclose(got[i], by_hand)
-
-
-@pytest.mark.parametrize("fusion", HEAD_FUSIONS)
-@pytest.mark.parametrize("ratio", DISCARDS)
-def test_rows_sum_to_one(fusion: str, ratio: float) -> None:
-    rollout = attention_rollout(attentions(), fusion, ratio)
-    assert rollout.shape == (2, 17, 17)
-    assert rollout.min() >= 0
-    torch.testing.assert_close(rollout.sum(-1), torch.ones(2, 17))
-
-
-@pytest.mark.parametrize("fusion", HEAD_FUSIONS)
-def test_pictures_of_a_batch_do_not_mix(fusion: str) -> None:
-    """vit-explain discards in the first picture of a batch only."""
-    weights = attentions(batch=3)
-    together = attention_rollout(weights, fusion, 0.5)
-    alone = [attention_rollout(weights[:, i : i + 1], fusion, 0.5) for i in range(3)]
-    torch.testing.assert_close(together, torch.cat(alone))
-
-
-def test_every_row_keeps_its_share_and_the_class_token() -> None:
-    """vit-explain takes the lowest of the whole matrix and protects a single number of it."""
-    weights = attentions(layers=1)
-    weights[..., 0] = 0  # the class token has the lowest weight of all, and just stays lowest
-    weights[..., 0] = 1e-6
-    rollout = attention_rollout(weights, "mean", 0.5)
-    off_diagonal = rollout * (1 - torch.eye(17))
-    assert (rollout[..., 0] > 0).all()
-    assert ((off_diagonal[:, 0, 1:] > 0).sum(-1) == 8).all()
 
 
 def test_order_of_the_layers() -> None:
@@ -97,15 +67,6 @@ def test_the_input_is_left_alone() -> None:
     weights = attentions(heads=1)
     attention_rollout(weights, "max", 0.9)
     assert torch.equal(weights, attentions(heads=1))
-
-
-@pytest.mark.parametrize("prefix", [1, 2])
-def test_every_prefix_token_keeps_its_column(prefix: int) -> None:
-    weights = attentions(layers=1)
-    weights[..., :prefix] = 1e-6  # the lowest of all
-    rollout = attention_rollout(weights, "mean", 0.9, prefix)
-    assert (rollout[..., :prefix] > 0).all()
-    assert (rollout[:, 0, prefix:] > 0).sum().item() == 2 * (17 - prefix - int(0.9 * (17 - prefix)))
 
 
 @pytest.mark.parametrize("options", [{}, {"pool": "mean"}, {"pool": "seq"}, {"distilled": True}])
