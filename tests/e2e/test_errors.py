@@ -15,7 +15,7 @@ def test_errors_count_until_the_page_is_left(browser: Browser) -> None:
     page = browser.new_page()
     errors = Errors(page, "")
     page.goto(address("console.error('stays'); onbeforeunload = () => console.error('cut off')"))
-    page.goto(address("console.error('the next'); setTimeout(() => { throw Error('thrown') })"))
-    page.wait_for_timeout(200)
+    with page.expect_event("pageerror"):
+        page.goto(address("console.error('the next'); setTimeout(() => { throw Error('thrown') })"))
     page.close()
     assert errors.texts == ["stays", "the next", "thrown"]
