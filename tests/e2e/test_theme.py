@@ -14,6 +14,9 @@ from vit.panels import LINES
 from .conftest import open_accordion
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
+# What turns without end, as a spinner does, fades no colour.
+FADED = """document.getAnimations().every(one =>
+    one.playState === "finished" || one.effect.getComputedTiming().endTime === Infinity)"""
 
 
 def screenshot(page: Page, where: str) -> np.ndarray:
@@ -34,7 +37,7 @@ def contrast(a: np.ndarray, b: np.ndarray) -> float:
 
 def check_texts(page: Page) -> None:
     page.mouse.move(0, 0)
-    page.wait_for_timeout(500)  # until colours that fade have done so
+    page.wait_for_function(FADED)
     assert page.evaluate(CONTRAST) == {}
 
 
@@ -94,7 +97,7 @@ def test_with_the_systems_own_colours_it_can_be_seen_what_is_chosen(page: Page) 
         tick()
         box.blur()  # a frame around it says nothing of what is chosen
         page.mouse.move(0, 0)
-        page.wait_for_timeout(500)
+        page.wait_for_function(FADED)
         shot = Image.open(io.BytesIO(box.screenshot(animations="disabled")))
         pictures.append(np.asarray(shot.convert("L")).astype(int))
     page.emulate_media(forced_colors="none")
