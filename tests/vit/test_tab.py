@@ -209,9 +209,8 @@ def test_a_bad_picture_takes_the_answer_before_it_away(tmp_path: Path, page: gr.
         )
     assert (tuple(crop), session, label, heat, seen) == (MIDDLE, None, None, None, None)
     assert note.startswith("This file cannot be opened as a picture")
-    with pytest.warns(
-        UserWarning, match="cannot be opened"
-    ):  # nothing new has come with the others
+    # Nothing new comes with the others.
+    with pytest.warns(UserWarning, match="cannot be opened"):
         assert {*map(str, look(page, tmp_path / "own.png"))} == {str(gr.skip())}
 
 
