@@ -14,6 +14,8 @@ from grounding.session import Session, look, pack, switch
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
 from page import new_folder, page_errors
 
+NOTHING = (gr.skip(),) * 7  # new, of what `show` returns
+
 
 def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
     """Show an answer in another way; before the first answer nothing changes.
@@ -23,7 +25,7 @@ def show(session: Session | None, settings: Settings, threshold: float) -> tuple
         the picture to click on, and the key of the answer.
     """
     if session is None:
-        return (gr.skip(),) * 7
+        return NOTHING
     with page_errors():
         view = look(session, settings, threshold)
     result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
@@ -49,7 +51,7 @@ def move(
     """
     _check_kept(session, key)
     if session is None or session.asked["grounder"] != grounder:
-        return (gr.skip(),) * 8
+        return gr.skip(), *NOTHING
     return float(threshold), *show(session, settings, threshold)
 
 
@@ -72,7 +74,7 @@ def reveal(
         have forgotten what “More settings” says.
     """
     if session is None or session.key == key:  # lost between two steps, or refused
-        return (gr.skip(),) * 11
+        return gr.skip(), *NOTHING, *(gr.skip(),) * 3
     settings = read_settings(*more)
     # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
     asked = session.asked
@@ -101,7 +103,7 @@ def tick(
     """
     _check_kept(session, key)
     if session is None or session.key != key:
-        return (gr.skip(),) * 7
+        return NOTHING
     switch(session, settings, threshold, rows)
     result, regions, table, *rest = show(session, settings, threshold)
     # Where no more than boxes has changed, the table keeps the keyboard's place. The Delete key

@@ -11,7 +11,9 @@ from PIL import Image
 from grounding import display
 from grounding.core import Clicks, Masks, Regions
 from grounding.events import Events, Fetch
-from grounding.layout import SAMPLES, Inputs, Outputs, build_inputs, build_outputs, load_samples
+from grounding.inputs import SAMPLES, Inputs, load_samples
+from grounding.layout import build_page
+from grounding.outputs import Outputs
 from grounding.pipeline import propose
 from grounding.select import Proposals
 from grounding.store import ModelStore
@@ -241,11 +243,7 @@ def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.comp
             model.segment(image, what) if isinstance(what, Regions) else model.refine(image, *what)
         )
 
-    with gr.Row(elem_id="seg-row"):
-        with gr.Column(scale=4, min_width=320, elem_id="seg-left"):
-            inputs = build_inputs(urls=fetch is not None)
-        with gr.Column(scale=6, min_width=320, elem_id="seg-right"):
-            outputs = build_outputs(store.weights.describe())
+    inputs, outputs = build_page(fetch is not None, store.weights.describe())
     _wire_inputs(inputs)
     events = Events(store, infer, draw, fetch)
     _wire_run(inputs, outputs, events)

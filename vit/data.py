@@ -22,6 +22,7 @@ from torch import Tensor
 from images import SUFFIXES, decode_image
 from vit.checkpoint import Preprocessing
 from vit.crop import Crop, cut
+from vit.describe import count_classes
 from vit.distributed import first_alone, rank
 
 SPLITS = ("train", "test")
@@ -290,9 +291,8 @@ def load_data(path: Path | None, image_size: int) -> ImageSet:
         lambda: load_image_folder(path, image_size) if path else download_cifar10(Path("data"))
     )
     if rank() == 0:
-        kinds = "1 class" if len(data.classes) == 1 else f"{len(data.classes)} classes"
         print(f"{data.name}: {len(data.train.labels):,} training and {len(data.test.labels):,} "
-              f"test pictures of {kinds}")  # fmt: skip
+              f"test pictures of {count_classes(data.classes)}")  # fmt: skip
     return data
 
 

@@ -1,5 +1,6 @@
 """What the ViT tab says of an answer and of a checkpoint, in Markdown."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,15 @@ def describe_answer(prediction: "Prediction", truth: str | None, size: tuple[int
     return f"{answer}\nThe model saw {seen}."
 
 
+def count_classes(classes: Sequence[str]) -> str:
+    """Say how many classes there are.
+
+    >>> count_classes(["cat"]), count_classes(["cat", "dog"])
+    ('1 class', '2 classes')
+    """
+    return "1 class" if len(classes) == 1 else f"{len(classes)} classes"
+
+
 def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
     """Say in a sentence or two which model answers, how good it is, and on which data.
 
@@ -46,13 +56,12 @@ def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
         name: What the page calls it.
         facts: Of `vit.facts.read_facts`.
     """
-    metrics, count, classes = facts["metrics"], facts["parameters"], len(facts["classes"])
-    known = "1 class" if classes == 1 else f"{classes} classes"
+    metrics, count = facts["metrics"], facts["parameters"]
     parameters = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
     return (
         f"Model: **{escape(name)}**, a ViT with {parameters} parameters, "
         f"**{metrics['test_accuracy']:.1%}** right on the {metrics['test_images']:,} test pictures "
-        f"of {escape(metrics['data'])}. It knows {known} and always "
+        f"of {escape(metrics['data'])}. It knows {count_classes(facts['classes'])} and always "
         "answers with one of them."
     )
 

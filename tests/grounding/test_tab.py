@@ -29,7 +29,7 @@ from grounding.events import read_picture
 from grounding.export import PARTS
 from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
-from grounding.layout import PHOTOS, SAMPLES, load_samples
+from grounding.inputs import PHOTOS, SAMPLES, load_samples
 from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR, Style
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks

@@ -1,0 +1,176 @@
+"""The left column of the segmentation tab: what is looked for, where, and by which models."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+from gradio.context import Context
+from gradio.events import Dependency
+
+from grounding.batch import LIMIT
+from grounding.grounders import GROUNDERS
+from grounding.segmenters import SEGMENTERS
+from grounding.settings import RANGES, THRESHOLDS, Settings
+
+SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
+PHOTOS = SAMPLES.with_name("photos")
+PROMPT_HELP = (
+    "Separate phrases with commas. “a dog: 0.4” gives a phrase its own threshold; "
+    "“a dog -collar” takes the collar away."
+)
+
+
+def load_samples(folder: Path) -> list[list[str]]:
+    """Return the path of each sample picture in a folder, its prompt, and an empty address."""
+    rows = json.loads((folder / "samples.json").read_text())
+    return [[str(folder / row["file"]), row["prompt"], ""] for row in rows]
+
+
+@dataclass(frozen=True)
+class Several:
+    """Hold the components that take several pictures."""
+
+    files: gr.File
+    run: gr.Button
+    results: gr.Column
+    file: gr.File
+    gallery: gr.Gallery
+    text: gr.Textbox
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Hold the components of the left column."""
+
+    image: gr.Image
+    url: gr.Textbox
+    prompt: gr.Textbox
+    run: gr.Button
+    compare: gr.Button
+    grounder: gr.Dropdown
+    segmenter: gr.Dropdown
+    threshold: gr.Slider
+    more: list[gr.Slider | gr.Checkbox]
+    several: Several
+    picked: list[Dependency]  # a sample was
+
+
+def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox, gr.Textbox]:
+    image = gr.Image(
+        value=sample[0],
+        type="filepath",
+        label="Picture",
+        sources=["upload", "clipboard", "webcam"],
+        height=360,
+        alt_text="The picture to look at",
+        elem_id="seg-image",
+    )
+    url = gr.Textbox(
+        value="",  # which makes it optional for programs
+        label="Or the address of a picture",
+        placeholder="https://…",
+        max_lines=1,
+        visible=urls,
+        elem_id="seg-url",
+    )
+    prompt = gr.Textbox(
+        value=sample[1],
+        label="What to look for",
+        placeholder="a dog, the blue car",
+        info=PROMPT_HELP,
+        lines=1,
+        max_lines=5,
+        elem_id="seg-prompt",
+    )
+    return image, url, prompt
+
+
+def _build_more() -> list[gr.Slider | gr.Checkbox]:
+    """Build the settings that few need, in the order of `RANGES`."""
+    usual = Settings().values()
+
+    def slider(name: str, step: float, label: str) -> gr.Slider:
+        return gr.Slider(*RANGES[name], usual[name], step=step, label=label, buttons=[])
+
+    with gr.Accordion("More settings", open=False, elem_id="seg-more"):
+        return [
+            slider("count", 1, "Maximum number of detections"),
+            slider("min_area", 0.1, "Smallest area, % of the picture"),
+            gr.Checkbox(bool(usual["best_only"]), label="Only the best of each phrase"),
+            gr.Checkbox(bool(usual["whole"]), label="Allow boxes around the whole picture"),
+            slider("opacity", 0.05, "Opacity of the areas"),
+            slider("outline", 1, "Width of the outlines"),
+        ]
+
+
+def _build_several() -> Several:
+    with gr.Accordion("Several pictures at once", open=False, elem_id="seg-several"):
+        gr.Markdown(
+            "Each is searched for what the prompt above says, with the same settings. The ZIP has "
+            "a folder for each."
+        )
+        files = gr.File(label=f"Up to {LIMIT} pictures", file_count="multiple", height=200)
+        # Gradio itself makes an empty file beside each, which nobody deletes (gradio 6.31).
+        files.preprocess = lambda uploads: [upload.path for upload in uploads or ()]
+        run = gr.Button("Run on all", elem_id="seg-run-all")
+        with gr.Column(visible=False) as results:
+            file = gr.File(label="ZIP", interactive=False, elem_id="seg-all-zip")
+            text = gr.Textbox(label="Result", interactive=False, elem_id="seg-all-text")
+            gallery = gr.Gallery(
+                label="Pictures with their masks",
+                show_label=False,  # it would lie over the first picture
+                columns=2,
+                height="auto",
+                object_fit="contain",
+                format="jpeg",
+                elem_id="seg-all-gallery",
+            )
+    return Several(files, run, results, file, gallery, text)
+
+
+def build_inputs(urls: bool) -> Inputs:
+    """Build the left column; with `urls` there is a field for addresses."""
+    samples = load_samples(SAMPLES)
+    image, url, prompt = _build_picture(samples[0], urls)
+    with gr.Row():
+        run = gr.Button("Run", variant="primary", elem_id="seg-run", min_width=120)
+        compare = gr.Button("Compare all", elem_id="seg-compare", min_width=120)
+    with gr.Row():
+        # Wide enough for the longest choice; on a phone each has a line of its own.
+        grounder = gr.Dropdown(
+            list(GROUNDERS),
+            label="Grounder",
+            info="finds regions by text",
+            min_width=210,
+            elem_id="seg-grounder",
+        )
+        segmenter = gr.Dropdown(
+            list(SEGMENTERS), label="Segmenter", info="refines them to masks", min_width=210
+        )
+    first = next(iter(GROUNDERS.values()))
+    threshold = gr.Slider(
+        *THRESHOLDS,
+        first.threshold,
+        step=0.01,
+        label="Threshold",
+        info="Moving it needs no new run, but for CLIPSeg's outlines; another grounder does.",
+        buttons=[],  # "reset" tells nobody, and goes back to the first grounder's
+        elem_id="seg-threshold",
+    )
+    more, several = _build_more(), _build_several()
+    asked = [image, prompt, url]  # an old address must not win over a sample
+    shown = [0, 1]
+    examples = [
+        gr.Examples(rows, asked, label=label, elem_id=elem_id, visible_columns=shown)
+        for rows, label, elem_id in (
+            (samples, "Samples", "seg-samples"),
+            (load_samples(PHOTOS), "Photos, for the real models", "seg-photos"),
+        )
+    ]
+    picked = [example.load_input_event for example in examples]
+    for event in picked:  # the last sample that is clicked counts, and not the first (gradio 6.31)
+        Context.root_block.fns[event["id"]].trigger_mode = "always_last"
+    return Inputs(
+        image, url, prompt, run, compare, grounder, segmenter, threshold, more, several, picked
+    )
