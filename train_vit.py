@@ -3,7 +3,7 @@
     python train_vit.py                                   # downloads CIFAR-10, reference recipe
     python train_vit.py --data pets.zip --image-size 64   # or pictures of your own
     python train_vit.py --recipe best --out runs/best
-    python train_vit.py --recipe best --out runs/best --resume
+    python train_vit.py --resume --out runs/best          # the recipe is in the folder
     python -m vit.convnet                                 # the teacher of the next recipe
     python train_vit.py --recipe taught --out runs/taught
     python train_vit.py --recipe coarse --patch-size 8 --out runs/coarse
@@ -14,7 +14,8 @@
     python train_vit.py --export onnx --checkpoint runs/best/model.safetensors --out best.onnx
     python train_vit.py --ablate --epochs 5 --out runs/ablation
 
-A flag given beside --recipe replaces that value of the recipe. Ctrl-C saves; --resume goes on.
+A flag given beside --recipe replaces that value of the recipe. Ctrl-C saves; --resume goes on, as
+the run in --out was begun: only --data is to be given again.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from vit.evaluation import accuracy, confusion_matrix
 from vit.model import SIZES, ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
 from vit.start import start_from
+from vit.state import read_run
 from vit.teacher import load_teacher
 from vit.training import Trainer
 
@@ -76,7 +78,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         "the result in CHECKPOINT, where the page finds it")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, help="for --export, and for --evaluate without "
                         "one; default: the shipped one")  # fmt: skip
-    parser.add_argument("--recipe", choices=RECIPES, help="default: reference")
+    parser.add_argument("--recipe", choices=RECIPES, help="default: reference; with --resume that "
+                        "of the run")  # fmt: skip
     parser.add_argument("--device", help=f"{DEVICES}; default: cuda where there is one, else cpu")
     recipe = parser.add_argument_group("recipe (vit/recipes.py explains each field)")
     _add_fields(recipe, TrainConfig(), RECIPE_FLAGS)
@@ -114,15 +117,33 @@ def choose_device(name: str | None) -> torch.device:
     return torch.device(find_device(name or usual))
 
 
+def choose_recipe(args: argparse.Namespace, folder: Path) -> tuple[TrainConfig, dict[str, int]]:
+    """Return what the flags say, and else --recipe, or the run in `folder` that is to go on.
+
+    Returns:
+        The recipe, and the sizes of the model that are not the usual ones.
+
+    Raises:
+        ValueError: If there is no run to go on with, or a value is not allowed.
+    """
+    config, sizes = RECIPES[args.recipe or "reference"], {}
+    if args.resume:
+        state = folder / "state.safetensors"
+        if not state.exists():
+            raise ValueError(f"{folder} holds no run to go on with; --out is the folder of the run")
+        ran, sizes = read_run(state)
+        config = config if args.recipe else ran
+    given = dataclasses.replace(config, **_given(args, RECIPE_FLAGS))
+    return given, sizes | _given(args, MODEL_FLAGS)
+
+
 def prepare_folder(folder: Path, resume: bool) -> None:
     """Make the folder of a run.
 
     Raises:
-        ValueError: If it cannot be made, holds a run that is not to go on, or none that is to.
+        ValueError: If it cannot be made, or holds a run that is not to go on.
     """
     state = folder / "state.safetensors"
-    if resume and not state.exists():
-        raise ValueError(f"{folder} holds no run to go on with; --out is the folder of the run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -151,14 +172,13 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     Raises:
         SystemExit: If it was stopped: what comes after it must not take its model for a whole one.
     """
-    config = dataclasses.replace(RECIPES[args.recipe or "reference"], **_given(args, RECIPE_FLAGS))
-    sizes = _given(args, MODEL_FLAGS)
+    out = args.out or Path("runs/ablation" if args.ablate else "runs/vit")
+    config, sizes = choose_recipe(args, out)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
     try_sources(config, model_config, args.resume)
     studies = PARTS if args.recipe == "best" else STUDIES
     if args.ablate:
         try_variants(studies, config, sizes)
-    out = args.out or Path("runs/ablation" if args.ablate else "runs/vit")
     prepare_folder(out, args.resume)
     data = load_data(args.data, model_config.image_size)
     if args.ablate:
@@ -171,7 +191,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         trainer.resume()
     if not trainer.run():
         if rank() == 0:
-            said = f"{trainer.describe_stop()} Go on with the same command and --resume"
+            said = f"{trainer.describe_stop()} Go on with --resume and the same --out and --data"
             print(said, file=sys.stderr, flush=True)
         wait_for_all()  # once one has failed, torchrun ends the others, also in the midst of saving
         sys.exit(1)

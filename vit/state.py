@@ -1,6 +1,7 @@
 """The tensors of a stopped run, by names, and whether a run may go on from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vit.model import ViTConfig
+from vit.checkpoint import load_tensors
+from vit.model import SIZES, ViTConfig
 from vit.recipes import TrainConfig
 
 
@@ -39,6 +41,36 @@ def unpack(
             index, name = key.split(".", 1)
             states.setdefault(int(index), {})[name] = tensor
         optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[None]:
+    """Say of a state in which something is missing that it is not one of ours.
+
+    Raises:
+        ValueError: In the place of a KeyError.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(
+            f"{path} is of another program or version, there is no {error} in it; begin a new "
+            "run with another --out"
+        ) from error
+
+
+def read_run(path: Path) -> tuple[TrainConfig, dict[str, int]]:
+    """Return the recipe of a stopped run and the sizes of its model.
+
+    Raises:
+        ValueError: If it is no state of ours.
+    """
+    _, facts = load_tensors(path)
+    with complete(path):
+        # A run from before a field was added did what the default says now.
+        recipe = asdict(TrainConfig()) | facts["train_config"]
+        config = TrainConfig(**{name: recipe[name] for name in asdict(TrainConfig())})
+        return config, {name: facts["config"][name] for name in SIZES}
 
 
 def check_run(

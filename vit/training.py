@@ -38,7 +38,7 @@ from vit.model import ViT, ViTConfig
 from vit.optimizers import update_mean
 from vit.recipes import TrainConfig, learning_rate
 from vit.start import start_from
-from vit.state import check_run, pack, unpack
+from vit.state import check_run, complete, pack, unpack
 from vit.teacher import fingerprint, load_teacher
 from vit.update import Update
 
@@ -330,17 +330,12 @@ class Trainer:
         """
         path = self.folder / "state.safetensors"
         tensors, facts = load_tensors(path)
-        try:
+        with complete(path):
             planned = check_run(path, facts, self.config, self.model.config, self.sources)
             self.step, self.seconds = facts["step"], facts["seconds"]
             self.history = facts["history"]
             self.lengthened, self.started_from = facts["lengthened"], facts["started_from"]
             self.epoch_loss.copy_(tensors["epoch_loss"])
-        except KeyError as error:
-            raise ValueError(
-                f"{path} is of another program or version, there is no {error} in it; begin a new "
-                "run with another --out"
-            ) from error
         if self.config.epochs > planned:
             self.lengthened = [*self.lengthened, {"step": self.step, "epochs": planned}]
         unpack(tensors, self._modules, self.update.optimizers)

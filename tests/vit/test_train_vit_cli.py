@@ -58,6 +58,10 @@ def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
     assert checkpoint.model.config.num_classes == 2
     assert (checkpoint.recipe["epochs"], checkpoint.recipe["batch_size"]) == (1, 4)
     train_vit.main([*arguments, "--resume"])  # nothing is left to do
+    train_vit.main([*arguments[:4], "--resume", "--epochs", "2"])  # the rest as the run was begun
+    longer = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert (longer.recipe["epochs"], longer.recipe["batch_size"]) == (2, 4)
+    assert longer.model.config == checkpoint.model.config
     before = (tmp_path / "run" / "state.safetensors").read_bytes()
     with pytest.raises(ValueError, match="run holds a run; go on with --resume, or choose another"):
         train_vit.main(arguments)
@@ -69,7 +73,7 @@ def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
     [
         (
             [],
-            r"Stopped at step 1 of 1\. Weights in model\.safetensors: none yet\. Go on with the",
+            r"Stopped at step 1 of 1\. Weights in model\.safetensors: none yet\. Go on",
         ),
         (["--ablate", "--image-size", "16"], "The same command goes on from here"),
     ],
