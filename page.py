@@ -14,7 +14,8 @@ from gradio.utils import get_upload_folder
 
 from used_up import disk_full, out_of_memory
 
-QUIET = {"api_visibility": "private", "show_progress": "hidden"}  # of most events
+# Of most events.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # What comes while something else is looked at must not be lost, nor a step after a step.
 LATEST = QUIET | {"trigger_mode": "always_last"}
 CHECK = "Please check"
@@ -29,14 +30,15 @@ NO_ROOM = "The server's disk is full, so that nothing could be written. Please t
 def choice_of(count: int, value: int, **options: Any) -> gr.Slider:
     """Return a slider that chooses one of `count` things, from 1; hidden where there is but one."""
     # Gradio takes no slider whose ends are the same.
-    more = {"step": 1, "buttons": [], "visible": count > 1}
-    return gr.Slider(1, max(2, count), value, **more, **options)
+    usual: dict[str, Any] = {"step": 1, "buttons": [], "visible": count > 1}
+    return gr.Slider(1, max(2, count), value, **usual, **options)
 
 
 def show_picture(label: str, **options: Any) -> gr.Image:
     """Return a component that only shows pictures, and is called by its label."""
-    usual = {"alt_text": label, "format": "png", "buttons": ["fullscreen", "download"]}
-    return gr.Image(label=label, interactive=False, **(usual | options))
+    shown: dict[str, Any] = {"label": label, "alt_text": label, "interactive": False}
+    usual = shown | {"format": "png", "buttons": ["fullscreen", "download"]}
+    return gr.Image(**usual | options)
 
 
 def new_folder() -> Path:

@@ -126,7 +126,8 @@ def choose_recipe(args: argparse.Namespace, folder: Path) -> tuple[TrainConfig, 
     Raises:
         ValueError: If there is no run to go on with, or a value is not allowed.
     """
-    config, sizes = RECIPES[args.recipe or "reference"], {}
+    config = RECIPES[args.recipe or "reference"]
+    sizes: dict[str, int] = {}
     if args.resume:
         state = folder / "state.safetensors"
         if not state.exists():

@@ -54,7 +54,7 @@ def compare(image: Image.Image, propose: Propose, settings: Settings) -> Iterato
             yield _answer(name, threshold, image, propose(name, threshold), settings)
         except Exception as error:
             _, said = explain(error)
-            row = [name, said, None, threshold, None, None]
+            row: list[object] = [name, said, None, threshold, None, None]
             yield Answer(shrink(image), f"{name}: {said}", row, [])
 
 

@@ -4,6 +4,7 @@ import math
 import os
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -28,7 +29,7 @@ LIBRARIES = (
 _BUNDLED_ANEW = "Get the folder assets/demo anew."
 _FETCH_ANEW = "Delete them (the console says where) and try again, so that they are fetched anew."
 
-MENUS = {"grounder": GROUNDERS, "segmenter": SEGMENTERS}
+MENUS: dict[str, Mapping[str, ModelEntry]] = {"grounder": GROUNDERS, "segmenter": SEGMENTERS}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,11 @@ from page import LATEST, QUIET, announce, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody. What is asked again at work comes after that.
-MODELS = {"concurrency_id": "models", "concurrency_limit": 4, "trigger_mode": "always_last"}
+MODELS: dict[str, Any] = {
+    "concurrency_id": "models",
+    "concurrency_limit": 4,
+    "trigger_mode": "always_last",
+}
 # On a phone the answer lies below the settings and above the samples, out of sight.
 SHOW_ANSWER = """() => {
     const answer = document.querySelector("#seg-right")
@@ -121,7 +125,7 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
     tools, state, shown = outputs.correction, _state(outputs), _shown(outputs)
     asked = [*state, tools.tool, tools.phrase, outputs.key]
     # Each begins with what the one before has made.
-    one_by_one = {
+    one_by_one: dict[str, Any] = {
         "api_visibility": "private",
         "concurrency_id": "corrections",
         "concurrency_limit": 1,

@@ -21,7 +21,7 @@ from vit.view import BEST, CLASS_METHODS, LAYER, METHODS, NOTHING, ROLLOUT, SECO
 HEAD_FUSIONS = ("mean", "max", "min")  # the keys of vit.rollout.HEAD_FUSIONS
 FIRST = 7  # the sample shown when the page opens
 # Without "reset", which fires no `input` and goes back to the sizes of the first checkpoint.
-SLIDER = {"buttons": []}
+SLIDER: dict[str, Any] = {"buttons": []}
 CSS = """
 #vit-samples .grid-wrap { max-height: none; min-height: 0; }
 #vit-samples .grid-container {
@@ -73,7 +73,7 @@ class Source(NamedTuple):
     image: gr.Image
     part: gr.Column  # holds what follows
     whole: gr.Image
-    crop: list[gr.components.Component]  # the fields of `vit.crop.Crop`
+    crop: list[gr.Slider]  # the fields of `vit.crop.Crop`
 
 
 class Answer(NamedTuple):
@@ -100,7 +100,7 @@ class Controls(NamedTuple):
     other_label: gr.Dropdown
     fusion: gr.Radio
     ratio: gr.Slider
-    layers: list[gr.components.Component]  # first, last, layer, head
+    layers: list[gr.Slider]  # first, last, layer, head
     pack: gr.Button
     file: gr.DownloadButton
 
@@ -192,8 +192,9 @@ def _build_source(first: Sample) -> Source:
 
 
 def _share(label: str, elem_id: str, lowest: float, value: float) -> gr.Slider:
-    options = {"step": 0.01, "elem_id": elem_id, "min_width": 140}
-    return gr.Slider(lowest, 1, value, label=label, **options, **SLIDER)
+    return gr.Slider(
+        lowest, 1, value, step=0.01, label=label, elem_id=elem_id, min_width=140, **SLIDER
+    )
 
 
 def _build_answer() -> Answer:

@@ -5,7 +5,7 @@ TensorBoard and matplotlib are imported where they are used; without them nothin
 
 import csv
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows as a CSV file with the columns of all of them; a missing value stays empty.
 
     The whole file is written each time, so that a resumed run repeats no row.

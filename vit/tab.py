@@ -4,6 +4,7 @@ torch is imported with the first picture, so that the page is up before.
 """
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.context import Context
@@ -19,7 +20,7 @@ from vit.samples import load_samples
 # What makes or reads an answer, or the maps of an earlier one might come after those of the next.
 ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}
 # Of samples, one soon after another: "always_last" would come with the place of the first click.
-EVERY = {"trigger_mode": "multiple"}
+EVERY: dict[str, Any] = {"trigger_mode": "multiple"}
 # A picture that is taken away is `input`, too, and with its old path (gradio 6.31).
 AFTER_INPUT = "() => new Promise(done => setTimeout(done, 200))"
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
