@@ -21,12 +21,11 @@ from grounding.retouch import click
 from grounding.segmenters import SEGMENTERS
 from grounding.select import Proposals
 from grounding.session import Session, look, shown_result
-from grounding.settings import Settings
+from grounding.settings import THRESHOLDS, Settings
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
 from images import open_image
 from page import new_folder, page_errors, warn
-from repairs import refuse_clamped
 
 # The names of both models and their weights, a picture, the prompt and the threshold.
 Infer = Callable[[str, str, Source, Source, Image.Image, str, float], tuple[Proposals, Origin]]
@@ -78,7 +77,7 @@ class Events:
         prompt: str = "",
         grounder: str = GROUNDER,
         segmenter: str = SEGMENTER,
-        threshold: float = GROUNDERS[GROUNDER].threshold,
+        threshold: float | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
         """Find what the prompt names in a picture and outline it.
@@ -92,7 +91,8 @@ class Events:
             prompt: What to look for: phrases separated by commas, line ends or full stops.
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
-            threshold: Lowest score of a region, from 0.05 to 0.95.
+            threshold: Lowest score of a region, from 0.05 to 0.95; if none is given, the grounder's
+                own.
             progress: Shows on the page how far a download is.
 
         Returns:
@@ -103,7 +103,7 @@ class Events:
             the detections as data: phrase, scores, box xyxy and area in pixels, mask as COCO RLE
         """
         with page_errors():
-            refuse_clamped(threshold=threshold)
+            threshold = _choose_threshold(threshold, grounder)
         session = self._ask(image, url, prompt, grounder, segmenter, threshold, progress)
         settings = Settings()
         view = look(session, settings, threshold)
@@ -303,6 +303,19 @@ class Events:
             "url": url,
         }
         return Session(picture, proposals, origin, asked)
+
+
+def _choose_threshold(given: object, grounder: str) -> float:
+    """Return the threshold that a program has given, or the grounder's own if it has given none."""
+    if given is None:
+        return GROUNDERS[grounder].threshold
+    low, high = THRESHOLDS
+    if not isinstance(given, int | float) or not low <= given <= high:
+        raise ValueError(
+            f"threshold is {given!r}; give a number from {low} to {high}, or none for the "
+            "grounder's own"
+        )
+    return float(given)
 
 
 def _report(progress: gr.Progress) -> Callable[[float, str], None]:

@@ -76,7 +76,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     gr.on(
         [],
         events.segment,
-        [*_build_given(inputs), inputs.grounder, inputs.segmenter, inputs.threshold],
+        [*_build_given(inputs), inputs.grounder, inputs.segmenter, _build_threshold(inputs)],
         [*_shown(outputs)[:4], outputs.data],
         api_name="segment",
         **MODELS,
@@ -87,6 +87,13 @@ def _build_given(inputs: Inputs) -> list[gr.components.Component]:
     """Build picture, address and prompt for programs: the page's sample is no default for them."""
     image = gr.Image(type="filepath", label=inputs.image.label, visible=False)
     return [image, inputs.url, gr.Textbox(label=inputs.prompt.label, visible=False)]
+
+
+def _build_threshold(inputs: Inputs) -> gr.Number:
+    """Build the threshold for programs: without one it is that of the grounder they choose."""
+    threshold = gr.Number(label=inputs.threshold.label, visible=False)
+    threshold.preprocess = lambda given: given  # `segment` says more of what is wrong with it
+    return threshold
 
 
 def _show() -> gr.Column:

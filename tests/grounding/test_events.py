@@ -1,5 +1,7 @@
 """What the page's events need of each other; what they answer is tested where it is made."""
 
+import math
+import re
 import threading
 import time
 import zipfile
@@ -13,6 +15,7 @@ from PIL import Image
 
 from grounding.core import Masks, Regions
 from grounding.events import Events, read_picture
+from grounding.grounders import GROUNDERS
 from grounding.prompt import Query
 from grounding.retouch import ADD
 from grounding.select import Proposals, pack_masks
@@ -50,6 +53,34 @@ def test_what_the_page_asks_wrongly_is_a_warning() -> None:
         assert events.run(None, "", *asked) == (gr.skip(),) * 3
     with pytest.raises(gr.Error, match="Choose a picture first"):
         events.segment(None, "", *asked)
+
+
+@pytest.mark.parametrize("grounder", GROUNDERS)
+def test_without_a_threshold_a_program_gets_the_grounders_own(
+    grounder: str, tmp_path: Path
+) -> None:
+    thresholds: list[float] = []
+
+    def infer(*asked: Any) -> None:
+        thresholds.append(asked[-1])
+        raise ValueError("enough")
+
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    events = Events(ModelStore(Weights("demo"), "cpu"), infer, print, fetch=None)
+    for given in (None, 0.05, 0.95):
+        with pytest.raises(gr.Error, match="enough"):
+            events.segment(
+                str(tmp_path / "a.png"), prompt="a dog", grounder=grounder, threshold=given
+            )
+    assert thresholds == [GROUNDERS[grounder].threshold, 0.05, 0.95]
+
+
+@pytest.mark.parametrize("threshold", [0, 0.04, 0.96, math.nan, math.inf, "0.3", [0.3]])
+def test_a_programs_threshold_is_a_number_that_the_page_allows(threshold: Any) -> None:
+    events = Events(ModelStore(Weights("demo"), "cpu"), print, print, fetch=None)
+    words = re.escape(f"threshold is {threshold!r}; give a number from 0.05 to 0.95, or none")
+    with pytest.raises(gr.Error, match=words):
+        events.segment("a.png", threshold=threshold)
 
 
 def test_a_click_is_meant_in_pixels_of_the_picture_that_is_shown(
