@@ -1,4 +1,4 @@
-"""Build a model whose weights come from a file: random ones would be made for nothing."""
+"""Read models of transformers whole, or not at all; make no random weights for nothing."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,3 +46,18 @@ def read_pretrained(kind: Any, folder: Path) -> Any:
     if missing := sorted(found["missing_keys"]):
         raise ValueError(f"{len(missing)} weights are not in the file, {missing[0]} among them")
     return model.eval()
+
+
+def read_processor(folder: Path) -> Any:
+    """Return the processor of a model: what makes numbers of its pictures and words.
+
+    Raises:
+        ValueError: If its tokenizer knows no words; transformers makes such a one where the
+            tokenizer's files are missing.
+    """
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder)
+    if len(processor.tokenizer) <= len(processor.tokenizer.all_special_ids):
+        raise ValueError("the tokenizer has no words; its files are missing")
+    return processor

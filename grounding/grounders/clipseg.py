@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from grounding.core import Regions, mask_boxes
-from grounding.loading import read_pretrained
+from grounding.loading import read_pretrained, read_processor
 from grounding.recent import Recent
 from precision import fast
 
@@ -72,7 +72,7 @@ class ClipSeg:
 
 def load(folder: Path, device: str) -> ClipSeg:
     """Load the grounder from a folder in transformers' layout."""
-    from transformers import AutoProcessor, CLIPSegForImageSegmentation
+    from transformers import CLIPSegForImageSegmentation
 
     model = read_pretrained(CLIPSegForImageSegmentation, folder)
-    return ClipSeg(model.to(device), AutoProcessor.from_pretrained(folder), device)
+    return ClipSeg(model.to(device), read_processor(folder), device)

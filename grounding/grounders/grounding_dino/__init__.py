@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 def load(folder: Path, device: str) -> "GroundingDino":
     """Load the grounder from a folder in transformers' layout."""
-    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+    from transformers import AutoModelForZeroShotObjectDetection
 
     from grounding.grounders.grounding_dino.grounder import GroundingDino
     from grounding.grounders.grounding_dino.lean import make_lean
-    from grounding.loading import read_pretrained
+    from grounding.loading import read_pretrained, read_processor
 
     model = read_pretrained(AutoModelForZeroShotObjectDetection, folder)
     make_lean(model.to(device), device)
-    return GroundingDino(model, AutoProcessor.from_pretrained(folder), device)
+    return GroundingDino(model, read_processor(folder), device)
