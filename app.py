@@ -40,7 +40,7 @@ from grounding.store import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
 from images import MAX_BYTES
-from page import QUIET, announce, page_errors
+from page import QUIET, page_errors
 from repairs import (
     close_url_inputs,
     delete_broken_uploads,
@@ -49,6 +49,7 @@ from repairs import (
     forgive_sliders,
     hand_over_files,
 )
+from spoken import NAME_PARTS, translations
 from vit.facts import find_checkpoints
 from vit.tab import build_tab as build_vit_tab
 
@@ -96,6 +97,7 @@ CSS = """
     input:is([type="checkbox"], [type="radio"], [type="range"]) { appearance: auto !important; }
     :is(button, input, textarea) { border: 1px solid !important; }
     button[role="tab"].selected { text-decoration: underline 3px; }
+    .thumbnail-item.selected { outline: 3px solid Highlight; }
     .legend-item { forced-color-adjust: none; }
 }
 """
@@ -167,7 +169,7 @@ def build_page(
             store.warm_up()
             return follow_link(request)
 
-        page.load(None, js=announce("vit-note"))
+        page.load(None, js=NAME_PARTS)
         page.load(welcome, None, [tabs, *linked], **QUIET)
     return page
 
@@ -205,6 +207,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         state_session_capacity=64,
         app_kwargs={"middleware": [Middleware(Doors)]},
         enable_monitoring=False,
+        i18n=translations(),
         run_history=False,
         footer_links=["api"],
         mcp_server=find_spec("mcp") is not None,

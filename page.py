@@ -18,6 +18,8 @@ from used_up import disk_full, out_of_memory
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # What comes while something else is looked at must not be lost, nor a step after a step.
 LATEST = QUIET | {"trigger_mode": "always_last"}
+# How to scroll: at once where the system is asked to move less.
+MOTION = 'matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth"'
 CHECK = "Please check"
 NO_MEMORY = (
     "This needs more memory than the server has left. "
@@ -46,11 +48,6 @@ def new_folder() -> Path:
     folder = Path(get_upload_folder()) / uuid4().hex  # inside Gradio's own, which it cleans
     folder.mkdir(parents=True)
     return folder
-
-
-def announce(elem_id: str) -> str:
-    """Return a script that lets screen readers say what changes in a component."""
-    return f"() => {{ document.getElementById('{elem_id}').ariaLive = 'polite' }}"
 
 
 def hand_over_download(packed: Dependency, file: gr.DownloadButton) -> None:

@@ -1,4 +1,4 @@
-"""The left column of the segmentation tab: what is looked for, where, and by which models."""
+"""What the segmentation tab asks: what is looked for, where, and by which models."""
 
 import json
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Several:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Hold the components of the left column."""
+    """Hold the components that say what is asked."""
 
     image: gr.Image
     url: gr.Textbox
@@ -53,7 +53,6 @@ class Inputs:
     threshold: gr.Slider
     more: list[gr.Slider | gr.Checkbox]
     several: Several
-    picked: list[Dependency]  # a sample was
 
 
 def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox, gr.Textbox]:
@@ -130,9 +129,8 @@ def _build_several() -> Several:
 
 
 def build_inputs(urls: bool) -> Inputs:
-    """Build the left column; with `urls` there is a field for addresses."""
-    samples = load_samples(SAMPLES)
-    image, url, prompt = _build_picture(samples[0], urls)
+    """Build them; with `urls` there is a field for addresses."""
+    image, url, prompt = _build_picture(load_samples(SAMPLES)[0], urls)
     with gr.Row():
         run = gr.Button("Run", variant="primary", elem_id="seg-run", min_width=120)
         compare = gr.Button("Compare all", elem_id="seg-compare", min_width=120)
@@ -159,18 +157,21 @@ def build_inputs(urls: bool) -> Inputs:
         elem_id="seg-threshold",
     )
     more, several = _build_more(), _build_several()
-    asked = [image, prompt, url]  # an old address must not win over a sample
-    shown = [0, 1]
+    return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more, several)
+
+
+def build_samples(inputs: Inputs) -> list[Dependency]:
+    """Build the samples; return the events that take one for what is asked."""
+    # An old address must not win over a sample.
+    asked, shown = [inputs.image, inputs.prompt, inputs.url], [0, 1]
     examples = [
         gr.Examples(rows, asked, label=label, elem_id=elem_id, visible_columns=shown)
         for rows, label, elem_id in (
-            (samples, "Samples", "seg-samples"),
+            (load_samples(SAMPLES), "Samples", "seg-samples"),
             (load_samples(PHOTOS), "Photos, for the real models", "seg-photos"),
         )
     ]
     picked = [example.load_input_event for example in examples]
     for event in picked:  # the last sample that is clicked counts, and not the first (gradio 6.31)
         Context.root_block.fns[event["id"]].trigger_mode = "always_last"
-    return Inputs(
-        image, url, prompt, run, compare, grounder, segmenter, threshold, more, several, picked
-    )
+    return picked

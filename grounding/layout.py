@@ -1,8 +1,9 @@
 """How the parts of the segmentation tab lie on the page."""
 
 import gradio as gr
+from gradio.events import Dependency
 
-from grounding.inputs import Inputs, build_inputs
+from grounding.inputs import Inputs, build_inputs, build_samples
 from grounding.outputs import Outputs, build_outputs
 
 CSS = """
@@ -31,7 +32,7 @@ CSS = """
 /* The labels and the buttons would cover a picture that is wide and low. */
 #seg-stages .slider-wrap, #seg-canvas .image-container { padding-top: 40px; }
 /* When the answer grows, it stays in sight, and not the samples. */
-#seg-left, #seg-samples, #seg-photos { overflow-anchor: none; }
+#seg-left, #seg-below { overflow-anchor: none; }
 /* Samples are tiles: a picture with its prompt below. */
 :is(#seg-samples, #seg-photos) thead { display: none; }
 :is(#seg-samples, #seg-photos) table { display: block; }
@@ -40,24 +41,31 @@ CSS = """
 :is(#seg-samples, #seg-photos) tr { display: block; border-radius: 6px; cursor: pointer; }
 :is(#seg-samples, #seg-photos) td { display: block; border: 0 !important; padding: 4px;
     text-align: center; font-size: 12px; line-height: 1.25; }
-/* On a phone the answer comes before the samples. */
+/* The samples stand below what is asked, or, on a phone, below the answer. */
+#seg-row { display: grid; grid: "asked answer" auto "samples answer" 1fr / 4fr 6fr; }
+#seg-row > * { min-width: 0 !important; }
+#seg-left { grid-area: asked; }
+#seg-right { grid-area: answer; }
+#seg-below { grid-area: samples; }
 @media (max-width: 720px) {
-    #seg-row { flex-direction: column; flex-wrap: nowrap; }
-    #seg-left { display: contents; }
-    #seg-right { order: 1; }
-    #seg-samples, #seg-photos { order: 2; }
-    #seg-row, #seg-row > *, #seg-right { min-width: 0 !important; max-width: 100%; }
+    #seg-row { grid: "asked" "answer" "samples" / 1fr; }
     #seg-result { height: auto !important; }
     #seg-gallery .thumbnail-item { padding-bottom: 40px; }
 }
 """
 
 
-def build_page(urls: bool, weights: str) -> tuple[Inputs, Outputs]:
-    """Build both columns; `urls` and `weights` are as for `build_inputs` and `build_outputs`."""
+def build_page(urls: bool, weights: str) -> tuple[Inputs, Outputs, list[Dependency]]:
+    """Build all parts; `urls` and `weights` are as for `build_inputs` and `build_outputs`.
+
+    Returns:
+        What is asked, what is answered, and what `build_samples` does.
+    """
     with gr.Row(elem_id="seg-row"):
-        with gr.Column(scale=4, min_width=320, elem_id="seg-left"):
+        with gr.Column(elem_id="seg-left"):
             inputs = build_inputs(urls)
-        with gr.Column(scale=6, min_width=320, elem_id="seg-right"):
+        with gr.Column(elem_id="seg-right"):
             outputs = build_outputs(weights)
-    return inputs, outputs
+        with gr.Column(elem_id="seg-below"):
+            samples = build_samples(inputs)
+    return inputs, outputs, samples

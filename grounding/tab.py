@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.events import Dependency
 from PIL import Image
 
 from grounding import display
@@ -18,7 +19,7 @@ from grounding.pipeline import propose
 from grounding.select import Proposals
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
-from page import LATEST, QUIET, announce, hand_over_download
+from page import LATEST, MOTION, QUIET, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody. What is asked again at work comes after that.
@@ -28,12 +29,12 @@ MODELS: dict[str, Any] = {
     "trigger_mode": "always_last",
 }
 # On a phone the answer lies below the settings and above the samples, out of sight.
-SHOW_ANSWER = """() => {
+SHOW_ANSWER = f"""() => {{
     const answer = document.querySelector("#seg-right")
-    const {top} = answer.getBoundingClientRect()
+    const {{top}} = answer.getBoundingClientRect()
     if (top > innerHeight - 200 || top < -innerHeight / 2)
-        answer.scrollIntoView({behavior: "smooth"})
-}"""
+        answer.scrollIntoView({{behavior: {MOTION}}})
+}}"""
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
 PRESS_RUN = "() => document.querySelector('#seg-run').click()"
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -51,7 +52,7 @@ def _wire_inputs(inputs: Inputs) -> None:
     inputs.image.upload(lambda: "", None, inputs.url, **QUIET)  # of that very file, too
 
 
-def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
+def _wire_run(inputs: Inputs, outputs: Outputs, samples: list[Dependency], events: Events) -> None:
     asked = [inputs.image, inputs.url, inputs.prompt, inputs.grounder, inputs.segmenter]
     pressed = [inputs.run.click, inputs.prompt.submit, inputs.url.submit]
     ran = gr.on(
@@ -63,10 +64,9 @@ def _wire_run(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         show_progress_on=[outputs.result],
         **MODELS,
     )
-    for picked in inputs.picked:
+    for picked in samples:
         picked.success(None, js=PRESS_RUN)
-    for js in (SHOW_ANSWER, announce(outputs.status.elem_id)):
-        gr.on([*pressed, inputs.compare.click], None, js=js)
+    gr.on([*pressed, inputs.compare.click], None, js=SHOW_ANSWER)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
     rest = [outputs.details, outputs.comparison.column, outputs.settings]
@@ -254,10 +254,10 @@ def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.comp
             model.segment(image, what) if isinstance(what, Regions) else model.refine(image, *what)
         )
 
-    inputs, outputs = build_page(fetch is not None, store.weights.describe())
+    inputs, outputs, samples = build_page(fetch is not None, store.weights.describe())
     _wire_inputs(inputs)
     events = Events(store, infer, draw, fetch)
-    _wire_run(inputs, outputs, events)
+    _wire_run(inputs, outputs, samples, events)
     _wire_look(inputs, outputs)
     _wire_compare(inputs, outputs, events)
     _wire_correction(outputs, events)

@@ -22,7 +22,7 @@ def describe_answer(prediction: "Prediction", truth: str | None, size: tuple[int
         size: Width and height of the whole picture, in pixels.
     """
     best, probability = max(prediction.probabilities.items(), key=lambda item: item[1])
-    answer = f"### {escape(best)}, {probability:.0%}"
+    answer = f"## {escape(best)}, {probability:.0%}"
     if truth is not None:
         verdict = "✓ right" if truth == best else "✗ wrong"
         if truth not in prediction.probabilities:

@@ -36,6 +36,7 @@ CSS = """
 #vit-whole .image-container { padding-top: 40px; }
 #vit-patch-show { align-self: end; margin-bottom: 12px; }
 #vit-note { padding: 4px 8px; }
+#vit-note h2 { margin-top: 0; font-size: var(--text-xl); }
 /* Room for the buttons, which would lie over the last tile. */
 .vit-sheet .image-container { overflow-x: auto; }
 .vit-sheet .image-container, #vit-positions .image-container, #vit-filters .image-container {

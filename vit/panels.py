@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import LATEST, QUIET, choice_of, page_errors, show_picture
+from page import LATEST, MOTION, QUIET, choice_of, page_errors, show_picture
 from vit.drawings import draw_heads, draw_learned, draw_model, draw_patch, patch_at, run_test
 from vit.view import SIDE, Look, Settings
 
@@ -29,13 +29,13 @@ FILTER_HELP = """**Patch filters.** The main patterns of colour and brightness b
 described, the most important first; of a stem of convolutions its first filters, in no order."""
 LINES = {"this map": "#2F80ED", "random": "#888888", "reversed": "#D55E00"}  # on light and dark
 # Pictures make the page longer when they arrive, and may push the panel out of sight again.
-SHOW_PATCH = """() => {
+SHOW_PATCH = f"""() => {{
     const panel = document.querySelector("#vit-patch")
     const longer = new ResizeObserver(() =>
-        panel.scrollIntoView({block: "nearest", behavior: "smooth"}))
+        panel.scrollIntoView({{block: "nearest", behavior: {MOTION}}}))
     longer.observe(document.body)
     setTimeout(() => longer.disconnect(), 5000)
-}"""
+}}"""
 
 
 class Drawing(NamedTuple):

@@ -40,7 +40,7 @@ def prediction(box: tuple[int, int, int, int], *classes: str) -> Prediction:
 )
 def test_verdict(classes: tuple[str, str], verdict: str) -> None:
     text = describe_answer(prediction((0, 0, 8, 8), *classes), "airplane", (8, 8))
-    assert text == f"### {escape(classes[0])}, 75%\nTrue label: **airplane** — {verdict}"
+    assert text == f"## {escape(classes[0])}, 75%\nTrue label: **airplane** — {verdict}"
 
 
 @pytest.mark.parametrize(
