@@ -42,12 +42,14 @@ from grounding.weights import MODES, Weights
 from images import MAX_BYTES
 from page import QUIET, page_errors
 from repairs import (
+    ZippedPage,
     close_url_inputs,
     delete_broken_uploads,
     delete_files_of_tools,
     forget_sessions,
     forgive_sliders,
     hand_over_files,
+    replace_pictures_whole,
 )
 from spoken import NAME_PARTS, translations
 from vit.facts import find_checkpoints
@@ -92,6 +94,10 @@ CSS = """
 /* The dot behind the last link, which on a phone is alone. */
 .gradio-container footer .divider { display: none !important; }
 .label-wrap { text-align: left; }
+/* Beside a title of two lines it would be stretched, and when turned reach out of the page. */
+.label-wrap .icon { flex: none; align-self: center; width: 1em; line-height: 1;
+    text-align: center; }
+.dark .gradio-container { color-scheme: dark; }
 /* High contrast: the system paints over what Gradio draws with backgrounds and shadows. */
 @media (forced-colors: active) {
     input:is([type="checkbox"], [type="radio"], [type="range"]) { appearance: auto !important; }
@@ -193,6 +199,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
     close_url_inputs()
     delete_files_of_tools(page)
     delete_broken_uploads()
+    replace_pictures_whole()
     # Closed to requests that pass by the queue, and with it by the limit of models at work.
     page.queue(max_size=64, api_open=False)
     forget_sessions(page._queue)
@@ -205,7 +212,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         max_file_size=MAX_BYTES,
         # A visitor's latest answer takes up to 30 MB.
         state_session_capacity=64,
-        app_kwargs={"middleware": [Middleware(Doors)]},
+        app_kwargs={"middleware": [Middleware(Doors), Middleware(ZippedPage)]},
         enable_monitoring=False,
         i18n=translations(),
         run_history=False,

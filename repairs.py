@@ -3,15 +3,19 @@
 from html import escape
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import gradio as gr
+import PIL.Image
 from gradio import processing_utils
 from gradio.data_classes import ImageData, PredictBodyInternal
 from gradio.queueing import Queue
 from gradio.route_utils import GradioMultiPartParser
 from gradio.utils import get_upload_folder, is_in_or_equal
 from starlette.datastructures import FormData
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from page import CHECK
 
@@ -112,6 +116,27 @@ def delete_files_of_tools(page: gr.Blocks) -> None:
     processing_utils.save_base64_to_cache = save_and_note
 
 
+def replace_pictures_whole() -> None:
+    """Have a picture that is shown again written beside the old file and put in its place.
+
+    Left alone, Gradio writes over a file that the server may just be sending to somebody, who then
+    sees a broken picture.
+    """
+    processing_utils.save_pil_to_cache = _save_whole
+
+
+def _save_whole(
+    img: PIL.Image.Image, cache_dir: str, name: str = "image", format: str = "webp"
+) -> str:
+    content = processing_utils.encode_pil_to_bytes(img, format)
+    folder = Path(cache_dir).resolve() / processing_utils.hash_bytes(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    path, partial = folder / f"{name}.{format}", folder / uuid4().hex
+    partial.write_bytes(content)
+    partial.replace(path)
+    return str(path)
+
+
 def delete_broken_uploads() -> None:
     """Delete the files of an upload that ends early, which Gradio would forget."""
     parse = GradioMultiPartParser.parse
@@ -146,3 +171,16 @@ def forget_sessions(queue: Queue) -> None:
         return await push(body, request, username)
 
     queue.push = push_and_forget
+
+
+class ZippedPage:
+    """ASGI middleware that sends the page itself compressed, as Gradio does with what it loads."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Take the application inside."""
+        self.app, self.zipped = app, GZipMiddleware(app, compresslevel=5)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        app = self.zipped if scope.get("path") == "/" else self.app
+        await app(scope, receive, send)

@@ -14,14 +14,21 @@ CSS = """
 #seg-table .add-row-container, #seg-table .add-row-button, #seg-table .header-icons,
 #seg-table .cell-menu, #seg-table .cell-menu-button, #seg-table .selection-button {
     display: none; }
+/* Of the hidden row that Gradio measures, Firefox sees no width and WebKit too much height. */
+:is(#seg-table, #seg-numbers) .sizing-body tr { visibility: hidden; }
+:is(#seg-table, #seg-numbers) .sizing-body :is(tr, td, td *) { height: 0 !important;
+    min-height: 0 !important; padding-top: 0 !important; padding-bottom: 0 !important;
+    line-height: 0 !important; }
 #seg-point { align-items: end; }
 #seg-status p { margin: .2em 0; }
-#seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0; }
+#seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0;
+    overflow: visible; }
 #seg-gallery .grid-container { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
 :is(#seg-gallery, #seg-all-gallery) .caption-label { left: 0; right: 0; bottom: 0; margin: 0;
     max-width: none; border-radius: 0; text-align: center; font-size: 12px; }
 #seg-gallery .caption-label { white-space: normal; }
 :is(#seg-gallery, #seg-all-gallery) .thumbnail-item { padding-bottom: 24px; }
+#seg-image :is(.upload-container, .image-frame) { width: 100% !important; }
 #seg-image img { width: 100%; height: 100%; object-fit: contain; }
 #seg-table:not(:has(tbody td)) { display: none; }
 /* Four tools to a line. */

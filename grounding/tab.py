@@ -28,12 +28,16 @@ MODELS: dict[str, Any] = {
     "concurrency_limit": 4,
     "trigger_mode": "always_last",
 }
-# On a phone the answer lies below the settings and above the samples, out of sight.
+# On a phone the answer lies below the settings and above the samples, out of sight. What is seen
+# only an observer knows: the frame of a Space may be as high as its page.
 SHOW_ANSWER = f"""() => {{
     const answer = document.querySelector("#seg-right")
-    const {{top}} = answer.getBoundingClientRect()
-    if (top > innerHeight - 200 || top < -innerHeight / 2)
-        answer.scrollIntoView({{behavior: {MOTION}}})
+    new IntersectionObserver(([found], observer) => {{
+        observer.disconnect()
+        const seen = found.intersectionRect, above = seen.top - found.boundingClientRect.top
+        if (seen.height < 200 || above > (found.rootBounds ?? seen).height / 2)
+            answer.scrollIntoView({{behavior: {MOTION}}})
+    }}).observe(answer)
 }}"""
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
 PRESS_RUN = "() => document.querySelector('#seg-run').click()"

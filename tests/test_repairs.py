@@ -9,6 +9,7 @@ import pytest
 from gradio import processing_utils
 from gradio.data_classes import ImageData
 from gradio.utils import LRUCache
+from PIL import Image
 
 from repairs import (
     MAX_NAME,
@@ -18,6 +19,7 @@ from repairs import (
     forgive_sliders,
     hand_over_files,
     refuse_clamped,
+    replace_pictures_whole,
 )
 from tests.site import Site, wait_until
 
@@ -149,3 +151,23 @@ def test_gradio_fetches_nothing_for_anybody(
         asyncio.run(
             processing_utils.async_ssrf_protected_download("https://a.test/b", str(tmp_path))
         )
+
+
+def test_a_picture_that_is_shown_again_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may just be getting the old file."""
+    usual = processing_utils.save_pil_to_cache
+    monkeypatch.setattr(processing_utils, "save_pil_to_cache", usual)  # put back afterwards
+    replace_pictures_whole()
+    image = Image.new("RGB", (3, 2), "red")
+    expected = usual(image, str(tmp_path / "usual"), "a", "png")
+    path = Path(processing_utils.save_pil_to_cache(image, str(tmp_path / "here"), "a", "png"))
+    assert path.relative_to(tmp_path / "here") == Path(expected).relative_to(tmp_path / "usual")
+    number = path.stat().st_ino
+    assert processing_utils.save_pil_to_cache(image, str(tmp_path / "here"), "a", "png") == str(
+        path
+    )
+    assert path.stat().st_ino != number
+    assert path.read_bytes() == Path(expected).read_bytes()
+    assert list(path.parent.iterdir()) == [path]

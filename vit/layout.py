@@ -23,7 +23,7 @@ FIRST = 7  # the sample shown when the page opens
 # Without "reset", which fires no `input` and goes back to the sizes of the first checkpoint.
 SLIDER: dict[str, Any] = {"buttons": []}
 CSS = """
-#vit-samples .grid-wrap { max-height: none; min-height: 0; }
+#vit-samples .grid-wrap { max-height: none; min-height: 0; overflow: visible; }
 #vit-samples .grid-container {
     grid-template: none / repeat(5, minmax(0, 1fr)); grid-auto-rows: auto; gap: 6px; }
 #vit-samples .thumbnail-item { min-width: 0; height: auto; aspect-ratio: 4 / 5; }
@@ -31,6 +31,8 @@ CSS = """
     left: 0; right: 0; bottom: 0; max-width: none; margin: 0; padding: 1px 2px; border: 0;
     border-radius: 0; font-size: 10.5px; line-height: 1.3; text-align: center;
     white-space: normal; }
+/* In WebKit what is around a small picture shrinks to it. */
+#vit-image :is(.upload-container, .image-frame) { width: 100% !important; }
 #vit-image img { width: 100%; height: 100%; object-fit: contain; }
 /* The label and the buttons would cover a picture that is wide and low. */
 #vit-whole .image-container { padding-top: 40px; }

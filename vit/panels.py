@@ -182,7 +182,15 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
 
     outputs, tested = [*charts, text], gr.State()
     asked = [session, *settings]
-    done = button.click(test, asked, tested, api_visibility="private", show_progress_on=[text])
+    # What is asked while the test of another map is running is seen to after it.
+    done = button.click(
+        test,
+        asked,
+        tested,
+        api_visibility="private",
+        show_progress_on=[text],
+        trigger_mode="always_last",
+    )
     done.success(show_test, [tested, *asked], outputs, **LATEST)
     return Drawing(clear, [], outputs)
 

@@ -91,3 +91,10 @@ def test_markup_is_text(app: Any, page: Page) -> None:
     page.locator("#seg-status").get_by_text("Time on").wait_for()
     assert page.evaluate("window.markupRan") is None
     assert page.locator("img[src='x']").count() == 0
+
+
+def test_the_page_comes_compressed(app: Any) -> None:
+    plain = httpx.get(app.url, headers={"accept-encoding": "identity"}, trust_env=False)
+    zipped = httpx.get(app.url, headers={"accept-encoding": "gzip"}, trust_env=False)
+    assert zipped.headers["content-encoding"] == "gzip" and zipped.text == plain.text
+    assert int(zipped.headers["content-length"]) < int(plain.headers["content-length"]) / 4

@@ -1,5 +1,7 @@
 """What a screen reader finds on the page, by the browser's own account of names and states."""
 
+from itertools import pairwise
+
 from playwright.sync_api import Locator, Page, expect
 
 # Every text that a screen reader would read out unasked, from here on.
@@ -61,7 +63,7 @@ def test_on_a_phone_the_keyboard_goes_from_the_settings_to_the_answer(page: Page
     parts = [page.locator(name) for name in ("#seg-several", "#seg-result", "#seg-samples")]
     assert [*map(_top, parts)] == sorted(map(_top, parts))
     after = "(one, next) => one.compareDocumentPosition(next) & Node.DOCUMENT_POSITION_FOLLOWING"
-    for one, following in zip(parts, parts[1:], strict=False):
+    for one, following in pairwise(parts):
         assert one.evaluate(after, following.element_handle())
 
 

@@ -83,8 +83,8 @@ def test_a_click_shows_the_patch(page: Page) -> None:
     seen = page.locator("#vit-seen img").first
     seen.wait_for()
     click_patch(page, seen, 2.5, 5.5)
-    assert framed(picture(page, "#vit-patch-looks")) == [112, 280, 167, 335]
-    assert framed(picture(page, "#vit-patch-seen-by")) == [112, 280, 167, 335]
+    for name in ("#vit-patch-looks", "#vit-patch-seen-by"):
+        wait_until(page, lambda name=name: framed(picture(page, name)) == [112, 280, 167, 335])
     fields = [page.locator(f"#vit-{name} input") for name in ("Column", "Row")]
     assert [field.input_value() for field in fields] == ["3", "6"]
 
