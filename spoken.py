@@ -19,7 +19,7 @@ NAME_PARTS = f"""() => {{
             tile.ariaPressed = tile.classList.contains("selected"))
         each("fieldset:has(input[type=radio])", group => {{
             group.ariaLabel = group.querySelector("[data-testid=block-info]")?.textContent
-            each(`#${{group.id}} input`, choice => choice.name = group.id)
+            group.querySelectorAll("input").forEach(choice => choice.name = group.id)
         }})
         each("#seg-table [role=row]", row => {{
             const phrase = row.querySelectorAll("[role=gridcell]")[2]?.textContent.trim()

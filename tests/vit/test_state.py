@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from vit.checkpoint import save_tensors
 from vit.model import ViT, ViTConfig
 from vit.optimizers import build_optimizers
 from vit.recipes import TrainConfig
-from vit.state import check_run, pack, unpack
+from vit.state import check_run, pack, read_run, unpack
 
 PATH = Path("run/state.safetensors")
 CONFIG = TrainConfig(epochs=3, lr=3e-3)
@@ -85,3 +87,35 @@ def test_other_sources_are_refused(names: list[str]) -> None:
     message = f"{PATH} was trained with other sources ({', '.join(names)}); resume with the same"
     with pytest.raises(ValueError, match=re.escape(message)):
         check_run(PATH, facts(), CONFIG, MODEL, changed)
+
+
+def write_state(path: Path, found: dict[str, Any]) -> Path:
+    save_tensors(path, {}, {name: json.dumps(value) for name, value in found.items()})
+    return path
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        facts(),
+        facts(train_config="train_images"),  # saved before there was this flag
+        facts() | {"train_config": facts()["train_config"] | {"gone": 1}},  # and before it went
+    ],
+)
+def test_a_run_knows_its_recipe_and_sizes(tmp_path: Path, found: dict[str, Any]) -> None:
+    config, sizes = read_run(write_state(tmp_path / "state.safetensors", found))
+    assert config == CONFIG
+    assert ViTConfig(**sizes) == MODEL
+
+
+@pytest.mark.parametrize(
+    ("found", "missing"),
+    [
+        ({}, "train_config"),  # as the demo weights' states
+        (facts(config="patch_size"), "patch_size"),
+    ],
+)
+def test_what_is_no_run_is_a_sentence(tmp_path: Path, found: dict[str, Any], missing: str) -> None:
+    path = write_state(tmp_path / "state.safetensors", found)
+    with pytest.raises(ValueError, match=f"another program or version, there is no '{missing}'"):
+        read_run(path)
