@@ -90,7 +90,9 @@ def test_other_sources_are_refused(names: list[str]) -> None:
 
 
 def write_state(path: Path, found: dict[str, Any]) -> Path:
-    save_tensors(path, {}, {name: json.dumps(value) for name, value in found.items()})
+    save_tensors(
+        path, {"step": torch.zeros(1)}, {name: json.dumps(value) for name, value in found.items()}
+    )
     return path
 
 
