@@ -132,8 +132,11 @@ def _save_whole(
     folder = Path(cache_dir).resolve() / processing_utils.hash_bytes(content)
     folder.mkdir(parents=True, exist_ok=True)
     path, partial = folder / f"{name}.{format}", folder / uuid4().hex
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # on a full disk; Gradio deletes only what it knows of
     return str(path)
 
 

@@ -15,7 +15,7 @@
     python train_vit.py --ablate --epochs 5 --out runs/ablation
 
 A flag given beside --recipe replaces that value of the recipe. Ctrl-C saves; --resume goes on, as
-the run in --out was begun: only --data is to be given again.
+the run in --out was begun: only --data and --device are to be given again.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Refuse flags that would not be obeyed.
+    """Refuse flags that the action would not obey; fields of a recipe may be idle in others.
 
     Raises:
         ValueError: If there is one.
@@ -121,7 +121,7 @@ def choose_recipe(args: argparse.Namespace, folder: Path) -> tuple[TrainConfig, 
     """Return what the flags say, and else --recipe, or the run in `folder` that is to go on.
 
     Returns:
-        The recipe, and the sizes of the model that are not the usual ones.
+        The recipe, and the sizes of the model as far as the run or flags say them.
 
     Raises:
         ValueError: If there is no run to go on with, or a value is not allowed.

@@ -91,8 +91,7 @@ class Events:
             prompt: What to look for: phrases separated by commas, line ends or full stops.
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
-            threshold: Lowest score of a region, from 0.05 to 0.95; if none is given, the grounder's
-                own.
+            threshold: Lowest score of a region, 0.05 to 0.95; if none is given, the grounder's own.
             progress: Shows on the page how far a download is.
 
         Returns:
@@ -307,8 +306,8 @@ class Events:
 
 def _choose_threshold(given: object, grounder: str) -> float:
     """Return the threshold that a program has given, or the grounder's own if it has given none."""
-    if given is None:
-        return GROUNDERS[grounder].threshold
+    if given is None:  # and a grounder that is not on the menu is refused later
+        return GROUNDERS.get(grounder, GROUNDERS[GROUNDER]).threshold
     low, high = THRESHOLDS
     if not isinstance(given, int | float) or not low <= given <= high:
         raise ValueError(

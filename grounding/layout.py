@@ -49,7 +49,8 @@ CSS = """
 :is(#seg-samples, #seg-photos) td { display: block; border: 0 !important; padding: 4px;
     text-align: center; font-size: 12px; line-height: 1.25; }
 /* The samples stand below what is asked, or, on a phone, below the answer. */
-#seg-row { display: grid; grid: "asked answer" auto "samples answer" 1fr / 4fr 6fr; }
+#seg-row { display: grid; grid: "asked answer" auto "samples answer" 1fr /
+    minmax(320px, 4fr) 6fr; }
 #seg-row > * { min-width: 0 !important; }
 #seg-left { grid-area: asked; }
 #seg-right { grid-area: answer; }

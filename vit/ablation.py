@@ -190,12 +190,16 @@ def _train(
     }
 
 
+def _tested(rows: list[dict[str, object]]) -> str:
+    return "held-out" if "holdout=" in str(rows[0]["recipe"]) else "test"
+
+
 def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:
     lines = [
         f"The reference recipe with {rows[0]['recipe'] or 'nothing changed'}, trained on "
         f"{rows[0]['data']}; each row changes one thing:",
         "",
-        "| study | setting | parameters | train accuracy | test accuracy | minutes |",
+        f"| study | setting | parameters | train accuracy | {_tested(rows)} accuracy | minutes |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -209,8 +213,8 @@ def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:
 
 def _plot(folder: Path, study: str, rows: list[dict[str, object]]) -> None:
     bars = {
-        f"{name} accuracy in %": [100 * float(str(row[f"{name}_accuracy"])) for row in rows]
-        for name in ("test", "train")
+        f"{words} accuracy in %": [100 * float(str(row[f"{name}_accuracy"])) for row in rows]
+        for name, words in {"test": _tested(rows), "train": "train"}.items()
     }
     names = [f"{row['value']}\n{float(str(row['minutes'])):.1f} min" for row in rows]
     report.plot_bars(folder / f"{study.replace(' ', '-')}.png", study, names, bars)

@@ -34,7 +34,7 @@ from vit.data import ImageSet, Split, hold_out, load_data, normalize, statistics
 from vit.evaluation import predict
 from vit.graphed import Graphed, compiled
 from vit.optimizers import rate_on, scale_learning_rates
-from vit.recipes import TrainConfig, learning_rate
+from vit.recipes import TrainConfig, rate_factor
 
 # Pictures that are as hard as those about which a student will ask.
 RECIPE = TrainConfig(lr=0.2, weight_decay=5e-4, warmup=0.05, batch_size=256, augment="trivial",
@@ -135,7 +135,7 @@ def train(
             for chosen in torch.randperm(len(split.labels), device=device).split(size):
                 if len(chosen) < size:
                     break
-                scale_learning_rates([optimizer], learning_rate(step_number, steps, RECIPE))
+                scale_learning_rates([optimizer], rate_factor(step_number, steps, RECIPE))
                 step(chosen)
                 step_number += 1  # a bar that is switched off does not count
                 bar.update()

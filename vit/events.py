@@ -127,8 +127,7 @@ class Events:
         Args:
             image: The picture, for MCP as a data: URL.
             head_fusion: How the heads of a layer are fused: mean, max or min.
-            discard_ratio: Share of the patches to leave out in every layer, those with the lowest
-                attention first, from 0 to 0.95.
+            discard_ratio: Share of patches left out in a layer, least attended first, 0 to 0.95.
             checkpoint: Name of the checkpoint that answers.
             across: Where the square lies that the model sees, from 0 (left) to 1 (right).
             down: The same from 0 (top) to 1 (bottom).

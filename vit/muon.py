@@ -18,7 +18,9 @@ MOMENTUM = 0.95  # decay of the running mean of the gradients
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Move the singular values of every matrix near 1, into about [0.7, 1.2].
+    """Bring the larger singular values of every matrix near 1, into about [0.7, 1.2].
+
+    Five steps do not reach the smallest, which stay below.
 
     Args:
         matrices: float (K, rows, columns).
@@ -51,7 +53,8 @@ class Muon(Optimizer):
 
         Args:
             params: Groups of weights (rows, columns).
-            lr: Learning rate: the size of an update's singular values.
+            lr: Learning rate: about the size of an update's singular values, times
+                sqrt(rows / columns) where a matrix has more rows.
             weight_decay: Decoupled weight decay, multiplied by `lr`.
             precision: Type of the Newton-Schulz iterations; they stand the noise of bfloat16.
         """

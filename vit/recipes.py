@@ -1,4 +1,8 @@
-"""Recipes: every number of a training run, as frozen tables, and the schedule they ask for."""
+"""Recipes: what one training run has other than another, as frozen tables, and their schedules.
+
+What all have alike is where it is used: the betas in `vit/optimizers.py`, the momentum in
+`vit/muon.py`.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -24,9 +28,11 @@ class TrainConfig:
         warmup: Share of all steps in which the learning rate rises from 0.
         batch_size: Images a step, over all processes.
         accumulate: Parts in which a process takes its share of a batch, to need less memory.
-        epochs: Passes over the training images.
+        epochs: Passes over the training images, but for those that do not fill a last batch, others
+            each time.
         dropout: Dropout probability of the model.
-        drop_path: Probability of skipping the last block for an image; less in earlier blocks.
+        drop_path: Probability of skipping a branch (attention, MLP) of the last block for an image;
+            less in earlier blocks.
         patch_dropout: Share of the patches that an image is trained without, which saves time.
         pool: What the head reads: "cls" token, "mean" of the patches, or "seq" (learned weights).
         stem: "patch" for linear patches, "conv" for convolutions.
@@ -45,10 +51,11 @@ class TrainConfig:
             With the class token a distillation token learns them, else the head.
         hint: Weight of what the teacher sees in the places of the patches (`vit/hints.py`); above 0
             with a "convnet:" teacher only.
-        holdout: Training images that are kept apart and tested on instead of the test set.
+        holdout: Training images that are kept apart and tested on instead of the test set; what
+            files then call `test_accuracy` is theirs.
         train_images: How many of the training images are used, always the same; 0 for all.
-        precision: "fp32", or "bf16" for the matrix products where the device has units for them
-            (weights and moments stay float32).
+        precision: "fp32", or "bf16" for the matrix products and the tokens between them where the
+            device has units for that (weights and moments stay float32).
         test_every: Epochs between two test passes, after which the model is written; the last epoch
             is always tested.
         seed: Seed of everything random.
@@ -194,10 +201,10 @@ RECIPES = {
 }
 
 
-def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+def rate_factor(step: int, steps: int, config: TrainConfig) -> float:
     """Return the factor in [0, 1] on the peak learning rate at `step` of `steps`.
 
-    >>> [round(learning_rate(step, 100, TrainConfig(warmup=0.1)), 2) for step in (0, 9, 10, 55)]
+    >>> [round(rate_factor(step, 100, TrainConfig(warmup=0.1)), 2) for step in (0, 9, 10, 55)]
     [0.1, 1.0, 1.0, 0.5]
     """
     warmup = int(config.warmup * steps)

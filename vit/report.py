@@ -55,8 +55,8 @@ def write_tensorboard(folder: Path, row: Row) -> None:
 
     # One event file an epoch: nothing stays open, so a run that is killed has all its logs.
     with SummaryWriter(str(folder)) as writer:
-        for name, value in row.items():
-            writer.add_scalar(name, value, global_step=int(row["epoch"]))
+        for name in row.keys() - {"epoch"}:
+            writer.add_scalar(name, row[name], global_step=int(row["epoch"]))
 
 
 def plot_curve(path: Path, history: Sequence[Row], accuracy_name: str) -> None:
@@ -72,6 +72,7 @@ def plot_curve(path: Path, history: Sequence[Row], accuracy_name: str) -> None:
     axes = _new_axes()
     axes.plot(*_column(history, "loss"), color="tab:orange")
     axes.set(xlabel="epoch", ylabel="training loss (orange)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     right = axes.twinx()
     epochs, accuracies = _column(history, "test_accuracy")
     right.plot(epochs, [100 * value for value in accuracies], color="tab:blue", marker=".")

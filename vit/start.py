@@ -21,6 +21,8 @@ KEPT = ("embed_dim", "depth", "num_heads", "mlp_dim", "pool", "stem", "distilled
 def resize_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
     """Resize a patch embedding so that it says the same of a resized patch.
 
+    That is exact for a larger one, and the least squares for a smaller one.
+
     Args:
         weight: float (D, 3, p, p).
         patch_size: The new side, in pixels.

@@ -67,10 +67,9 @@ def read_run(path: Path) -> tuple[TrainConfig, dict[str, int]]:
     """
     _, facts = load_tensors(path)
     with complete(path):
-        # A run from before a field was added did what the default says now.
-        recipe = asdict(TrainConfig()) | facts["train_config"]
-        config = TrainConfig(**{name: recipe[name] for name in asdict(TrainConfig())})
-        return config, {name: facts["config"][name] for name in SIZES}
+        ran = _ran(facts)
+    config = TrainConfig(**{name: ran[name] for name in asdict(TrainConfig())})
+    return config, {name: ran[name] for name in SIZES}
 
 
 def check_run(
@@ -94,11 +93,11 @@ def check_run(
         ValueError: If recipe, architecture or sources differ, or fewer epochs are asked for.
         KeyError: If the facts lack one of these, as those of another program or version do.
     """
-    # A run from before a field was added did what the default says now.
-    ran = asdict(TrainConfig()) | asdict(ViTConfig()) | facts["train_config"] | facts["config"]
+    ran = _ran(facts)
     given = asdict(config) | asdict(model)
-    if other := {k: ran[k] for k in given if k != "epochs" and ran[k] != given[k]}:
-        raise ValueError(f"{path} was trained with {other}; give the same flags to resume")
+    free = ("epochs", "num_classes")  # other classes are other pictures, of which more is said
+    if other := {k: ran[k] for k in given if k not in free and ran[k] != given[k]}:
+        raise ValueError(f"{path} was trained with {other}; resume without the flags that differ")
     if config.epochs < ran["epochs"]:
         raise ValueError(
             f"{path} is of a run of {ran['epochs']} epochs; to resume give as many or more, "
@@ -110,6 +109,11 @@ def check_run(
             "or begin a new run with --start"
         )
     return ran["epochs"]
+
+
+def _ran(facts: Mapping[str, Any]) -> dict[str, Any]:
+    # A run from before a field was added did what the default says now.
+    return asdict(TrainConfig()) | asdict(ViTConfig()) | facts["train_config"] | facts["config"]
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

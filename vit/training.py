@@ -36,7 +36,7 @@ from vit.evaluation import accuracy, confusion_matrix
 from vit.leaks import describe_leaks
 from vit.model import ViT, ViTConfig
 from vit.optimizers import update_mean
-from vit.recipes import TrainConfig, learning_rate
+from vit.recipes import TrainConfig, rate_factor
 from vit.start import start_from
 from vit.state import check_run, complete, pack, unpack
 from vit.teacher import fingerprint, load_teacher
@@ -155,6 +155,7 @@ class Trainer:
                 print(f"Training in float32: device {self.device} has no units for bfloat16")
             for line in describe_leaks(self.config):
                 print(line)
+            print(self._describe_plan())
         with stop_on_signal() as stop:
             with self._progress_bar() as bar:
                 self._train(stop, bar)
@@ -162,14 +163,22 @@ class Trainer:
                 self.finish()
         return self.step == self.total_steps
 
+    def _describe_plan(self) -> str:
+        if self.step == self.total_steps:
+            return "This run is at its end; with more --epochs it goes on"
+        return (
+            f"{self.config.epochs} epochs of {self.steps_per_epoch} steps, each with "
+            f"{self.batch_size} pictures"
+        )
+
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
         began = time.perf_counter()
         while self.step < self.total_steps and not self._must_stop(stop):
             loss = self.train_step()
             bar.update(self.batch_size)
             if self.step % 20 == 0:
-                done = self.step // self.steps_per_epoch
-                bar.set_postfix(epoch=done, loss=f"{loss:.3f}", refresh=False)
+                now = -(-self.step // self.steps_per_epoch)
+                bar.set_postfix(epoch=now, loss=f"{loss:.3f}", refresh=False)
             if self.step % self.steps_per_epoch == 0:
                 self._count_seconds(began)
                 self.end_epoch(self.step // self.steps_per_epoch)
@@ -203,7 +212,7 @@ class Trainer:
         chosen = self._epoch_order(epoch)[position * self.batch_size :][: self.batch_size]
         loss = self.update(
             chosen,
-            rate=learning_rate(self.step, self.total_steps, config),
+            factor=rate_factor(self.step, self.total_steps, config),
             seed=config.seed * 1_000_003 + self.step,
             plain=epoch >= config.epochs - config.plain_epochs,
         )
@@ -286,6 +295,7 @@ class Trainer:
         """
         recipe = asdict(self.config) | {
             "train_images": len(self.train_split.labels),
+            "batch_size": self.batch_size,
             "precision": "bf16" if self.update.bf16 else "fp32",
             "lengthened": self.lengthened,
         }

@@ -1,4 +1,8 @@
-"""One optimiser step: augment a batch, compare the model's answers, change its weights."""
+"""One optimiser step: augment a batch, compare the model's answers, change its weights.
+
+To be read from `Update.__call__` (learning rates, seed) over `_step` (augmentation, at the end the
+optimisers) and `_find_gradients` (once, with sharpness-aware minimisation twice) to `_backward`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -78,12 +82,12 @@ class Update:
         maps = [torch.cat(part).float() for part in zip(*parts, strict=True)]
         return Hints(tuple(maps), self.model.config, self.config.hint)
 
-    def __call__(self, chosen: Tensor, rate: float, seed: int, plain: bool) -> Tensor:
+    def __call__(self, chosen: Tensor, factor: float, seed: int, plain: bool) -> Tensor:
         """Take one step.
 
         Args:
             chosen: int64 (B,), which pictures of the split are the batch.
-            rate: Factor in [0, 1] on the peak learning rates.
+            factor: In [0, 1], on the peak learning rates.
             seed: Of augmentation and dropout, which so do not depend on the steps before.
             plain: Whether pictures are only cropped and flipped, and seen whole.
 
@@ -91,7 +95,7 @@ class Update:
             The mean loss of the batch, a scalar tensor; with `sam_rho` that of the weights nearby.
         """
         torch.manual_seed(seed)
-        scale_learning_rates(self.optimizers, rate)
+        scale_learning_rates(self.optimizers, factor)
         return self.steps[plain](chosen)
 
     def _step(self, chosen: Tensor, plain: bool) -> Tensor:

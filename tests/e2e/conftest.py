@@ -17,7 +17,6 @@ from PIL import Image
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
-    Error,
     Locator,
     Page,
     sync_playwright,
@@ -136,16 +135,8 @@ def browser() -> Iterator[Browser]:
 
 
 def picture_of(page: Page, image: Locator) -> Image.Image:
-    """Return the picture an <img> shows, as it came from the server.
-
-    Gradio may write the same picture anew meanwhile, and what it sends is then cut off.
-    """
-    address = image.evaluate("node => node.src")
-    try:
-        answer = page.request.get(address)
-    except Error:
-        page.wait_for_timeout(500)
-        answer = page.request.get(address)
+    """Return the picture an <img> shows, as it came from the server."""
+    answer = page.request.get(image.evaluate("node => node.src"))
     assert answer.ok
     return Image.open(io.BytesIO(answer.body()))
 

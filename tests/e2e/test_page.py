@@ -585,3 +585,16 @@ def test_wrong_input_gets_a_sentence_and_the_app_goes_on(
     page.reload()
     open_tab(page, "segment")
     pick_segmentation_sample(page)
+
+
+def test_run_brings_the_answer_into_sight_in_a_frame_as_high_as_its_page(
+    page: Page, app: Any
+) -> None:
+    """As a Space is shown on a phone: the page itself then never scrolls."""
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.set_content(f"<iframe src='{app.url}' style='width: 100%; height: 4000px'></iframe>")
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("tab", name="Segmentation").click()
+    frame.locator("#seg-run").click()
+    page.wait_for_function("scrollY > 1000")
+    expect(frame.locator("#seg-right")).to_be_in_viewport(ratio=0.1)

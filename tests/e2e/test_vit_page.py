@@ -75,6 +75,14 @@ def test_a_test_is_of_the_map_that_is_shown(page: Page) -> None:
     page.locator("#vit-samples .thumbnail-item").first.click()
     page.wait_for_timeout(3000)  # more than the test takes
     expect(page.locator("#vit-test-text")).not_to_contain_text("area under the curve")
+
+
+def test_a_test_asked_for_while_that_of_another_map_is_running_comes_after_it(page: Page) -> None:
+    page.locator("#vit-seen img").first.wait_for()
+    open_accordion(page, "Does the map matter?")
+    page.locator("#vit-test").click()
+    page.locator("#vit-samples .thumbnail-item").first.click()
+    expect(page.locator("#vit-note")).to_contain_text("airplane")
     page.locator("#vit-test").click()
     expect(page.locator("#vit-test-text")).to_contain_text("area under the curve")
 

@@ -15,7 +15,7 @@ from vit.checkpoint import Preprocessing
 from vit.convnet import TrainedConvNet
 from vit.data import ImageSet, hold_out, load_image_folder, random_split
 from vit.evaluation import predict
-from vit.recipes import TrainConfig, learning_rate
+from vit.recipes import TrainConfig, rate_factor
 
 CPU = torch.device("cpu")
 
@@ -55,7 +55,7 @@ def test_the_rate_falls_where_the_progress_bar_is_switched_off(
     monkeypatch.setattr(convnet, "tqdm", partial(tqdm, disable=True))
     monkeypatch.setattr(convnet, "scale_learning_rates", lambda _, rate: rates.append(rate))
     convnet.train(tiny_set, 4, CPU, tmp_path / "net.safetensors")
-    assert rates == [learning_rate(step, 4, convnet.RECIPE) for step in range(4)]
+    assert rates == [rate_factor(step, 4, convnet.RECIPE) for step in range(4)]
     assert rates[0] > rates[-1]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from train_vit import SHIPPED
 from vit.facts import read_facts
-from vit.recipes import RECIPES, TrainConfig, build_model_config, learning_rate
+from vit.recipes import RECIPES, TrainConfig, build_model_config, rate_factor
 
 COSINE, LINEAR = TrainConfig(), TrainConfig(schedule="linear", warmup=0.1)
 
@@ -26,7 +26,7 @@ COSINE, LINEAR = TrainConfig(), TrainConfig(schedule="linear", warmup=0.1)
     ],
 )
 def test_learning_rate(config: TrainConfig, step: int, factor: float) -> None:
-    assert learning_rate(step, 100, config) == pytest.approx(factor, abs=1e-6)
+    assert rate_factor(step, 100, config) == pytest.approx(factor, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -50,18 +50,24 @@ def folder(write: Write) -> Path:
     return write("data/test", ("cat", "dog")).parent
 
 
-def test_trains_and_resumes(tmp_path: Path, folder: Path) -> None:
+def test_trains_and_resumes(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *SHORT]
     train_vit.main(arguments)
     checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert checkpoint.classes == ("cat", "dog")
     assert checkpoint.model.config.num_classes == 2
     assert (checkpoint.recipe["epochs"], checkpoint.recipe["batch_size"]) == (1, 4)
-    train_vit.main([*arguments, "--resume"])  # nothing is left to do
+    assert "1 epochs of 1 steps, each with 4 pictures" in capsys.readouterr().out
+    train_vit.main([*arguments, "--resume"])
+    assert "This run is at its end" in capsys.readouterr().out
     train_vit.main([*arguments[:4], "--resume", "--epochs", "2"])  # the rest as the run was begun
     longer = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert (longer.recipe["epochs"], longer.recipe["batch_size"]) == (2, 4)
     assert longer.model.config == checkpoint.model.config
+    with pytest.raises(ValueError, match="was trained with"):
+        train_vit.main([*arguments[:4], "--resume", "--recipe", "best"])
     before = (tmp_path / "run" / "state.safetensors").read_bytes()
     with pytest.raises(ValueError, match="run holds a run; go on with --resume, or choose another"):
         train_vit.main(arguments)

@@ -15,7 +15,7 @@ from vit.checkpoint import load_checkpoint, load_tensors, save_tensors
 from vit.data import ImageSet
 from vit.evaluation import confusion_matrix
 from vit.model import ViT, ViTConfig
-from vit.recipes import TrainConfig, build_model_config, learning_rate
+from vit.recipes import TrainConfig, build_model_config, rate_factor
 from vit.teacher import load_teacher
 from vit.training import Trainer
 from vit.update import Update
@@ -155,7 +155,7 @@ def test_resume_refuses_another_recipe(make: Make) -> None:
     make(ADAMW, "run").save_state()
     other = make(dataclasses.replace(ADAMW, lr=0.5), "run")
     with pytest.raises(
-        ValueError, match=re.escape("was trained with {'lr': 0.003}; give the same")
+        ValueError, match=re.escape("was trained with {'lr': 0.003}; resume without")
     ):
         other.resume()
 
@@ -179,7 +179,7 @@ def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> Non
     longer.resume()
     longer.train_step()
     assert longer.update.optimizers[0].param_groups[0]["lr"] == pytest.approx(
-        MUON.muon_lr * learning_rate(6, 12, longer.config)
+        MUON.muon_lr * rate_factor(6, 12, longer.config)
     )
     longer.run()
     assert [row["epoch"] for row in longer.history] == [1, 2, 3, 4]
@@ -316,10 +316,10 @@ def test_training_on_a_part(make: Make, tiny_set: ImageSet) -> None:
 def test_every_step_has_its_rate_and_seed_and_the_last_are_plain(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates, seeds, plains = [], [], []
+    factors, seeds, plains = [], [], []
 
-    def record(_: Update, chosen: Tensor, rate: float, seed: int, plain: bool) -> Tensor:
-        rates.append(rate)
+    def record(_: Update, chosen: Tensor, factor: float, seed: int, plain: bool) -> Tensor:
+        factors.append(factor)
         seeds.append(seed)
         plains.append(plain)
         return torch.tensor(0.0)
@@ -327,7 +327,7 @@ def test_every_step_has_its_rate_and_seed_and_the_last_are_plain(
     monkeypatch.setattr(Update, "__call__", record)
     make(dataclasses.replace(ADAMW, plain_epochs=1), "run").run()
     make(dataclasses.replace(ADAMW, seed=1), "other").run()
-    assert rates == 2 * [learning_rate(step, 9, ADAMW) for step in range(9)]
+    assert factors == 2 * [rate_factor(step, 9, ADAMW) for step in range(9)]
     assert len(set(seeds)) == 18
     assert plains == [False] * 6 + [True] * 3 + [False] * 9
 

@@ -33,28 +33,28 @@ def make(tiny_config: ViTConfig, tiny_set: ImageSet) -> Make:
     return build
 
 
-def step(one: Update, seed: int = 0, rate: float = 1.0, plain: bool = False) -> Tensor:
-    return one(BATCH, rate=rate, seed=seed, plain=plain)
+def step(one: Update, seed: int = 0, factor: float = 1.0, plain: bool = False) -> Tensor:
+    return one(BATCH, factor=factor, seed=seed, plain=plain)
 
 
 @pytest.mark.parametrize("config", [ADAMW, EVERYTHING], ids=["adamw", "everything"])
 def test_the_seed_decides_a_step(make: Make, config: TrainConfig) -> None:
-    """What was drawn before does not matter; the rate is 0, so the weights stay as they are."""
+    """What was drawn before does not matter; the factor is 0, so the weights stay as they are."""
     one = make(config)
-    first = step(one, rate=0.0)
+    first = step(one, factor=0.0)
     torch.rand(5)
-    assert torch.equal(step(one, rate=0.0), first)
+    assert torch.equal(step(one, factor=0.0), first)
     one.model.head.weight.data.normal_()  # at first all answers are the same
-    assert not torch.equal(step(one, rate=0.0), step(one, seed=1, rate=0.0))
+    assert not torch.equal(step(one, factor=0.0), step(one, seed=1, factor=0.0))
 
 
 def test_the_rate_is_of_the_peak(make: Make) -> None:
     one = make(MUON)
-    for rate in (0.5, 0.25):
-        step(one, rate=rate)
+    for factor in (0.5, 0.25):
+        step(one, factor=factor)
         muon, adamw = one.optimizers
-        assert {group["lr"] for group in muon.param_groups} == {0.02 * rate}
-        assert {group["lr"] for group in adamw.param_groups} == {3e-3 * rate}
+        assert {group["lr"] for group in muon.param_groups} == {0.02 * factor}
+        assert {group["lr"] for group in adamw.param_groups} == {3e-3 * factor}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -94,14 +94,14 @@ def test_sharpness_aware_gradient(make: Make, accumulate: int) -> None:
         torch.manual_seed(2)
         nn.init.normal_(update_.model.head.weight)  # at first all answers are the same
     weights = list(other.model.parameters())
-    here = step(other, rate=0.0)
+    here = step(other, factor=0.0)
     gradients = [weight.grad for weight in weights]
     length = sum(gradient.square().sum() for gradient in gradients).sqrt()
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.data += 0.3 * gradient / length
-    there = step(other, rate=0.0)
+    there = step(other, factor=0.0)
     before = [weight.detach().clone() for weight in one.model.parameters()]
-    torch.testing.assert_close(step(one, rate=0.0), there)
+    torch.testing.assert_close(step(one, factor=0.0), there)
     assert there > here
     for ours, was, theirs in zip(one.model.parameters(), before, weights, strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-4, rtol=1e-3)
