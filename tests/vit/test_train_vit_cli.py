@@ -59,7 +59,7 @@ def test_trains_and_resumes(
     assert checkpoint.classes == ("cat", "dog")
     assert checkpoint.model.config.num_classes == 2
     assert (checkpoint.recipe["epochs"], checkpoint.recipe["batch_size"]) == (1, 4)
-    assert "1 epochs of 1 steps, each with 4 pictures" in capsys.readouterr().out
+    assert "Epochs: 1, steps in each: 1, pictures in each step: 4" in capsys.readouterr().out
     train_vit.main([*arguments, "--resume"])
     assert "This run is at its end" in capsys.readouterr().out
     train_vit.main([*arguments[:4], "--resume", "--epochs", "2"])  # the rest as the run was begun

@@ -461,3 +461,11 @@ def test_a_run_goes_on_without_what_it_began_with(make: Make, tiny_checkpoint: P
     assert one.recipe == other.recipe and "started_from" in one.recipe
     weights = one.model.state_dict()
     assert all(torch.equal(t, weights[name]) for name, t in other.model.state_dict().items())
+
+
+def test_a_checkpoint_has_the_batch_size_that_was_used(make: Make, tiny_set: ImageSet) -> None:
+    """A batch cannot have more pictures than there are."""
+    trainer = make(dataclasses.replace(ADAMW, batch_size=1000, epochs=1), "run")
+    trainer.run()
+    recipe = load_checkpoint(trainer.folder / "model.safetensors").recipe
+    assert recipe["batch_size"] == recipe["train_images"] == len(tiny_set.train.labels)
