@@ -167,8 +167,8 @@ class Trainer:
         if self.step == self.total_steps:
             return "This run is at its end; with more --epochs it goes on"
         return (
-            f"Epochs: {self.config.epochs}, steps in each: {self.steps_per_epoch}, pictures in each "
-            f"step: {self.batch_size}"
+            f"Epochs: {self.config.epochs}, steps in each: {self.steps_per_epoch}, pictures in "
+            f"each step: {self.batch_size}"
         )
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
