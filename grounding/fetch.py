@@ -129,8 +129,11 @@ def fetch_bytes(
         for _ in range(MAX_REDIRECTS + 1):
             target = _parse(url, ports)
             addresses = _checked_addresses(target.host, resolve, allow, deadline)
-            with _connect(target, addresses, deadline) as connection:
-                response = _request(target, _Wire(connection, deadline, max_bytes))
+            with (
+                _connect(target, addresses, deadline) as connection,
+                _request(target, _Wire(connection, deadline, max_bytes)) as response,
+            ):
+                response.begin()
                 if response.status not in (301, 302, 303, 307, 308):
                     return _body(response, max_bytes)
                 url = _redirected(target, response.getheader("Location"))
@@ -266,6 +269,7 @@ class _Wire(io.RawIOBase):
 
 
 def _request(target: _Target, wire: _Wire) -> http.client.HTTPResponse:
+    """Ask for a file; return what reads the answer, which has not begun yet."""
     lines = (
         f"GET {target.path} HTTP/1.1",
         f"Host: {target.host_and_port}",
@@ -276,9 +280,7 @@ def _request(target: _Target, wire: _Wire) -> http.client.HTTPResponse:
     )
     wire.connection.settimeout(_seconds_left(wire.deadline))
     wire.connection.sendall("\r\n".join((*lines, "", "")).encode("ascii"))
-    response = http.client.HTTPResponse(wire)  # type: ignore[arg-type]
-    response.begin()
-    return response
+    return http.client.HTTPResponse(wire)  # type: ignore[arg-type]
 
 
 def _redirected(target: _Target, location: str | None) -> str:

@@ -377,7 +377,10 @@ def test_a_test_of_other_settings_is_not_shown(tmp_path: Path, page: gr.Blocks) 
     Image.fromarray(noise).save(tmp_path / "own.png")
     session, *_ = look(page, tmp_path / "own.png")
     chosen = COMPARED[2:]
-    tested = handler(page, "test")(session, *chosen)
+    tested = handler(page, "test")(None, session, *chosen)
+    assert handler(page, "test")(tested, session, *chosen) is tested  # as for a double click
+    other = handler(page, "test")(tested, session, view.LAYER, *chosen[1:])
+    assert other is not tested
     show = handler(page, "show_test")
     assert show(tested, session, *chosen)[2].startswith("**The map")
     assert show(tested, session, view.LAYER, *chosen[1:]) == (gr.skip(),) * 3
