@@ -93,6 +93,15 @@ CSS = """
 [data-testid="status-tracker"]:has(> .error) { display: none; }
 /* The dot behind the last link, which on a phone is alone. */
 .gradio-container footer .divider { display: none !important; }
+/* Phones zoom into fields of smaller letters, and do not zoom out again. */
+@media (pointer: coarse) {
+    :is(textarea, input:not([type="range"], [type="radio"], [type="checkbox"])) {
+        font-size: 16px !important; }
+}
+/* "Segmentation" would go into a menu. */
+@media (max-width: 340px) {
+    .tab-container button { padding: 0 4px !important; }
+}
 .label-wrap { text-align: left; }
 /* Beside a title of two lines it would be stretched, and when turned reach out of the page. */
 .label-wrap .icon { flex: none; align-self: center; width: 1em; line-height: 1;

@@ -123,6 +123,7 @@ def _build_several() -> Several:
                 height="auto",
                 object_fit="contain",
                 format="jpeg",
+                buttons=["download", "download_all", "fullscreen"],  # not "share", which fails
                 elem_id="seg-all-gallery",
             )
     return Several(files, run, results, file, gallery, text)

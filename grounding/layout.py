@@ -27,7 +27,7 @@ CSS = """
 :is(#seg-gallery, #seg-all-gallery) .caption-label { left: 0; right: 0; bottom: 0; margin: 0;
     max-width: none; border-radius: 0; text-align: center; font-size: 12px; }
 #seg-gallery .caption-label { white-space: normal; }
-:is(#seg-gallery, #seg-all-gallery) .thumbnail-item { padding-bottom: 24px; }
+:is(#seg-gallery, #seg-all-gallery) .grid-container .thumbnail-item { padding-bottom: 24px; }
 #seg-image :is(.upload-container, .image-frame) { width: 100% !important; }
 #seg-image img { width: 100%; height: 100%; object-fit: contain; }
 #seg-table:not(:has(tbody td)) { display: none; }
@@ -58,7 +58,7 @@ CSS = """
 @media (max-width: 720px) {
     #seg-row { grid: "asked" "answer" "samples" / 1fr; }
     #seg-result { height: auto !important; }
-    #seg-gallery .thumbnail-item { padding-bottom: 40px; }
+    #seg-gallery .grid-container .thumbnail-item { padding-bottom: 40px; }
 }
 """
 

@@ -72,6 +72,7 @@ def _build_comparison() -> Comparison:
             object_fit="contain",
             format="png",
             interactive=False,
+            buttons=["download", "download_all", "fullscreen"],  # not "share", which fails
             elem_id="seg-gallery",
         )
         numbers = gr.Dataframe(

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.context import Context
 from gradio.events import Dependency
 from PIL import Image
 
@@ -39,6 +40,13 @@ SHOW_ANSWER = f"""() => {{
             answer.scrollIntoView({{behavior: {MOTION}}})
     }}).observe(answer)
 }}"""
+# Left alone, Gradio's slider takes every touch of its pictures, also those that mean the page.
+LET_SCROLL = """() => document.addEventListener("touchstart", event => {
+    const pictures = event.target.closest("#seg-stages .slider-wrap")
+    if (!pictures || event.touches.length > 1 || event.target.closest(".outer")) return
+    const {a: zoom} = new DOMMatrix(getComputedStyle(pictures.querySelector("img")).transform)
+    if (zoom < 1.01) event.stopPropagation()
+}, {capture: true, passive: true})"""
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
 PRESS_RUN = "() => document.querySelector('#seg-run').click()"
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -266,5 +274,6 @@ def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.comp
     _wire_compare(inputs, outputs, events)
     _wire_correction(outputs, events)
     _wire_several(inputs, outputs, events)
+    Context.root_block.load(None, js=LET_SCROLL)
     chosen = [inputs.prompt, inputs.url, inputs.grounder, inputs.segmenter, inputs.threshold]
     return [outputs.settings, *chosen, *inputs.more]

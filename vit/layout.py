@@ -40,10 +40,11 @@ CSS = """
 #vit-note { padding: 4px 8px; }
 #vit-note h2 { margin-top: 0; font-size: var(--text-xl); }
 /* Room for the buttons, which would lie over the last tile. */
-.vit-sheet .image-container { overflow-x: auto; }
+.vit-sheet .image-container { overflow-x: auto; overscroll-behavior-x: contain; }
 .vit-sheet .image-container, #vit-positions .image-container, #vit-filters .image-container {
     padding-top: 34px; }
-.vit-sheet .image-frame { min-width: 600px; }
+/* The button around it, too, in which it would reach out to the left, where nothing scrolls. */
+.vit-sheet :is(.image-container > button, .image-frame) { min-width: 600px; }
 /* The names on a sheet are dark, also where the page is. */
 .vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
 @media (max-width: 1160px) { #vit-samples .caption-label { font-size: 9px; padding: 1px 0; } }

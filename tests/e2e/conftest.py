@@ -19,6 +19,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Locator,
     Page,
+    expect,
     sync_playwright,
 )
 
@@ -40,6 +41,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 START_SECONDS = 60.0
+expect.set_options(timeout=60_000)  # milliseconds
 # A page that is being left says so before its own code hears of it: what still streams then ends in
 # errors (Gradio cuts the stream off, and the server no longer knows who asks), which are nobody's.
 LEAVING = "This page is being left."

@@ -29,7 +29,6 @@ from .conftest import choose, open_accordion, picture_of, settle
 
 ASSETS = Path(__file__).parents[2] / "assets" / "samples"
 CLASSES = {row["label"] for row in json.loads((ASSETS / "cifar10" / "samples.json").read_text())}
-expect.set_options(timeout=60_000)
 SAMPLE = next(sample for sample in SAMPLES if sample.file == "street")
 
 

@@ -19,7 +19,6 @@ from vit.samples import load_samples, mistakes
 from .conftest import choose, open_accordion, picture_of
 
 ASSETS = Path(__file__).parents[2] / "assets"
-expect.set_options(timeout=60_000)
 
 
 def picture(page: Page, where: str) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""The page on a phone, by finger."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from .conftest import settle
+
+
+@pytest.fixture
+def phone(app: Any, browser: Browser) -> Iterator[Page]:
+    """Open the page on the narrowest phone in use."""
+    context = browser.new_context(
+        viewport={"width": 320, "height": 658}, has_touch=True, is_mobile=True, locale="en-US"
+    )
+    context.route(lambda url: url.startswith("http") and app.url not in url, lambda r: r.abort())
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(app.url)
+    page.get_by_role("tab").first.wait_for()
+    yield page
+    context.close()
+
+
+def swipe(page: Page, x: float, y: float, right: int = 0, down: int = 0) -> None:
+    """Move a finger from a place of the screen, in ten steps."""
+    session = page.context.new_cdp_session(page)
+    for step in range(11):
+        point = {"x": x + right * step / 10, "y": y + down * step / 10}
+        kind = "touchMove" if step else "touchStart"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    settle(page)
+
+
+def test_a_finger_moves_the_handle_and_beside_it_the_page(phone: Page) -> None:
+    phone.get_by_role("tab", name="Segmentation").tap()
+    phone.locator("#seg-run").tap()
+    expect(phone.locator("#seg-details")).to_be_visible()
+    pictures, handle = (
+        phone.locator("#seg-stages .slider-wrap"),
+        phone.locator("#seg-stages .outer"),
+    )
+    pictures.locator("img").first.wait_for()
+    settle(phone)
+    pictures.evaluate("node => node.scrollIntoView({block: 'center', behavior: 'instant'})")
+    box, before = pictures.bounding_box(), handle.bounding_box()
+    swipe(phone, before["x"] + before["width"] / 2, before["y"] + before["height"] / 2, right=60)
+    assert handle.bounding_box()["x"] == pytest.approx(before["x"] + 60, abs=3)
+    place = phone.evaluate("scrollY")
+    swipe(phone, box["x"] + 40, box["y"] + box["height"] * 0.7, down=-150)
+    assert phone.evaluate("scrollY") > place + 80
+
+
+def test_a_sheet_can_be_seen_from_its_left_end_to_its_right(phone: Page) -> None:
+    phone.get_by_role("button", name="All layers and heads").tap()
+    sheet = phone.locator("#vit-heads .image-container")
+    sheet.locator("img").wait_for()
+    left, wide = sheet.evaluate(
+        "node => [node.querySelector('img').getBoundingClientRect().left"
+        " - node.getBoundingClientRect().left, node.scrollWidth]"
+    )
+    assert left == 0 and wide == 600
+
+
+def test_no_field_is_so_small_that_a_phone_zooms_into_it(phone: Page) -> None:
+    phone.get_by_role("tab", name="Segmentation").tap()
+    expect(phone.locator("#seg-threshold input[type=number]")).to_be_visible()
+    fields = phone.locator("textarea, input:is([type=text], [type=number])")
+    sizes = fields.evaluate_all("all => all.map(one => parseFloat(getComputedStyle(one).fontSize))")
+    assert len(sizes) > 5 and min(sizes) >= 16
