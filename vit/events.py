@@ -179,9 +179,10 @@ class Events:
             warn(error)
             return *crop, *nothing(error.message)
 
-    def forget(self) -> tuple[Any, ...]:
-        """Take the answer away with its picture."""
-        return *nothing(CHOOSE), gr.Gallery(selected_index=None)
+    def forget_if_gone(self, image: str | None) -> tuple[Any, ...]:
+        """Take the answer away if its picture is not there any more."""
+        forgotten = (*nothing(CHOOSE), gr.Gallery(selected_index=None))
+        return (gr.skip(),) * len(forgotten) if image else forgotten
 
     def choose(self, name: str | None) -> tuple[Any, ...]:
         """Adapt the settings to another checkpoint."""

@@ -21,8 +21,6 @@ from vit.samples import load_samples
 ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}
 # Of samples, one soon after another: "always_last" would come with the place of the first click.
 EVERY: dict[str, Any] = {"trigger_mode": "multiple"}
-# A picture that is taken away is `input`, too, and with its old path (gradio 6.31).
-AFTER_INPUT = "() => new Promise(done => setTimeout(done, 200))"
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
 
 
@@ -66,8 +64,9 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
     new = gr.on(opened, events.begin, given, shown, **ONE_BY_ONE)
     sample = picked.success(events.begin, given, shown, **ONE_BY_ONE | EVERY)
-    cleared = source.image.clear(None, js=AFTER_INPUT)
-    gone = cleared.success(events.forget, None, [*seen, page.browser.gallery], **ONE_BY_ONE)
+    # A picture that is taken away is `input`, too, and with its old path (gradio 6.31).
+    here = [*seen, page.browser.gallery]
+    kept = new.success(events.forget_if_gone, source.image, here, **ONE_BY_ONE)
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)
@@ -77,7 +76,7 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     moves = [slider.input for slider in source.crop]
     moved = gr.on(moves, **look)
     panels = together(page.drawings)
-    for looked in (new, sample, gone, aimed, chosen, moved):
+    for looked in (kept, sample, aimed, chosen, moved):
         looked.success(*panels, **LATEST)
     chosen.success(*page.learned, **LATEST)  # which only another checkpoint changes
 
