@@ -43,6 +43,20 @@ def show_picture(label: str, **options: Any) -> gr.Image:
     return gr.Image(**usual | options)
 
 
+def show_gallery(label: str, columns: int, **options: Any) -> gr.Gallery:
+    """Return a component that shows several pictures, each as large as there is room for."""
+    return gr.Gallery(
+        label=label,
+        show_label=False,  # it would lie over the first picture
+        columns=columns,
+        height="auto",
+        object_fit="contain",
+        interactive=False,
+        buttons=["download", "download_all", "fullscreen"],  # not "share", which fails
+        **options,
+    )
+
+
 def new_folder() -> Path:
     """Make a folder for what somebody takes home, and no other file, so that names do not meet."""
     folder = Path(get_upload_folder()) / uuid4().hex  # inside Gradio's own, which it cleans

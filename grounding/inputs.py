@@ -12,6 +12,7 @@ from grounding.batch import LIMIT
 from grounding.grounders import GROUNDERS
 from grounding.segmenters import SEGMENTERS
 from grounding.settings import RANGES, THRESHOLDS, Settings
+from page import show_gallery
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 PHOTOS = SAMPLES.with_name("photos")
@@ -116,15 +117,8 @@ def _build_several() -> Several:
         with gr.Column(visible=False) as results:
             file = gr.File(label="ZIP", interactive=False, elem_id="seg-all-zip")
             text = gr.Textbox(label="Result", interactive=False, elem_id="seg-all-text")
-            gallery = gr.Gallery(
-                label="Pictures with their masks",
-                show_label=False,  # it would lie over the first picture
-                columns=2,
-                height="auto",
-                object_fit="contain",
-                format="jpeg",
-                buttons=["download", "download_all", "fullscreen"],  # not "share", which fails
-                elem_id="seg-all-gallery",
+            gallery = show_gallery(
+                "Pictures with their masks", 2, format="jpeg", elem_id="seg-all-gallery"
             )
     return Several(files, run, results, file, gallery, text)
 

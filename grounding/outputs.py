@@ -11,7 +11,7 @@ from grounding.overlay import HEADERS
 from grounding.retouch import BOX, HELP, TOOLS
 from grounding.session import EVERYTHING
 from grounding.settings import Settings
-from page import QUIET
+from page import QUIET, show_gallery
 
 SESSION_SECONDS = 4 * 3600  # since the latest run
 
@@ -64,17 +64,7 @@ class Outputs:
 def _build_comparison() -> Comparison:
     with gr.Column(visible=False, elem_id="seg-comparison") as column:
         gr.Markdown("**All grounders, side by side**")
-        gallery = gr.Gallery(
-            label="Grounders side by side",
-            show_label=False,  # it would lie over the first picture
-            columns=3,
-            height="auto",
-            object_fit="contain",
-            format="png",
-            interactive=False,
-            buttons=["download", "download_all", "fullscreen"],  # not "share", which fails
-            elem_id="seg-gallery",
-        )
+        gallery = show_gallery("Grounders side by side", 3, format="png", elem_id="seg-gallery")
         numbers = gr.Dataframe(
             headers=COMPARE_HEADERS,
             label="In numbers",

@@ -109,9 +109,10 @@ def ablate(
             return False
         rows.append({"study": study, "value": value} | numbers | same)
         report.write_csv(folder / "ablation.csv", rows)
-    _write_markdown(folder / "ablation.md", rows)
+    _write_markdown(folder / "ablation.md", rows, config.accuracy_name)
     for study in studies:
-        _plot(folder, study, [row for row in rows if row["study"] == study])
+        of_study = [row for row in rows if row["study"] == study]
+        _plot(folder, study, of_study, config.accuracy_name)
     return True
 
 
@@ -190,16 +191,12 @@ def _train(
     }
 
 
-def _tested(rows: list[dict[str, object]]) -> str:
-    return "held-out" if "holdout=" in str(rows[0]["recipe"]) else "test"
-
-
-def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:
+def _write_markdown(path: Path, rows: list[dict[str, object]], accuracy_name: str) -> None:
     lines = [
         f"The reference recipe with {rows[0]['recipe'] or 'nothing changed'}, trained on "
         f"{rows[0]['data']}; each row changes one thing:",
         "",
-        f"| study | setting | parameters | train accuracy | {_tested(rows)} accuracy | minutes |",
+        f"| study | setting | parameters | train accuracy | {accuracy_name} | minutes |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -211,10 +208,11 @@ def _write_markdown(path: Path, rows: list[dict[str, object]]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def _plot(folder: Path, study: str, rows: list[dict[str, object]]) -> None:
+def _plot(folder: Path, study: str, rows: list[dict[str, object]], accuracy_name: str) -> None:
+    named = {"test_accuracy": accuracy_name, "train_accuracy": "train accuracy"}
     bars = {
-        f"{words} accuracy in %": [100 * float(str(row[f"{name}_accuracy"])) for row in rows]
-        for name, words in {"test": _tested(rows), "train": "train"}.items()
+        f"{words} in %": [100 * float(str(row[name])) for row in rows]
+        for name, words in named.items()
     }
     names = [f"{row['value']}\n{float(str(row['minutes'])):.1f} min" for row in rows]
     report.plot_bars(folder / f"{study.replace(' ', '-')}.png", study, names, bars)

@@ -144,6 +144,11 @@ class TrainConfig:
         models = {"start": self.start, "teacher": self.teacher}
         return {role: name for role, name in models.items() if name}
 
+    @property
+    def accuracy_name(self) -> str:
+        """Return what the accuracy of a run is measured on, in words."""
+        return "held-out accuracy" if self.holdout else "test accuracy"
+
     def _not_plain(self) -> dict[str, object]:
         """Return what plain epochs leave out."""
         strong = {"augment": self.augment} if self.augment == "trivial" else {}

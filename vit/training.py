@@ -132,11 +132,6 @@ class Trainer:
         """Return the model that is tested and saved: the running mean if there is one."""
         return self.ema or self.model
 
-    @property
-    def accuracy_name(self) -> str:
-        """Return what the accuracy of this run is measured on, in words."""
-        return "held-out accuracy" if self.config.holdout else "test accuracy"
-
     def run(self) -> bool:
         """Train to the last epoch, or until Ctrl-C or SIGTERM, and save.
 
@@ -242,7 +237,7 @@ class Trainer:
         if tested := epoch % self.config.test_every == 0 or epoch == self.config.epochs:
             confusion = confusion_matrix(self.kept_model, self.test_split, self.preprocessing)
             row["test_accuracy"] = accuracy(confusion)
-            line += f"  {self.accuracy_name}: {100 * row['test_accuracy']:.2f} %"
+            line += f"  {self.config.accuracy_name}: {100 * row['test_accuracy']:.2f} %"
         self.history.append(row | {"train_minutes": round(self.seconds / 60, 2)})
         tqdm.write(line)
         if tested:
@@ -273,7 +268,7 @@ class Trainer:
         self.save_state()
         if self.step < self.total_steps:
             return
-        report.plot_curve(self.folder / "curve.png", self.history, self.accuracy_name)
+        report.plot_curve(self.folder / "curve.png", self.history, self.config.accuracy_name)
         metrics = load_checkpoint(self.folder / "model.safetensors").metrics  # of the last epoch
         confusion = torch.tensor(metrics["confusion"])
         report.plot_confusion(self.folder / "confusion.png", confusion, self.classes)

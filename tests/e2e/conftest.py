@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -169,10 +171,10 @@ class Errors:
         self.leaving = False
 
 
-@pytest.fixture
-def page(app: App, browser: Browser) -> Iterator[Page]:
+@contextmanager
+def opened(app: App, browser: Browser, **options: Any) -> Iterator[Page]:
     """Open the page; afterwards fail if it wrote an error of its own to the console."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000}, locale="en-US")
+    context = browser.new_context(locale="en-US", **options)
     # Fonts and the like from elsewhere are not ours to test.
     context.route(lambda url: url.startswith("http") and app.url not in url, lambda r: r.abort())
     page = context.new_page()
@@ -184,6 +186,13 @@ def page(app: App, browser: Browser) -> Iterator[Page]:
     seen = list(errors.texts)
     context.close()
     assert not seen
+
+
+@pytest.fixture
+def page(app: App, browser: Browser) -> Iterator[Page]:
+    """Open the page on a wide screen."""
+    with opened(app, browser, viewport={"width": 1280, "height": 1000}) as page:
+        yield page
 
 
 def settle(page: Page) -> None:

@@ -6,22 +6,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from .conftest import settle
+from .conftest import opened, settle
 
 
 @pytest.fixture
 def phone(app: Any, browser: Browser) -> Iterator[Page]:
     """Open the page on the narrowest phone in use."""
-    context = browser.new_context(
-        viewport={"width": 320, "height": 658}, has_touch=True, is_mobile=True, locale="en-US"
-    )
-    context.route(lambda url: url.startswith("http") and app.url not in url, lambda r: r.abort())
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    page.goto(app.url)
-    page.get_by_role("tab").first.wait_for()
-    yield page
-    context.close()
+    screen = {"width": 320, "height": 658}
+    with opened(app, browser, viewport=screen, has_touch=True, is_mobile=True) as page:
+        yield page
 
 
 def swipe(page: Page, x: float, y: float, right: int = 0, down: int = 0) -> None:

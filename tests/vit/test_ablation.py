@@ -237,14 +237,14 @@ def test_numbers_are_in_their_columns_and_bars(
 ) -> None:
     row = {"study": "depth", "value": "depth 4", "parameters": 7, "train_accuracy": "0.9",
            "test_accuracy": 0.5, "minutes": 3.25, "recipe": "", "data": "pets"}  # fmt: skip
-    ablation._write_markdown(tmp_path / "ablation.md", [row])
+    ablation._write_markdown(tmp_path / "ablation.md", [row], "test accuracy")
     text, _, head, _, line = (tmp_path / "ablation.md").read_text().splitlines()
     assert text.startswith("The reference recipe with nothing changed, trained on pets; each row")
     assert head == "| study | setting | parameters | train accuracy | test accuracy | minutes |"
     assert line == "| depth | depth 4 | 7 | 90.0 % | 50.0 % | 3.25 |"
     drawn: list[object] = []
     monkeypatch.setattr(report, "plot_bars", lambda *parts: drawn.extend(parts))
-    ablation._plot(tmp_path, "patch size", [row])
+    ablation._plot(tmp_path, "patch size", [row], "test accuracy")
     assert drawn == [
         tmp_path / "patch-size.png",
         "patch size",
