@@ -53,6 +53,7 @@ from repairs import (
 )
 from spoken import NAME_PARTS, translations
 from vit.facts import find_checkpoints
+from vit.layout import CSS as VIT_CSS
 from vit.tab import build_tab as build_vit_tab
 
 ASSETS = Path(__file__).parent / "assets"
@@ -217,7 +218,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         server_port=args.port,
         share=args.share,
         theme=gr.themes.Soft(primary_hue="indigo"),
-        css=CSS + SEGMENTATION_CSS,
+        css=CSS + VIT_CSS + SEGMENTATION_CSS,
         max_file_size=MAX_BYTES,
         # A visitor's latest answer takes up to 30 MB.
         state_session_capacity=64,

@@ -55,7 +55,10 @@ CSS = """
     #vit-answer { order: 1; }
     #vit-image, #vit-part { order: 2; }
     #vit-panels { order: 3; }
-    #vit-samples .caption-label { font-size: 8.5px; }
+    /* In two rows that a finger moves, so that the answer to a tap is in sight below them. */
+    #vit-samples .grid-wrap { overflow-x: auto; overscroll-behavior-x: contain; }
+    #vit-samples .grid-container { grid: repeat(2, auto) / auto-flow 76px; }
+    #vit-samples .caption-label { font-size: 10.5px; }
 }
 """
 COLOURS_HELP = "Dark to yellow is lowest to highest *within one map*."
@@ -309,7 +312,6 @@ def build_page(facts: dict[str, Any], events: Events) -> Page:
         with gr.Column(scale=4, min_width=320, elem_id="vit-left"):
             source = _build_source(events.samples[FIRST])
             browser = _build_browser(events.samples)
-            gr.HTML(f"<style>{CSS}</style>", padding=False)
         with gr.Column(scale=7, min_width=320, elem_id="vit-right"):
             with gr.Column(elem_id="vit-answer"):
                 answer = _build_answer()

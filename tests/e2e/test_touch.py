@@ -1,5 +1,6 @@
 """The page on a phone, by finger."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +57,19 @@ def test_a_sheet_can_be_seen_from_its_left_end_to_its_right(phone: Page) -> None
         " - node.getBoundingClientRect().left, node.scrollWidth]"
     )
     assert left == 0 and wide == 600
+
+
+def test_samples_move_sideways_and_fit_on_the_screen_with_the_map_below(phone: Page) -> None:
+    samples = phone.locator("#vit-samples .grid-wrap")
+    tiles = samples.locator(".thumbnail-item")
+    place, last = tiles.first.bounding_box(), tiles.last
+    swipe(phone, place["x"] + 200, place["y"] + 40, right=-150)
+    assert samples.evaluate("node => node.scrollLeft") > 80 and phone.evaluate("scrollX") == 0
+    last.tap()
+    expect(last).to_have_class(re.compile("selected"))
+    answer = phone.locator("#vit-overlay img").bounding_box()
+    top = samples.bounding_box()["y"]
+    assert answer["y"] + answer["height"] - top < phone.viewport_size["height"]
 
 
 def test_no_field_is_so_small_that_a_phone_zooms_into_it(phone: Page) -> None:
