@@ -155,7 +155,7 @@ class Events:
             a table of counts, scores and seconds
             the detections of each grounder as data, as in segment
         """
-        return self.compare_here(image, url, prompt, segmenter, Settings(), progress)[:3]
+        return self._compare(image, url, prompt, segmenter, Settings(), progress)[:3]
 
     def compare_here(
         self,
@@ -166,7 +166,23 @@ class Events:
         settings: Settings,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
     ) -> tuple[Any, ...]:
-        """Answer the page: as `compare`, and what is to be said of it."""
+        """Answer the page: as `_compare`, or nothing new where something was wrong."""
+        try:
+            return self._compare(image, url, prompt, segmenter, settings, progress)
+        except gr.Error as error:
+            warn(error)
+            return (gr.skip(),) * 4
+
+    def _compare(
+        self,
+        image: str | None,
+        url: str,
+        prompt: str,
+        segmenter: str,
+        settings: Settings,
+        progress: gr.Progress,
+    ) -> tuple[Any, ...]:
+        """Answer as `compare`, and with what is to be said of it."""
         sources: list[Source] = []
 
         def ask(grounder: str, threshold: float) -> Proposals:
@@ -253,7 +269,8 @@ class Events:
 
         Yields:
             Nothing new for each picture, which is where Gradio stops for who has left; at the end
-            the ZIP, the pictures with their masks, and a text about the pictures that failed.
+            the ZIP, the pictures with their masks, and a text about the pictures that failed;
+            nothing new where something was wrong, which is said.
         """
         report, file = Report(), None
 
@@ -262,15 +279,19 @@ class Events:
             progress(done, desc="Working on the pictures")
             return session
 
-        with page_errors():
-            parse_prompt(prompt or "")
-            made = segment_files(files or [], answer, settings, threshold, report)
-            if first := next(made, None):
-                file = new_folder() / ARCHIVE
-                zipped = zip_files(file, chain([first], made))
-                for _folder, _names in groupby(zipped, lambda name: name.partition("/")[0]):
-                    yield (gr.skip(),) * 3
-        yield file and str(file), report.painted, report.describe()
+        try:
+            with page_errors():
+                parse_prompt(prompt or "")
+                made = segment_files(files or [], answer, settings, threshold, report)
+                if first := next(made, None):
+                    file = new_folder() / ARCHIVE
+                    zipped = zip_files(file, chain([first], made))
+                    for _folder, _names in groupby(zipped, lambda name: name.partition("/")[0]):
+                        yield (gr.skip(),) * 3
+            yield file and str(file), report.painted, report.describe()
+        except gr.Error as error:
+            warn(error)
+            yield (gr.skip(),) * 3
 
     def _ask(self, image: str | None, url: str, *asked: Any) -> Session:
         """Open the picture and run the models; what else is asked is as for `_answer`."""

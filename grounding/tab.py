@@ -112,9 +112,9 @@ def _show() -> gr.Column:
     return gr.Column(visible=True)
 
 
-def _hide_unless(before: object) -> Any:
+def _show_if(answer: object) -> gr.Column:
     """Hide the place of an answer that was refused, unless there is an earlier one."""
-    return gr.skip() if before else gr.Column(visible=False)
+    return gr.Column(visible=bool(answer))
 
 
 def _state(outputs: Outputs) -> list[gr.components.Component]:
@@ -184,7 +184,7 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         api_visibility="private",
         show_progress_on=[several.text],
         **MODELS,
-    ).failure(_hide_unless, several.file, several.results, **LATEST)
+    ).then(_show_if, several.file, several.results, **LATEST)
 
 
 def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
@@ -224,8 +224,8 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         show_progress_on=[parts.gallery],
         **MODELS,
     )
-    compared.success(_show, None, parts.column, **LATEST)  # a new answer may have hidden it
-    compared.failure(_hide_unless, outputs.data, parts.column, **LATEST)
+    # Also where all went well: an answer to Run may have hidden it meanwhile.
+    compared.then(_show_if, outputs.data, parts.column, **LATEST)
 
 
 def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.components.Component]:

@@ -53,6 +53,12 @@ def test_what_the_page_asks_wrongly_is_a_warning() -> None:
         assert events.run(None, "", *asked) == (gr.skip(),) * 3
     with pytest.raises(gr.Error, match="Choose a picture first"):
         events.segment(None, "", *asked)
+    with pytest.warns(UserWarning, match="Choose a picture first"):
+        assert events.compare_here(None, "", *asked[::2], Settings()) == (gr.skip(),) * 4
+    with pytest.raises(gr.Error, match="Choose a picture first"):
+        events.compare(None, "", *asked[::2])
+    with pytest.warns(UserWarning, match="Choose pictures first"):
+        assert list(events.batch(None, *asked, Settings())) == [(gr.skip(),) * 3]
 
 
 @pytest.mark.parametrize("grounder", GROUNDERS)
