@@ -232,6 +232,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file on Windows takes few letters
     try:
         main()
         sys.stdout.flush()

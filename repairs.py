@@ -135,6 +135,9 @@ def _save_whole(
     try:
         partial.write_bytes(content)
         partial.replace(path)
+    except PermissionError:  # Windows, while it is sent to somebody; it has the same bytes
+        if not path.exists():
+            raise
     finally:
         partial.unlink(missing_ok=True)  # on a full disk; Gradio deletes only what it knows of
     return str(path)

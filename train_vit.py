@@ -252,6 +252,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file on Windows takes few letters
     try:
         main()
     except ValueError as error:

@@ -2,17 +2,22 @@
 
 from errno import EDQUOT, ENOSPC
 
+# All that torch says where a machine's own memory is used up, or that of Apple's processors.
+TORCH_WORDS = ("you tried to allocate", "MPS backend out of memory", "Invalid buffer size")
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory, the device's or the machine's, is used up.
 
     >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("shapes differ"))
     (True, False)
+    >>> out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GiB)."))
+    True
     """
-    # torch has a class for devices, which cannot be named before torch is imported; for the
-    # machine's own memory it has only these words.
+    # torch has a class for devices, which cannot be named before torch is imported.
     named = type(error).__name__ == "OutOfMemoryError"
-    return named or isinstance(error, MemoryError) or "you tried to allocate" in str(error)
+    said = any(words in str(error) for words in TORCH_WORDS)
+    return named or isinstance(error, MemoryError) or said
 
 
 def disk_full(error: BaseException) -> bool:

@@ -321,6 +321,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file on Windows takes few letters
     try:
         sys.exit(main())
     except (ValueError, OSError) as error:

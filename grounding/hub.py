@@ -8,7 +8,7 @@ have come (huggingface_hub 1.31 to 2.4).
 import errno
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -50,8 +50,11 @@ class Downloads:
         HfApi().model_info(repo, timeout=ANSWER_SECONDS)  # without the patience of what follows
         bar = reporting_bar(progress, repo, self.stopping)
         wanted = {"allow_patterns": list(files), "etag_timeout": ANSWER_SECONDS, "tqdm_class": bar}
+        download = self._downloader.submit(snapshot_download, repo, **wanted)
         try:
-            return Path(self._downloader.submit(snapshot_download, repo, **wanted).result())
+            while not wait([download], timeout=0.5).done:
+                pass  # on Windows a Ctrl-C is heard only between two of them
+            return Path(download.result())
         except KeyboardInterrupt:
             self.stop()
             raise

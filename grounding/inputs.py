@@ -24,7 +24,7 @@ PROMPT_HELP = (
 
 def load_samples(folder: Path) -> list[list[str]]:
     """Return the path of each sample picture in a folder, its prompt, and an empty address."""
-    rows = json.loads((folder / "samples.json").read_text())
+    rows = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     return [[str(folder / row["file"]), row["prompt"], ""] for row in rows]
 
 

@@ -171,3 +171,23 @@ def test_a_picture_that_is_shown_again_is_not_written_over(
     assert path.stat().st_ino != number
     assert path.read_bytes() == Path(expected).read_bytes()
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_picture_that_is_being_sent_may_keep_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows replaces no file that is open."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(processing_utils, "save_pil_to_cache", None)  # put back afterwards
+    replace_pictures_whole()
+    asked = Image.new("RGB", (3, 2), "red"), str(tmp_path), "a", "png"
+    path = Path(processing_utils.save_pil_to_cache(*asked))
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert processing_utils.save_pil_to_cache(*asked) == str(path)
+    assert list(path.parent.iterdir()) == [path]
+    path.unlink()
+    with pytest.raises(PermissionError):  # there is none that could be sent
+        processing_utils.save_pil_to_cache(*asked)

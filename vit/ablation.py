@@ -143,7 +143,7 @@ def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
 def _read_rows(path: Path, same: dict[str, str]) -> list[dict[str, object]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows: list[dict[str, object]] = list(csv.DictReader(file))
     for key, wanted in same.items():
         if others := {row.get(key) for row in rows} - {wanted}:
@@ -205,7 +205,7 @@ def _write_markdown(path: Path, rows: list[dict[str, object]], accuracy_name: st
             f"| {row['study']} | {row['value']} | {row['parameters']} | {train} | {test} "
             f"| {row['minutes']} |"
         )
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _plot(folder: Path, study: str, rows: list[dict[str, object]], accuracy_name: str) -> None:

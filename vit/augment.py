@@ -236,8 +236,10 @@ def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor
         Mixed images and targets, shaped as given.
     """
     other = torch.rand(len(images), device=images.device).argsort()
-    alphas = torch.full((len(images), 1), alpha, device=images.device)
-    share = Beta(alphas, alphas, validate_args=False).sample()
+    # Apple's processors cannot draw it.
+    device = "cpu" if images.device.type == "mps" else images.device
+    alphas = torch.full((len(images), 1), alpha, device=device)
+    share = Beta(alphas, alphas, validate_args=False).sample().to(images.device)
     mixed = images.float().lerp(images[other].float(), share[..., None, None])
     return mixed.round().byte(), targets.lerp(targets[other], share)
 

@@ -78,7 +78,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: If there is no such file or it is no safetensors file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        # Read, not mapped: Windows replaces no file that is, and a run writes over its own state.
+        with safe_open(path, framework="pt", backend="pread") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             return tensors, facts

@@ -209,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file on Windows takes few letters
     try:
         main()
     except ValueError as error:

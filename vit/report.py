@@ -41,7 +41,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         ValueError: If it cannot be written; the old file is still there.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with replacing(path) as new, new.open("w", newline="") as file:
+    with replacing(path) as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -187,7 +187,7 @@ class Run:
 
     def _read(self) -> None:
         parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        with safe_open(self.folder / "state.safetensors", "pt") as file:
+        with safe_open(self.folder / "state.safetensors", "pt", backend="pread") as file:
             self.progress = Progress(**json.loads(file.metadata()["progress"]))
             for key in file.keys():  # noqa: SIM118
                 part, name = key.split("/", 1)

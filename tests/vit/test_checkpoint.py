@@ -56,6 +56,15 @@ def test_the_new_file_is_on_the_disk_before_the_old_one_goes(
     assert synced == [{"a": torch.zeros(1)}] and load_tensors(path)[0] == {"a": torch.ones(1)}
 
 
+def test_what_is_read_does_not_hold_the_file(tmp_path: Path) -> None:
+    """On Windows no file that is mapped can be replaced, and a resumed run saves over its own."""
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, {"a": torch.ones(5000)}, {})
+    tensors, _ = load_tensors(path)
+    assert tensors["a"].sum() == 5000
+    assert str(path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+
 def test_who_may_read_it(tmp_path: Path) -> None:
     """As with any new file; a file that is replaced keeps its rights."""
     new, old, usual = (tmp_path / f"{name}.safetensors" for name in ("new", "old", "usual"))

@@ -1,6 +1,8 @@
+import os
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -48,6 +50,21 @@ def write(tmp_path: Path) -> Write:
 def folder(write: Write) -> Path:
     write("data/train", ("cat", "dog"))
     return write("data/test", ("cat", "dog")).parent
+
+
+def test_a_terminal_of_few_letters_is_no_end(tmp_path: Path, write: Write) -> None:
+    """On Windows a file that takes the output has few."""
+    folder = write("собаки", ("cat", "dog"))
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *SHORT]
+    done = subprocess.run(
+        [sys.executable, "train_vit.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"\u0441\u043e\u0431\u0430\u043a\u0438" in done.stdout
 
 
 def test_trains_and_resumes(
