@@ -61,7 +61,7 @@ def parse_prompt(prompt: str) -> Query:
     if any("\ud800" <= c <= "\udfff" for c in prompt):  # halves of characters, from a program
         raise ValueError("The prompt holds a broken character; please type it again.")
     found: dict[str, bool] = {}
-    thresholds: dict[str, float] = {}
+    own: dict[tuple[str, bool], float] = {}
     for text, negative in _pieces(prompt):
         phrase, threshold = _split_threshold(text)
         if not _is_phrase(phrase):
@@ -69,9 +69,10 @@ def parse_prompt(prompt: str) -> Query:
         # Asked for and taken out: what is asked for wins.
         found[phrase] = negative and found.get(phrase, True)
         if threshold is not None:
-            thresholds[phrase] = threshold
+            own[phrase, negative] = threshold
     phrases = [phrase for phrase, negative in found.items() if not negative]
     _check(phrases, list(found))
+    thresholds = {used[0]: own[used] for used in found.items() if used in own}
     return Query(phrases, [phrase for phrase in found if found[phrase]], thresholds)
 
 

@@ -1,6 +1,7 @@
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,29 @@ def test_manifest() -> None:
     [row] = manifest["rows"]
     assert row["phrase"] == "a dog" and row["grounder_score"] == 0.9
     assert row["box"] == [5, 5, 60, 60] and row["area"] == W * H
+    assert manifest["seconds"] == {"grounder": 0.1235}
+    assert manifest["phrases"] == ["a cat", "a dog"] and manifest["device"] == _origin().device
+
+
+def test_both_scores_are_where_they_belong() -> None:
+    result = _result(SHAPES["disc"], scores=(0.9,))
+    result = replace(result, masks=Masks(result.masks.masks, np.float32([0.25])))
+    [row] = make_manifest(result, _asked(), _origin())["rows"]
+    assert (row["grounder_score"], row["mask_score"]) == (0.9, 0.25)
+    assert coco(result)["annotations"][0]["score"] == 0.9
+
+
+def test_the_overlay_of_a_map_is_without_its_heat() -> None:
+    result = _result(SHAPES["disc"])
+    hot = replace(result, regions=replace(result.regions, heatmap=np.ones((H, W), np.float32)))
+    with_map, without = (overlay_picture(Export(_picture(), one, {})) for one in (hot, result))
+    assert with_map.tobytes() == without.tobytes()
+
+
+def test_the_overlay_has_the_numbers_of_the_rows() -> None:
+    result = _result(SHAPES["disc"])
+    first, second = (Export(_picture(), replace(result, numbers=[n]), {}) for n in (1, 2))
+    assert overlay_picture(first).tobytes() != overlay_picture(second).tobytes()
 
 
 COUNTS = {

@@ -97,6 +97,14 @@ def test_heat_is_brightest_where_the_map_is() -> None:
     heat[:, 10:] = 1
     pixels = np.asarray(heat_overlay(Image.new("RGB", (20, 20), "white"), heat), int)
     assert abs(pixels[5, 15] - pixels[5, 5]).sum() > 60
+    assert pixels[5, 15, 0] > pixels[5, 15, 2] + 20, "yellow, and not blue"
+
+
+def test_the_best_lies_on_top() -> None:
+    regions = Regions(np.float32([[50, 60, 150, 160]] * 2), np.float32([0.9, 0.4]), ("dog", "cat"))
+    colours = {"dog": "#0000ff", "cat": "#ff0000"}
+    picture = draw_regions(Image.new("RGB", (200, 200)), regions, [1, 2], colours)
+    assert picture.getpixel((100, 160)) == (0, 0, 255)
 
 
 def test_table_has_a_row_each() -> None:

@@ -2,6 +2,7 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,23 @@ class Recorder(FakeGrounder):
         self.asked = phrases, threshold
         regions = super().ground(image, phrases, threshold)
         return regions if self.hill is None else replace(regions, masks=self.hill[None])
+
+
+def test_run_asks_for_nothing_below_the_threshold() -> None:
+    """So that no mask is outlined for nothing."""
+    grounder = Recorder()
+    result = run(replace(_models(1), grounder=grounder), PICTURE, "a dog, a cat: 0.2", 0.3)
+    assert grounder.asked == (["a dog", "a cat"], 0.2)
+    assert set(result.seconds) == {"grounder", "segmenter"}
+
+
+def test_the_best_score_of_a_phrase_is_that_of_its_best_box() -> None:
+    class Two(FakeGrounder):
+        def ground(self, *asked: Any) -> Regions:
+            return replace(super().ground(*asked), scores=np.float32([0.75, 0.25]))
+
+    models = replace(_models(2), grounder=Two(2))
+    assert propose(models, PICTURE, "a dog", 0.3).best == {"a dog": 0.75}
 
 
 @pytest.mark.parametrize(
@@ -208,6 +226,7 @@ def boxes_of(*found: tuple[str, float, int]) -> Regions:
         ((("dog", 0.6, 40), ("cat", 0.5, 40)), {}, {"dog": 15, "cat": 15}),  # two crowds
         ((("dog", 0.6, 40), ("cat", 0.5, 4)), {"dog": 0.7}, {"cat": 4}),  # never to be shown
         ((("dog", 0.6, 5), ("cat", 0.5, 5)), {"dog": 0.6}, {"dog": 5, "cat": 5}),  # few
+        ((("dog", 0.7, 5),), {"dog": 0.7}, {"dog": 5}),  # just as high, as float32
         ((("dog", 0.6, 25), ("cat", 0.1, 20)), {}, {"dog": 25, "cat": 5}),  # a crowd not shown yet
         ((("dog", 0.6, 40), ("cat", 0.1, 20)), {}, {"dog": 30}),
         ((("dog", 0.2, 40), ("cat", 0.1, 20)), {}, {"dog": 15, "cat": 15}),  # none is

@@ -25,6 +25,8 @@ from grounding.prompt import MAX_PHRASES, parse_prompt
         ("1. a dog\n2) a cat\n- a cow\n • a pig", ["a dog", "a cat", "a cow", "a pig"]),  # a list
         ("a dog... a cat…", ["a dog", "a cat…"]),  # dots
         ("!!: 0.4, : 0.4, a cat", ["a cat"]),  # a threshold of nothing
+        (",".join(map(str, range(20))), [*map(str, range(20))]),  # as many as there may be
+        ("x" * 80 + "," * 3920, ["x" * 80]),  # as long
     ],
 )
 def test_phrases(prompt: str, phrases: list[str]) -> None:
@@ -59,6 +61,8 @@ def test_phrases(prompt: str, phrases: list[str]) -> None:
             {"कुत्ता": 0.4, "a dog": 0.3},
         ),  # a vowel sign
         ("dog −collar –tag", ["dog"], ["collar", "tag"], {}),  # a minus sign, an en dash
+        ("dog: 0.2 -dog: 0.9", ["dog"], [], {"dog": 0.2}),  # asked for wins, with its own
+        ("-dog: 0.9, dog", ["dog"], [], {}),
         ('dog -"red collar"', ["dog"], ['"red collar"'], {}),  # in quotes
     ],
 )
@@ -82,6 +86,8 @@ def test_negatives_and_thresholds(
         (f"a: {'9' * 3000}", "is inf; it must be"),  # a number beyond all floats
         (", ".join(f"thing {i}" for i in range(200)), "has 200 phrases"),  # a whole vocabulary
         (",".join(map(str, range(MAX_PHRASES + 1))), "has 21 phrases"),  # one too many
+        ("a dog" + "".join(f" -n{i}" for i in range(20)), "has 21 phrases"),  # negatives count
+        ("a dog -" + "x" * 81, "phrase has 81 characters"),
         ("a \ud83d dog", "a broken character"),  # half an emoji
         ("a dog, 🐱", "“🐱” is a symbol; say in words what to look for"),
         ("a dog, 🐱: 0.4", "“🐱” is a symbol"),

@@ -31,11 +31,11 @@ def test_more_settings_are_read_in_their_order() -> None:
     ],
 )  # fmt: skip
 def test_a_link_says_what_it_was_made_from(settings: Settings, more: dict[str, float]) -> None:
-    link = settings_link(ASKED, 0.4, settings)
+    link = settings_link(ASKED, 0.35, settings)
     address = re.search(r"[(][?](.*)[)]</small>", link)
     assert address and "<b>" not in link and " " not in address[1]
     said = settings_from_query(dict(parse_qsl(address[1])))
-    assert said == {**ASKED, "threshold": 0.4, **more}
+    assert said == {**ASKED, "threshold": 0.35, **more}
 
 
 @pytest.mark.parametrize(

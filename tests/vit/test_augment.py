@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import TrivialAugmentWide
 from torchvision.transforms.v2 import functional as tv
 
 from vit.augment import (
@@ -105,6 +106,21 @@ def test_trivial_augment_uses_every_operation_up_to_its_largest_magnitude() -> N
         for sign in (1, -1) if operation.signed else (1,):
             extreme = operation.apply(image, torch.tensor([sign * operation.largest]))
             assert extreme.numpy().tobytes() in seen
+
+
+def test_the_operations_are_those_of_torchvision() -> None:
+    names = """Identity ShearX ShearY TranslateX TranslateY Rotate Brightness Color Contrast
+        Sharpness Posterize Solarize AutoContrast Equalize"""
+    for name, operation in zip(names.split(), OPERATIONS.values(), strict=True):
+        levels, signed = TrivialAugmentWide._AUGMENTATION_SPACE[name]
+        strength = levels(31, 32, 32)
+        if name == "Posterize":  # bits left, and not those taken away
+            strength = 8 - strength
+        elif name == "Solarize":  # from 1 down
+            strength = 255 * (1 - strength)
+        assert operation.signed == signed, name
+        largest = 0 if strength is None else float(strength[-1])
+        assert operation.largest == pytest.approx(largest), name
 
 
 def test_trivial_augment_keeps_the_order() -> None:

@@ -1,11 +1,20 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Adam, AdamW
 
 from vit.model import ViT
+from vit.muon import Muon
 from vit.optimizers import build_optimizers, scale_learning_rates, update_mean
 from vit.recipes import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kinds"), [("adam", [Adam]), ("adamw", [AdamW]), ("muon", [Muon, AdamW])]
+)
+def test_the_kind_of_optimizer(tiny_model: ViT, optimizer: str, kinds: list[type]) -> None:
+    built = build_optimizers(tiny_model, TrainConfig(optimizer=optimizer))
+    assert [type(one) for one in built] == kinds
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])

@@ -9,6 +9,7 @@ from vit.facts import read_facts
 from vit.recipes import RECIPES, TrainConfig, build_model_config, rate_factor
 
 COSINE, LINEAR = TrainConfig(), TrainConfig(schedule="linear", warmup=0.1)
+CONSTANT = TrainConfig(schedule="constant", warmup=0.1)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ COSINE, LINEAR = TrainConfig(), TrainConfig(schedule="linear", warmup=0.1)
         (LINEAR, 10, 1.0),
         (LINEAR, 55, 0.5),
         (LINEAR, 100, 0.0),
+        (CONSTANT, 4, 0.5),
+        (CONSTANT, 99, 1.0),  # what another run starts from
     ],
 )
 def test_learning_rate(config: TrainConfig, step: int, factor: float) -> None:
@@ -74,6 +77,7 @@ def test_impossible_recipes(changes: dict[str, object], message: str) -> None:
 def test_the_reference_recipe_is_the_reference() -> None:
     config = RECIPES["reference"]
     assert (config.optimizer, config.lr, config.schedule) == ("adamw", 3e-4, "cosine")
+    assert config.weight_decay == 0.01
     assert (config.batch_size, config.epochs, config.dropout) == (128, 100, 0.1)
     assert (config.augment, config.crop_padding, config.pool) == ("crop_flip", 4, "cls")
     off = ("warmup", "label_smoothing", "cutmix", "mixup", "random_erasing", "ema_decay")

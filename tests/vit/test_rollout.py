@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vit.model import ViT
-from vit.rollout import HEAD_FUSIONS, attention_map, attention_rollout
+from vit.rollout import HEAD_FUSIONS, attention_map, attention_rollout, stretch
 
 
 def attentions(layers: int = 3, batch: int = 2, heads: int = 4, tokens: int = 17) -> Tensor:
@@ -157,3 +157,9 @@ def test_map_of_another_grid(shape: tuple[int, ...], prefix: int, tokens: int) -
     message = f"{shape}; grid 2 with {prefix} prefix tokens expects (B, {tokens}, {tokens})"
     with pytest.raises(ValueError, match=re.escape(message)):
         attention_map(torch.zeros(shape), 2, prefix)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_a_faint_map_is_stretched_as_a_strong_one(size: float) -> None:
+    maps = size * torch.tensor([[[1.0, 2.0], [3.0, 5.0]]])
+    torch.testing.assert_close(stretch(maps), torch.tensor([[[0, 0.25], [0.5, 1]]]))
