@@ -24,14 +24,14 @@ try:  # On ZeroGPU Spaces this import must come before torch's.
 except ImportError:
     spaces = None
 
-from stubs import no_stubs
+from web.stubs import no_stubs
 
 with no_stubs():
     import gradio as gr
 from starlette.middleware import Middleware
 
-from devices import DEVICES, find_device
-from doors import Doors
+from common.devices import DEVICES, find_device
+from common.images import MAX_BYTES
 from grounding.display import follow_link
 from grounding.events import Fetch
 from grounding.fetch import PORTS, fetch_image
@@ -39,9 +39,12 @@ from grounding.layout import CSS as SEGMENTATION_CSS
 from grounding.store import ModelStore
 from grounding.tab import build_tab as build_segmentation_tab
 from grounding.weights import MODES, Weights
-from images import MAX_BYTES
-from page import QUIET, page_errors
-from repairs import (
+from vit.facts import find_checkpoints
+from vit.layout import CSS as VIT_CSS
+from vit.tab import build_tab as build_vit_tab
+from web.doors import Doors
+from web.page import QUIET, page_errors
+from web.repairs import (
     ZippedPage,
     close_url_inputs,
     delete_broken_uploads,
@@ -51,10 +54,7 @@ from repairs import (
     hand_over_files,
     replace_pictures_whole,
 )
-from spoken import NAME_PARTS, translations
-from vit.facts import find_checkpoints
-from vit.layout import CSS as VIT_CSS
-from vit.tab import build_tab as build_vit_tab
+from web.screen_readers import NAME_PARTS, translations
 
 ASSETS = Path(__file__).parent / "assets"
 INTRO = """# ViT attention & text-prompted segmentation

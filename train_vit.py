@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from devices import DEVICES, find_device
+from common.devices import DEVICES, find_device
 from vit.ablation import PARTS, STUDIES, ablate, try_variants
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import load_data

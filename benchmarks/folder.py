@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from real_size import timed
 from second_prompt import ThreeBoxes
 
+from common.images import open_image
 from grounding.__main__ import parse_args, segment_files
 from grounding.core import Masks, Regions
 from grounding.demo.scenes import make_scene
@@ -28,7 +29,6 @@ from grounding.pipeline import run
 from grounding.segmenters.sam2 import Sam2
 from grounding.store import Models, ModelStore
 from grounding.weights import Origin, Source, Weights
-from images import open_image
 
 PROMPT = "a dog, the red car, a tree, an apple"
 NAMES = ("GroundingDINO tiny", "SAM 2.1 tiny")

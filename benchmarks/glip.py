@@ -25,6 +25,7 @@ from torchvision.ops import box_iou, deform_conv2d
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from common.precision import has_units
 from grounding.core import Regions
 from grounding.demo.scenes import make_scene, queries
 from grounding.grounders.glip import dyconv, load
@@ -34,7 +35,6 @@ from grounding.grounders.glip.fusion import CrossAttention
 from grounding.grounders.glip.grounder import look
 from grounding.grounders.glip.model import Glip, RawDetections
 from grounding.weights import DEMO_ROOT
-from precision import has_units
 
 HEIGHT, WIDTH, TOKENS, PADDED = 800, 1088, 12, 256
 SIDES = ("plain", "ours")
@@ -140,7 +140,7 @@ def compare_demo(scenes: int) -> None:
         phrases = [q.phrase for q in queries(scene, 4, 1, np.random.default_rng(i))]
         image = Image.fromarray(scene.image)
         fast = short.ground(image, phrases, 0.4)
-        with mock.patch("precision.has_units", return_value=False):
+        with mock.patch("common.precision.has_units", return_value=False):
             exact = long.ground(image, phrases, 0.4)
         ious += same_boxes(exact, fast) + same_boxes(fast, exact)
     found = np.array(ious)

@@ -20,8 +20,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from common.precision import has_units
 from grounding.weights import DEMO_ROOT
-from precision import has_units
 
 ROOT = Path(__file__).parents[1]
 SIZE = (1280, 960)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from precision import has_units
+from common.precision import has_units
 from vit.model import ViT, ViTConfig
 
 PRECISIONS = ("fp32", "bf16") if has_units("cpu") else ("fp32",)

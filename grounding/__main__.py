@@ -22,7 +22,8 @@ from typing import Any, ParamSpec, TypeVar
 from PIL import Image
 from tqdm import tqdm
 
-from devices import DEVICES, find_device
+from common.devices import DEVICES, find_device
+from common.images import SUFFIXES, open_image
 from grounding.export import Export, File, export_files, make_manifest, write_all
 from grounding.filenames import free_name
 from grounding.grounders import GROUNDERS
@@ -32,7 +33,6 @@ from grounding.segmenters import SEGMENTERS
 from grounding.select import Result
 from grounding.store import Models, ModelStore
 from grounding.weights import BUNDLED, MODES, Origin, Weights, names
-from images import SUFFIXES, open_image
 
 MAX_BYTES = 2**30  # of a picture on one's own disk
 INTERRUPTED = 130

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from common.images import open_image
 from grounding.export import File
 from grounding.filenames import free_name
 from grounding.session import EVERYTHING, Session, look, pack
 from grounding.settings import Settings
 from grounding.weights import Source, names
-from images import open_image
-from page import explain
+from web.page import explain
 
 LIMIT = 50
 

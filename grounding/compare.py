@@ -13,7 +13,7 @@ from grounding.select import Proposals, select, to_result
 from grounding.settings import Settings
 from grounding.status import describe_weights, quote
 from grounding.weights import Source
-from page import explain
+from web.page import explain
 
 COMPARED = ("GroundingDINO tiny", "CLIPSeg", "GLIP-T")
 HEADERS = ["Grounder", "Found", "Best score", "Threshold", "Grounder, s", "Segmenter, s"]

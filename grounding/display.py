@@ -12,7 +12,7 @@ from grounding.export import ARCHIVE, File, write_zip
 from grounding.grounders import GROUNDERS
 from grounding.session import Session, look, pack, switch
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
-from page import new_folder, page_errors
+from web.page import new_folder, page_errors
 
 NOTHING = (gr.skip(),) * 7  # new, of what `show` returns
 

@@ -10,6 +10,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from common.images import open_image
 from grounding.batch import Report, segment_files
 from grounding.compare import compare, describe
 from grounding.core import Clicks, Masks, Regions
@@ -24,8 +25,7 @@ from grounding.session import Session, look, shown_result
 from grounding.settings import THRESHOLDS, Settings
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
-from images import open_image
-from page import new_folder, page_errors, warn
+from web.page import new_folder, page_errors, warn
 
 # The names of both models and their weights, a picture, the prompt and the threshold.
 Infer = Callable[[str, str, Source, Source, Image.Image, str, float], tuple[Proposals, Origin]]
@@ -319,7 +319,7 @@ class Events:
             "prompt": prompt,
             "grounder": grounder,
             "segmenter": segmenter,
-            "threshold": float(threshold),  # on the page it may be a `repairs.Clamped`
+            "threshold": float(threshold),  # on the page it may be a `web.repairs.Clamped`
             "url": url,
         }
         return Session(picture, proposals, origin, asked)

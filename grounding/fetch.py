@@ -21,7 +21,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from PIL import Image
 
-from images import HTML, MAX_BYTES, decode_image, kind_of
+from common.images import HTML, MAX_BYTES, decode_image, kind_of
 
 MAX_URL = 2048
 MAX_REDIRECTS = 5

@@ -12,7 +12,7 @@ from grounding.batch import LIMIT
 from grounding.grounders import GROUNDERS
 from grounding.segmenters import SEGMENTERS
 from grounding.settings import RANGES, THRESHOLDS, Settings
-from page import show_gallery
+from web.page import show_gallery
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
 PHOTOS = SAMPLES.with_name("photos")

@@ -11,7 +11,7 @@ from grounding.overlay import HEADERS
 from grounding.retouch import BOX, HELP, TOOLS
 from grounding.session import EVERYTHING
 from grounding.settings import Settings
-from page import QUIET, show_gallery
+from web.page import QUIET, show_gallery
 
 SESSION_SECONDS = 4 * 3600  # since the latest run
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
+from common.fonts import drawable, font
 from grounding.core import Masks, Regions
-from letters import drawable, font
 
 # Okabe and Ito's colour-blind safe colours (https://jfly.uni-koeln.de/color/), without black.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")

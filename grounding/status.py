@@ -5,11 +5,11 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
+from common.images import MAX_SIDE
 from grounding.pipeline import FLOOR
 from grounding.prompt import looks_foreign
 from grounding.select import MAX_SHOWN, Choice, Proposals, Selection, choose
 from grounding.weights import Origin, Source, names
-from images import MAX_SIDE
 
 AND = re.compile(r"\b(and|or)\b")
 FULL_WEIGHTS_HELP = (

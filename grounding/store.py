@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from devices import find_device
+from common.devices import find_device
+from common.exhausted import disk_full, out_of_memory
 from grounding.core import Grounder, Segmenter
 from grounding.grounders import GROUNDERS
 from grounding.memory import GIGABYTE, Shelf, default_budget, file_bytes
 from grounding.menu import ModelEntry
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import Origin, Progress, Source, Weights
-from used_up import disk_full, out_of_memory
 
 # What the models stand on, all of which takes seconds to import.
 LIBRARIES = (

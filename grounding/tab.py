@@ -20,7 +20,7 @@ from grounding.pipeline import propose
 from grounding.select import Proposals
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
-from page import LATEST, MOTION, QUIET, hand_over_download
+from web.page import LATEST, MOTION, QUIET, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody. What is asked again at work comes after that.

@@ -20,11 +20,11 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from common.images import MAX_BYTES
 from grounding.fetch import PORTS
 from grounding.grounders import GROUNDERS
 from grounding.segmenters import SEGMENTERS
 from grounding.weights import Weights
-from images import MAX_BYTES
 from tests.site import wait_until
 
 ROOT = Path(__file__).parents[1]

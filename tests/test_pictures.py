@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.images import decode_image
 from grounding.core import mask_box
-from images import decode_image
-from tests.grounding.test_fetch import answer
-from tests.site import Site
-from tests.test_images import (
+from tests.common.test_images import (
     BOMBS,
     COLORS,
     DAMAGED,
@@ -27,6 +25,8 @@ from tests.test_images import (
     scans,
     zipped,
 )
+from tests.grounding.test_fetch import answer
+from tests.site import Site
 
 PROMPT = "a red patch"
 FILE = {"_type": "gradio.FileData"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from letters import font
+from common.fonts import font
 from vit.heatmap import colour, enlarge
 from vit.strips import SIZE, sheet, text_width
 

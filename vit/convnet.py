@@ -26,8 +26,8 @@ from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 from tqdm import tqdm
 
-from devices import DEVICES, find_device
-from precision import fast
+from common.devices import DEVICES, find_device
+from common.precision import fast
 from vit.augment import augment
 from vit.checkpoint import Preprocessing, load_tensors, save_tensors
 from vit.data import ImageSet, Split, hold_out, load_data, normalize, statistics

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from images import SUFFIXES, decode_image
+from common.images import SUFFIXES, decode_image
 from vit.checkpoint import Preprocessing
 from vit.crop import Crop, cut
 from vit.describe import count_classes

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from images import MAX_SIDE
+from common.images import MAX_SIDE
 from vit.crop import Crop
 
 if TYPE_CHECKING:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
-from images import open_image
-from page import choice_of, new_folder, page_errors, warn
-from repairs import refuse_clamped
+from common.images import open_image
 from vit.arrays import save_arrays
 from vit.crop import Crop, crop_around
 from vit.describe import describe_answer, describe_checkpoint
@@ -29,6 +27,8 @@ from vit.view import (
     explain_whole,
     title,
 )
+from web.page import choice_of, new_folder, page_errors, warn
+from web.repairs import refuse_clamped
 
 if TYPE_CHECKING:
     from vit.predictor import Predictor

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import QUIET, choice_of, show_picture
 from vit.events import ALL, CENTRE, Events, say_count
 from vit.panels import (
     Drawing,
@@ -17,6 +16,7 @@ from vit.panels import (
 )
 from vit.samples import Sample
 from vit.view import BEST, CLASS_METHODS, LAYER, METHODS, NOTHING, ROLLOUT, SECOND
+from web.page import QUIET, choice_of, show_picture
 
 HEAD_FUSIONS = ("mean", "max", "min")  # the keys of vit.rollout.HEAD_FUSIONS
 FIRST = 7  # the sample shown when the page opens

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import LATEST, MOTION, QUIET, choice_of, page_errors, show_picture
 from vit.drawings import draw_heads, draw_learned, draw_model, draw_patch, patch_at, run_test
 from vit.view import SIDE, Look, Settings
+from web.page import LATEST, MOTION, QUIET, choice_of, page_errors, show_picture
 
 PATCH_HELP = """Click a patch on any of the large pictures, here or above, or name it. Left: where
 it looks in the chosen layer. Right: which patches look at it. Below: the same in every layer (mean

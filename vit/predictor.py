@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from images import to_rgb
+from common.images import to_rgb
 from vit.attribution import attention_gradients
 from vit.checkpoint import Checkpoint, load_checkpoint
 from vit.crop import Box, Crop, cut

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from precision import has_units
+from common.precision import has_units
 from vit.model import ViTConfig
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from images import open_image
+from common.images import open_image
 
 FOLDER = Path(__file__).parent.parent / "assets" / "samples" / "cifar10"
 

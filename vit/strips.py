@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from letters import drawable, font
+from common.fonts import drawable, font
 from vit.heatmap import colour, enlarge
 
 INK = (90, 90, 90)  # on white, which the page lays under a sheet

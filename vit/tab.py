@@ -10,12 +10,12 @@ import gradio as gr
 from gradio.context import Context
 from gradio.events import Dependency
 
-from page import LATEST, QUIET, hand_over_download
 from vit.events import Events, FindCheckpoints, aim, draw
 from vit.facts import read_facts
 from vit.layout import Page, build_page
 from vit.panels import together
 from vit.samples import load_samples
+from web.page import LATEST, QUIET, hand_over_download
 
 # What makes or reads an answer, or the maps of an earlier one might come after those of the next.
 ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}

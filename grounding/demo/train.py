@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from precision import fast
+from common.precision import fast
 
 ROOT = Path(__file__).resolve().parents[2]
 WARMUP_STEPS = 150

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.precision import fast
 from grounding.core import Regions, mask_boxes
 from grounding.loading import read_pretrained, read_processor
 from grounding.recent import Recent
-from precision import fast
 
 
 class ClipSeg:

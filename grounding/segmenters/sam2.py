@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.precision import fast
 from grounding.core import Clicks, Masks, Regions, mask_box
 from grounding.loading import NoInit
 from grounding.recent import Recent, tensor_bytes
-from precision import fast
 
 BATCH = 8
 # A coarse mask becomes logits from -10 to 10, about the range of the decoder's own.

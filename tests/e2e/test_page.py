@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from common.images import open_image
 from grounding.compare import COMPARED
 from grounding.demo.samples import SAMPLES, make_sample
 from grounding.grounders import GROUNDERS
@@ -23,7 +24,6 @@ from grounding.segmenters import SEGMENTERS
 from grounding.select import Result
 from grounding.store import ModelStore
 from grounding.weights import Weights
-from images import open_image
 
 from .conftest import choose, open_accordion, picture_of, settle
 

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 import grounding.__main__ as command
+from common.images import MAX_BYTES
 from grounding import export
 from grounding.__main__ import find_pictures, main, parse_args, read_manifest
 from grounding.core import Masks, Regions
 from grounding.store import Models
 from grounding.weights import BUNDLED, Origin, Source, Weights
-from images import MAX_BYTES
 
 T = TypeVar("T")
 DEMO = ["--weights", "demo", "--device", "cpu"]

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from common.images import MAX_SIDE, decode_image
 from grounding.core import Masks, Regions, mask_box
 from grounding.export import cutout, label_map
 from grounding.filenames import MAX_NAME, RESERVED, safe_name
@@ -20,7 +21,6 @@ from grounding.overlay import shrink
 from grounding.pipeline import cut
 from grounding.prompt import MAX_PHRASE_CHARACTERS, MAX_PHRASES, Query, parse_prompt
 from grounding.select import Choice, Proposals, Result, pack_masks, select
-from images import MAX_SIDE, decode_image
 
 # pycocotools 2.0.11 has not caught up with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.images import MAX_SIDE
 from grounding.core import Regions
 from grounding.edits import apply_edits, drop
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks, select
 from grounding.status import describe
 from grounding.weights import Origin, Source
-from images import MAX_SIDE
 
 
 def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) -> Proposals:

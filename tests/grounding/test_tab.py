@@ -44,7 +44,7 @@ from grounding.settings import Settings
 from grounding.store import ModelStore
 from grounding.tab import build_tab
 from grounding.weights import Origin, Source, Weights
-from repairs import Clamped
+from web.repairs import Clamped
 
 ASKED = {
     "prompt": "dog -collar",

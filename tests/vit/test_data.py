@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from images import decode_image
+from common.images import decode_image
 from vit.data import (
     ImageSet,
     Split,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repairs import Clamped
 from vit import layout, rollout, tab, view
 from vit.drawings import draw_patch
 from vit.events import ALL, KEPT, Events, aim, draw
 from vit.panels import numbers_of
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
+from web.repairs import Clamped
 
 Handler = Callable[..., Any]
 MIDDLE = (0.5, 0.5, 1.0)  # across, down, size

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.precision import fast
 from grounding.captions import pack
 from grounding.core import Regions
 from grounding.grounders.glip.boxes import Detections, detect
@@ -14,7 +15,6 @@ from grounding.grounders.glip.caption import encode, join
 from grounding.grounders.glip.model import Glip
 from grounding.grounders.glip.pictures import prepare
 from grounding.recent import Recent
-from precision import fast
 
 
 class GlipGrounder:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.precision import fast
 from grounding.grounders.glip.fusion import CrossAttention
 from grounding.grounders.grounding_dino.deformable import DeformableAttention
 from grounding.recent import Recent
-from precision import fast
 
 # Positions at a time: few enough that the hidden layer, eight times as wide, stays in the cache.
 CHUNK = 512

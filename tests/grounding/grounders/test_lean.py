@@ -90,7 +90,7 @@ def test_random_model_of_real_size(half: bool, tolerance: float) -> None:
     lean = copy.deepcopy(stock)
     make_lean(lean, "cpu")
     boxes, logits = _answer(stock)
-    with mock.patch("precision.has_units", return_value=half):
+    with mock.patch("common.precision.has_units", return_value=half):
         ours, our_logits = _answer(lean)
     ious, partners = box_iou(boxes, ours).max(1)
     assert ious.min() > 0.99
@@ -120,7 +120,7 @@ def test_kept_boxes_and_masks_of_the_demo_weights(half: bool) -> None:
     for picture in _pictures():
         expected = plain.ground(picture, PHRASES, 0.3)
         masks = other.segment(picture, expected).masks
-        with mock.patch("precision.has_units", return_value=half):
+        with mock.patch("common.precision.has_units", return_value=half):
             assert _same(grounder.ground(picture, PHRASES, 0.3), expected)
             ours = segmenter.segment(picture, expected).masks
         shared, either = (ours & masks).sum((1, 2)), (ours | masks).sum((1, 2))

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-import precision
-from precision import fast
+from common import precision
+from common.precision import fast
 
 
 @pytest.mark.parametrize("units", [False, True])

@@ -1,8 +1,8 @@
 import pytest
 from PIL import Image, ImageDraw, features
 
-import letters
-from letters import drawable, font
+from common import fonts
+from common.fonts import drawable, font
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,10 @@ def test_letters_that_would_be_boxes_are_left_out(text: str, drawn: str) -> None
 
 def test_what_would_be_drawn_backwards_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.features.check", lambda name: name != "raqm")
-    letters._is_there.cache_clear()
+    fonts._is_there.cache_clear()
     assert drawable("1 כלב سمك 0.53") == "1 0.53"
     monkeypatch.undo()
-    letters._is_there.cache_clear()
+    fonts._is_there.cache_clear()
     assert (drawable("כלב") == "כלב") == features.check("raqm")
 
 

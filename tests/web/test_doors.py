@@ -16,8 +16,10 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-import doors
-from doors import (
+from common.images import MAX_BYTES
+from tests.site import Site
+from web import doors
+from web.doors import (
     MAX_BODY,
     MAX_POSTS,
     MAX_STREAMS,
@@ -26,8 +28,6 @@ from doors import (
     Refused,
     Visits,
 )
-from images import MAX_BYTES
-from tests.site import Site
 
 STRANGER, HOUSEMATE = "1.1.1.1", "192.168.0.9"
 UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
-import images
-from images import decode_image, open_image
+from common import images
+from common.images import decode_image, open_image
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3
 LOSSY = 12  # JPEG, lossy WebP and AVIF come this close to the colour
@@ -721,7 +721,7 @@ def limited(megabytes: int, threads: int, data: bytes) -> bytes:
     """Decode a picture in several threads of a process that may take so much more memory."""
     program = f"""
         import concurrent.futures, resource, sys
-        from images import decode_image
+        from common.images import decode_image
         data = sys.stdin.buffer.read()
         pages = int(open("/proc/self/statm").read().split()[0])
         limit = pages * resource.getpagesize() + {megabytes}_000_000
@@ -734,7 +734,7 @@ def limited(megabytes: int, threads: int, data: bytes) -> bytes:
         [sys.executable, "-c", textwrap.dedent(program)],
         input=data,
         capture_output=True,
-        cwd=Path(images.__file__).parent,
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"MALLOC_ARENA_MAX": "1"},  # each thread's own is address space, too
         check=False,
     ).stdout

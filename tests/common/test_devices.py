@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from devices import find_device
+from common.devices import find_device
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool) -> None:

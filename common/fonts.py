@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import ImageFont, features
 
-FILE = Path(__file__).parent / "assets" / "fonts" / "DejaVuSansCondensed.ttf"
+FILE = Path(__file__).parents[1] / "assets" / "fonts" / "DejaVuSansCondensed.ttf"
 MISSING = "\U0010ffff"  # no font has it
 RIGHT_TO_LEFT = ("R", "AL")
 

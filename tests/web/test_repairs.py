@@ -11,7 +11,8 @@ from gradio.data_classes import ImageData
 from gradio.utils import LRUCache
 from PIL import Image
 
-from repairs import (
+from tests.site import Site, wait_until
+from web.repairs import (
     MAX_NAME,
     close_url_inputs,
     delete_files_of_tools,
@@ -21,7 +22,6 @@ from repairs import (
     refuse_clamped,
     replace_pictures_whole,
 )
-from tests.site import Site, wait_until
 
 
 def upload_field(monkeypatch: pytest.MonkeyPatch) -> gr.Image:

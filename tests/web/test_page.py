@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from page import (
+from web.page import (
     LATEST,
     NO_MEMORY,
     NO_ROOM,

@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.events import Dependency
 from gradio.utils import get_upload_folder
 
-from used_up import disk_full, out_of_memory
+from common.exhausted import disk_full, out_of_memory
 
 # Of most events.
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

@@ -17,7 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from page import CHECK
+from web.page import CHECK
 
 NO_UPLOAD = "A picture must be uploaded first; a path on the server is not accepted."
 MAX_NAME = 64  # letters of what a page calls its session; Gradio's own take 11
