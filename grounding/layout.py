@@ -45,7 +45,11 @@ CSS = """
 :is(#seg-samples, #seg-photos) table { display: block; }
 :is(#seg-samples, #seg-photos) tbody { display: grid; gap: 6px;
     grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); }
-:is(#seg-samples, #seg-photos) tr { display: block; border-radius: 6px; cursor: pointer; }
+:is(#seg-samples, #seg-photos) tr { display: block; border: 0; border-radius: 6px; cursor: pointer;
+    background: var(--block-background-fill); }
+:is(#seg-samples, #seg-photos) tr:hover { box-shadow: 0 0 0 2px var(--primary-400); }
+:is(#seg-samples, #seg-photos) td.image .container { width: 100%; height: auto; aspect-ratio: 1; }
+:is(#seg-samples, #seg-photos) td img { width: 100%; height: 100%; object-fit: cover; }
 :is(#seg-samples, #seg-photos) td { display: block; border: 0 !important; padding: 4px;
     text-align: center; font-size: 12px; line-height: 1.25; }
 /* The samples stand below what is asked, or, on a phone, below the answer. */
