@@ -209,3 +209,14 @@ def test_a_pickle_as_state_of_a_demo_training(
     with pytest.raises(ValueError, match="holds no run to go on with"):
         demo.main(["sam2", "--resume"])
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "part", ["${oc.decode:'{_target_: os.system, _args_: [exit 1]}'}", "${beside}"]
+)
+def test_a_configuration_hides_no_part(tmp_path: Path, part: str) -> None:
+    place = shutil.copytree(DEMO_ROOT / "sam2", tmp_path / "sam2")
+    model = f'{{_target_: sam2.modeling.sam2_base.SAM2Base, image_encoder: "{part}"}}'
+    (place / "config.yaml").write_text(f"beside: {{_target_: os.system}}\nmodel: {model}\n")
+    with pytest.raises(ValueError, match=r"config\.yaml names .*os\.system.*no parts of SAM 2"):
+        sam2.load(place, "cpu")

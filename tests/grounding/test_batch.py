@@ -8,8 +8,8 @@ from PIL import Image
 from grounding.batch import LIMIT, Report, segment_files
 from grounding.core import Regions
 from grounding.prompt import parse_prompt
-from grounding.select import Proposals, pack_masks
-from grounding.session import Session
+from grounding.select import Choice, Proposals, pack_masks
+from grounding.session import Session, look
 from grounding.settings import Settings
 from grounding.weights import Origin, Source
 
@@ -83,3 +83,32 @@ def test_memory_that_is_used_up_at_one_picture(tmp_path: Path) -> None:
 def test_how_many(count: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         next(segment_files(["a.png"] * count, _answer, Settings(), 0.3, Report()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"), [(Settings(), 1), (Settings(Choice(0, 30, 11.0)), 0)]
+)
+def test_settings_count_in_the_picture_and_in_the_files(
+    tmp_path: Path, settings: Settings, found: int
+) -> None:
+    """The dog is a tenth of the picture."""
+    picture = Image.new("RGB", (20, 10), "red")
+    picture.save(tmp_path / "a.png")
+    report = Report()
+    files = dict(segment_files([str(tmp_path / "a.png")], _answer, settings, 0.3, report))
+    shown = look(_answer(picture, 0), settings, 0.3).stages[1]
+    assert report.painted == [(shown, f"{found} found: a.png")]
+    assert len(json.loads(files["a/manifest.json"])["rows"]) == found
+
+
+def test_the_share_that_is_done_of_as_many_as_there_may_be(tmp_path: Path) -> None:
+    shares: list[float] = []
+
+    def answer(picture: Image.Image, done: float) -> Session:
+        shares.append(done)
+        return _answer(picture, done)
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    paths = [str(tmp_path / "a.png")] * LIMIT
+    assert dict(segment_files(paths, answer, Settings(), 0.3, Report()))
+    assert shares == [i / LIMIT for i in range(LIMIT)]

@@ -40,6 +40,7 @@ def test_every_grounder_answers_or_says_why_not() -> None:
     found, missing, large = (named[name] for name in ("GroundingDINO tiny", *ERRORS))
     assert [len(answer.detections) for answer in (found, missing, large)] == [1, 0, 0]
     assert "more memory than" in large.caption
+    assert found.caption == "GroundingDINO tiny: 1 found, 0.8 s"
     assert found.detections[0]["rle"]["size"] == [10, 10]
     assert "not here" in missing.caption and "not here" in rows["CLIPSeg"][1]
     assert found.picture.tobytes() != PICTURE.tobytes() == missing.picture.tobytes()
@@ -49,7 +50,9 @@ def test_the_best_score_is_of_what_is_shown_if_anything_is() -> None:
     """Its phrase may have a better one that is left out."""
 
     def propose(grounder: str, threshold: float) -> Proposals:
-        return replace(_propose("GroundingDINO tiny", 0.3), best={"a dog": 0.99})
+        query = Query(["a dog", "a cat"], [])
+        best = {"a dog": 0.99, "a cat": 0.2}
+        return replace(_propose("GroundingDINO tiny", 0.3), query=query, best=best)
 
     for count, best in ((30, 0.9), (0, 0.99)):
         answer = next(compare(PICTURE, propose, Settings(Choice(0, count=count))))
@@ -88,3 +91,13 @@ def test_prompt_and_weights_are_said(sources: list[Source], words: str) -> None:
     said = describe("a  dog,\n<b>", sources)
     assert "“a dog&#44; &#60;b&#62;”. Each at its own threshold" in said
     assert words in said if words else "eights" not in said
+
+
+def test_a_large_picture_is_shown_no_larger_without_an_answer() -> None:
+    large = Image.new("RGB", (2560, 100))
+    sizes = {answer.picture.size for answer in compare(large, _fail, Settings())}
+    assert sizes == {(1280, 50)}
+
+
+def _fail(grounder: str, threshold: float) -> Proposals:
+    raise ValueError(grounder)

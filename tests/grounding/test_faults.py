@@ -91,6 +91,7 @@ def test_once_they_are_whole_again_they_load(tmp_path: Path) -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        OSError(errno.ENOSPC, "No space left on device"),  # where weights are converted
     ],
 )
 def test_no_memory_is_not_called_damage(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

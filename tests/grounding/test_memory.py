@@ -217,3 +217,10 @@ def test_many_at_once_load_each_model_once(loads: list[str]) -> None:
 def test_memory_must_be_a_number_above_zero(memory: float) -> None:
     with pytest.raises(ValueError, match="must be a number above 0"):
         ModelStore(Weights("demo"), "cpu", memory)
+
+
+def test_a_machine_that_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"SC_PHYS_PAGES": 6 * 10**6, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", said.__getitem__, raising=False)
+    monkeypatch.setattr(memory, "CGROUPS", ())
+    assert default_budget("cpu") == 3 * 10**6 * 4096

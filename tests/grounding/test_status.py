@@ -6,7 +6,7 @@ import pytest
 
 from common.images import MAX_SIDE
 from grounding.core import Regions
-from grounding.edits import apply_edits, drop
+from grounding.edits import apply_edits, drop, redraw
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks, select
 from grounding.status import describe
@@ -219,3 +219,11 @@ def test_demo_weights_are_said_and_what_to_do() -> None:
     assert "<b>bundled demo weights</b>, which know only the drawn objects" in text
     assert "Why: it was asked for them." in text
     assert "--weights demo" in text
+
+
+def test_what_was_changed_by_hand_and_is_too_small_was_not_dropped() -> None:
+    proposals, choice = _proposals(("a dog",), "a dog", 0.0, 0.05), Choice(0.3, min_area=5)
+    spot = np.eye(6, dtype=bool) & (np.arange(6) < 1)
+    proposals = apply_edits(proposals, [redraw(proposals, 0, spot, 0.9, ())])
+    text = describe(proposals, select(proposals, choice), _origin(demo=False), choice)
+    assert "“a dog” was found but left out." in text and "by hand" not in text

@@ -88,6 +88,8 @@ def test_two_adapters_may_read_the_same_files(monkeypatch: pytest.MonkeyPatch) -
     models = [store._load(role, name, source) for role, name in asked * 2]
     assert [model.module for model in models[:3]] == ["clipseg", "mine", "mine"]
     assert len({*map(id, models)}) == 3, "each is loaded once"
+    others = store._load("grounder", "CLIPSeg", Source("c/d", folder, demo=True))
+    assert others is not models[0], "as the public weights after the demo weights"
 
 
 @dataclass

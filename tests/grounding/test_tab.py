@@ -2,6 +2,7 @@ import asyncio
 import io
 import json
 import threading
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from grounding.core import Regions
 from grounding.display import (
     choose_grounder,
+    configure,
     move,
     reveal,
     show,
@@ -84,7 +86,7 @@ def test_look_shows_the_answer_in_every_part(session: Session) -> None:
     assert all(len(row) == len(HEADERS) for row in rows)
     assert "Found 2 regions" in view.status and "prompt=dog+-collar" in view.status
     assert regions.size == stages[0].size == stages[1].size
-    assert stages[0].tobytes() != stages[1].tobytes()
+    assert stages[0].tobytes() == regions.tobytes() != stages[1].tobytes()
 
 
 def test_rows_are_switched_off_and_stay_so(session: Session) -> None:
@@ -367,6 +369,7 @@ def test_a_new_answer_is_shown_at_its_own_threshold(
     nothing = reveal(None, "", 0.7, grounder, *more)  # a session that is lost
     assert nothing == reveal(session, session.key, 0.7, grounder, *more) == (gr.skip(),) * 11
     assert session.key in rest and [*settings.values().values()] == [*more]
+    assert [column.visible for column in rest[-2:]] == [True, False], "no comparison any more"
 
 
 def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:
@@ -473,3 +476,33 @@ def test_several_uploads_leave_no_other_files(tmp_path: Path) -> None:
     assert files.preprocess(given) == [str(path) for path in paths]
     assert files.preprocess(None) == []
     assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_more_settings_count_at_once(session: Session) -> None:
+    settings, _, _, rows, *_ = configure(session, 0.3, *BOLD.values().values())
+    assert settings.values() == BOLD.values()
+    assert rows == look(session, BOLD, 0.3).rows != _rows(session, 0.3)
+
+
+def test_one_file_comes_as_it_is_and_several_come_in_a_zip(session: Session) -> None:
+    def fetch(part: str, threshold: float = 0.3) -> Path:
+        return Path(take_home(session, Settings(), threshold, part, session.key))
+
+    with zipfile.ZipFile(fetch(EVERYTHING)) as archive:
+        assert archive.namelist() == [*dict(pack(session, Settings(), 0.3, EVERYTHING))]
+    assert (fetch("manifest").name, fetch("cutouts", 0.7).name) == ("manifest.json", "01-dog.png")
+    with pytest.raises(gr.Error, match="nothing of that kind to download"):
+        fetch("cutouts", 1)
+
+
+def test_a_row_without_cells_does_no_harm(session: Session) -> None:
+    rows = _rows(session, 0.3)
+    rows[1][0] = False
+    table = tick(session, Settings(), 0.3, session.key, [*rows, []])[2]
+    assert session.corrections.off == {1} and table == _rows(session, 0.3)
+
+
+def test_the_files_say_how_long_it_took(session: Session) -> None:
+    timed = replace(session, proposals=replace(session.proposals, seconds={"grounder": 0.5}))
+    [(_, content)] = pack(timed, Settings(), 0.3, "manifest")
+    assert json.loads(content)["seconds"] == {"grounder": 0.5}

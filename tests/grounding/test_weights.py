@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from grounding.grounders import GROUNDERS
-from grounding.hub import reporting_bar
+from grounding.hub import Downloads, reporting_bar
 from grounding.store import ModelStore
 from grounding.weights import DEMO_ROOT, Weights
 
@@ -255,3 +255,23 @@ def test_a_stop_ends_downloads_of_the_other_kind(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(xet, "abort_xet_session", stopped := Mock())
     Weights().stop()
     stopped.assert_called_once_with()
+
+
+def test_a_repository_without_the_weights_themselves(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grounding.hub.Downloads.fetch", lambda *_: cache)
+    source = Weights("auto").locate(REPO, FILES, "grounding_dino", _quiet)
+    assert source.demo and source.why == "the Hugging Face hub does not have them"
+
+
+def test_a_download_that_is_stopped_is_no_failure_of_the_hub(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(downloads: Downloads, *_: Any) -> None:
+        downloads.stopping.set()
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr("grounding.hub.Downloads.fetch", stop)
+    with pytest.raises(RuntimeError, match="stopped"):
+        Weights("auto").locate(REPO, FILES, "grounding_dino", _quiet)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor, nn
 
 from vit.checkpoint import Preprocessing
 from vit.data import ImageSet
@@ -24,3 +25,11 @@ def test_predict_leaves_the_mode_as_it_was(tiny_model: ViT, tiny_set: ImageSet) 
         tiny_model.train(mode)
         predict(tiny_model, tiny_set.test, Preprocessing())
         assert tiny_model.training is mode
+
+
+def test_dropout_is_off_while_answers_are_counted(tiny_set: ImageSet) -> None:
+    class Mode(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.eye(3)[[0 if self.training else 2] * len(images)]
+
+    assert predict(Mode().train(), tiny_set.test, Preprocessing()).tolist() == [2] * 9

@@ -24,12 +24,14 @@ def test_the_hot_patch_is_bright_and_yellow(row: int, column: int) -> None:
     assert min(red, green) > blue + 20
 
 
-def test_cold_is_darker_than_the_picture_and_still_shows_it() -> None:
+def test_cold_is_darker_than_the_picture_and_hot_still_shows_it() -> None:
     stripes = Image.new("RGB", (32, 32))
     stripes.paste((200, 200, 200), (0, 0, 16, 32))
     picture = np.asarray(overlay(stripes, np.zeros((8, 8), np.float32), 64)).astype(int)
-    assert 100 < picture[:, :24].mean() < 200
+    assert 140 < picture[:, :24].mean() < 160
     assert picture[:, 40:].mean() < 20
+    picture = np.asarray(overlay(stripes, np.ones((8, 8), np.float32), 64)).astype(int)
+    assert picture[:, :24].mean() - picture[:, 40:].mean() > 50
 
 
 @pytest.mark.parametrize(

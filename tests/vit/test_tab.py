@@ -343,6 +343,8 @@ def test_the_download_holds_both_maps(tmp_path: Path, page: gr.Blocks) -> None:
     for values, count in ((COMPARED, 1), (both, 2)):
         with np.load(handler(page, "pack")(session, *values)) as arrays:
             assert arrays["maps"].shape == (count, 4, 4)
+            expected = view.heat_map(session, view.Settings())
+            assert np.array_equal(arrays["maps"][0], expected), "the other one comes second"
 
 
 def test_what_another_checkpoint_sets_draws_nothing_in_between(page: gr.Blocks) -> None:
@@ -351,16 +353,17 @@ def test_what_another_checkpoint_sets_draws_nothing_in_between(page: gr.Blocks) 
     assert {event for fn in drawing for _, event in fn.targets} == {"input", "success"}
 
 
-@pytest.mark.parametrize("name", ["across", "down", "size"])
+@pytest.mark.parametrize("name", ["discard_ratio", "across", "down", "size"])
 def test_a_program_hears_of_a_share_beyond_its_ends(
     tmp_path: Path, classify: Handler, name: str
 ) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
     clamped = Clamped(1)
     clamped.given = 5
-    given = dict(zip(("across", "down", "size"), MIDDLE, strict=True)) | {name: clamped}
+    names = "discard_ratio", "across", "down", "size"
+    given = dict(zip(names, (0.0, *MIDDLE), strict=True)) | {name: clamped}
     with pytest.raises(gr.Error, match=f"{name} is 5; the nearest allowed is 1"):
-        classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", **given)
+        classify(str(tmp_path / "own.png"), "mean", checkpoint="tiny", **given)
 
 
 def test_few_pictures_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,3 +391,11 @@ def test_a_test_of_other_settings_is_not_shown(tmp_path: Path, page: gr.Blocks) 
 
 def test_without_a_confusion_matrix_there_is_no_frame(page: gr.Blocks) -> None:
     assert not handler(page, "show")("tiny")[1].visible
+
+
+def test_an_answer_goes_with_its_picture_and_not_before(page: gr.Blocks) -> None:
+    forget = handler(page, "forget_if_gone")
+    assert {*map(str, forget("own.png"))} == {str(gr.skip())}
+    session, label, note, part, *_ = forget(None)
+    assert (session, label, part.visible) == (None, None, False)
+    assert note.startswith("Choose a picture first: ")

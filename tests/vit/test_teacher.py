@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,10 @@ def test_torchvision(torchvision_name: str) -> None:
 
 
 def test_transformers(transformers_name: str) -> None:
+    path = Path(transformers_name.removeprefix("transformers:")) / "config.json"
+    config = json.loads(path.read_text())
+    # As a file with "10" before "2".
+    path.write_text(json.dumps(config | {"id2label": {"1": "bright", "0": "dark"}}))
     teach = load_teacher(transformers_name, ("bright", "dark"), CPU)
     answers = teach(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
     assert answers.logits.argmax(1).tolist() == [0, 0]
@@ -138,3 +143,24 @@ def test_the_fingerprint_of_a_folder_is_of_what_is_in_it(tmp_path: Path) -> None
     assert len(prints) == 4
     assert fingerprint(name) in prints
     assert fingerprint("transformers:google/vit") == "transformers:google/vit"  # of the hub
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 16}},
+        {
+            "image_processor_type": "DeiTImageProcessor",
+            "size": {"height": 18, "width": 18},
+            "crop_size": {"height": 16, "width": 16},
+        },
+    ],
+    ids=["shortest edge", "crop"],
+)
+def test_pictures_have_the_side_that_the_processor_says(
+    transformers_name: str, processor: dict[str, object]
+) -> None:
+    folder = Path(transformers_name.removeprefix("transformers:"))
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    teach = load_teacher(transformers_name, ("bright", "dark"), CPU)
+    assert teach(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).logits.shape == (1, 2)

@@ -102,6 +102,7 @@ def test_resumed_is_the_same_as_never_stopped(make: Make, config: TrainConfig, s
     assert first.step == steps
     second = make(config, "stopped")
     second.resume()
+    assert second.seconds == first.seconds > 0, "what was spent counts"
     second.run()
 
     assert straight.step == second.step == 9

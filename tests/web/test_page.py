@@ -9,10 +9,12 @@ from web.page import (
     LATEST,
     NO_MEMORY,
     NO_ROOM,
+    choice_of,
     explain,
     new_folder,
     page_errors,
     show_picture,
+    warn,
 )
 
 
@@ -79,3 +81,22 @@ def test_the_log_is_told_what_is_no_mistake_of_the_visitor(error: Exception, tol
 
 def test_the_latest_request_is_never_lost() -> None:
     assert LATEST["trigger_mode"] == "always_last"
+
+
+@pytest.mark.parametrize(("error", "told"), [(ValueError("a"), False), (RuntimeError("b"), True)])
+def test_a_warning_leaves_what_was_unexpected_in_the_log(
+    error: Exception,
+    told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(gr, "Warning", lambda *_, **__: None)
+    with pytest.raises(gr.Error) as caught, page_errors():
+        raise error
+    warn(caught.value)
+    log = capsys.readouterr().err
+    assert "RuntimeError: b" in log if told else not log
+
+
+def test_where_there_is_nothing_to_choose_there_is_no_slider() -> None:
+    assert [choice_of(count, 1).visible for count in (1, 2)] == [False, True]

@@ -81,3 +81,9 @@ def test_maps_are_those_of_the_whole_model() -> None:
     assert expected.std() > 0.1, "the maps are flat"
     np.testing.assert_allclose(found, expected, atol=0.02)
     assert len(ClipSeg(model, processor, "cpu")._maps(image, ["a very long phrase " * 50])) == 1
+
+
+def test_a_score_as_high_as_the_threshold_has_a_box() -> None:
+    maps = _heat((8, 16, 0.5))[None]
+    regions = FixedMaps(maps).ground(Image.new("RGB", (64, 64)), ["a dog"], 0.5)
+    assert regions.boxes.tolist() == [[8, 16, 16, 24]]

@@ -90,12 +90,12 @@ def test_what_the_predictor_is_asked(
     class Predictor:
         def predict(self, *prompt: Any, multimask_output: bool) -> tuple[Any, ...]:
             asked.extend(prompt)
-            return np.zeros((1, 120, 160)), np.ones(1), None
+            return np.zeros((1, 120, 160)), np.full(1, 1.5), None
 
     monkeypatch.setattr(sam2, "_predictor", lambda image: Predictor())
     mask = np.zeros((120, 160), bool)
     mask[drawn:90, 30:90] = True
-    sam2.refine(_picture(), mask, clicks)
+    assert sam2.refine(_picture(), mask, clicks).scores == [1]
     points, belongs, given, coarse = asked
     assert points.tolist() == [[x, y] for x, y, _ in clicks]
     assert belongs.tolist() == [adds for *_, adds in clicks]
