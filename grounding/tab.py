@@ -184,7 +184,7 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         api_visibility="private",
         show_progress_on=[several.text],
         **MODELS,
-    ).then(_show_if, several.file, several.results, **LATEST)
+    ).then(_show_if, several.text, several.results, **LATEST)
 
 
 def _wire_look(inputs: Inputs, outputs: Outputs) -> None:

@@ -505,6 +505,19 @@ def test_several_pictures_at_once(page: Page, tmp_path: Path) -> None:
     assert folders == {SAMPLE.file, "fruit"}
 
 
+def test_why_none_of_several_pictures_was_done(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("This is no picture.")
+    open_tab(page, "segment")
+    open_accordion(page, "Several pictures at once")
+    page.locator("#seg-several input[type=file]").set_input_files(str(tmp_path / "bad.png"))
+    expect(page.locator("#seg-several")).to_contain_text("19.0 B")
+    page.locator("#seg-run-all").click()
+    text = page.locator("#seg-all-text textarea")
+    expect(text).to_have_value(re.compile(r"0 of 1 pictures done\.\s+bad.png: .*text file"))
+    settle(page)
+    expect(text).to_be_visible()
+
+
 def test_compare_shows_every_grounder(page: Page) -> None:
     open_tab(page, "segment")
     pick_segmentation_sample(page)
