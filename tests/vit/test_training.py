@@ -293,6 +293,24 @@ def test_a_teacher_that_is_not_there(make: Make, name: str) -> None:
         make(dataclasses.replace(ADAMW, teacher=name), "run")
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "epochs", "advised"),
+    [
+        (13, 149, True),
+        (13, 150, False),  # many steps
+        (4, 10, False),  # no large batch
+    ],
+)
+def test_few_steps_are_said_to_be_few(
+    make: Make, monkeypatch: pytest.MonkeyPatch, batch_size: int, epochs: int, advised: bool
+) -> None:
+    monkeypatch.setattr(training, "SMALL_BATCH", 4)
+    config = dataclasses.replace(ADAMW, batch_size=batch_size, epochs=epochs)
+    plan = make(config, "run")._describe_plan()
+    assert plan.startswith(f"Epochs: {epochs}, steps in each: {13 // batch_size}, ")
+    assert ("--batch-size 4 makes more of them" in plan) == advised
+
+
 def test_holdout_never_looks_at_the_test_set(
     make: Make, tiny_set: ImageSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
