@@ -155,7 +155,7 @@ class Events:
             a table of counts, scores and seconds
             the detections of each grounder as data, as in segment
         """
-        return self._compare(image, url, prompt, segmenter, Settings(), progress)[:3]
+        return self._compare((image, url, prompt), segmenter, Settings(), progress)[:3]
 
     def compare_here(
         self,
@@ -168,21 +168,20 @@ class Events:
     ) -> tuple[Any, ...]:
         """Answer the page: as `_compare`, or nothing new where something was wrong."""
         try:
-            return self._compare(image, url, prompt, segmenter, settings, progress)
+            return self._compare((image, url, prompt), segmenter, settings, progress)
         except gr.Error as error:
             warn(error)
             return (gr.skip(),) * 4
 
     def _compare(
         self,
-        image: str | None,
-        url: str,
-        prompt: str,
+        asked: tuple[str | None, str, str],
         segmenter: str,
         settings: Settings,
         progress: gr.Progress,
     ) -> tuple[Any, ...]:
         """Answer as `compare`, and with what is to be said of it."""
+        image, url, prompt = asked
         sources: list[Source] = []
 
         def ask(grounder: str, threshold: float) -> Proposals:
