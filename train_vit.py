@@ -1,7 +1,8 @@
 """Train the Vision Transformer of `vit/model.py` on CIFAR-10 or on your own class folders.
 
     python train_vit.py                                   # downloads CIFAR-10, reference recipe
-    python train_vit.py --data pets.zip --image-size 64   # or pictures of your own
+    python train_vit.py --data pets.zip --image-size 64   # or many pictures of your own; few:
+    python train_vit.py --data pets.zip --recipe fine --start assets/vit-cifar10.safetensors
     python train_vit.py --recipe best --out runs/best
     python train_vit.py --resume --out runs/best          # the recipe is in the folder
     python -m vit.convnet                                 # the teacher of the next recipe
