@@ -31,10 +31,11 @@ import torch
 from common.devices import DEVICES, find_device
 from vit.ablation import PARTS, STUDIES, ablate, try_variants
 from vit.checkpoint import load_checkpoint, save_checkpoint
-from vit.data import load_data
+from vit.data import CIFAR_CLASSES, load_data
 from vit.distributed import process_group, rank, wait_for_all
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import SIZES, ViT, ViTConfig
+from vit.plan import describe_stop
 from vit.recipes import RECIPES, TrainConfig, build_model_config
 from vit.start import start_from
 from vit.state import read_run
@@ -193,8 +194,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         trainer.resume()
     if not trainer.run():
         if rank() == 0:
-            said = f"{trainer.describe_stop()} Go on with --resume and the same --out and --data"
-            print(said, file=sys.stderr, flush=True)
+            said = describe_stop(trainer.step, trainer.total_steps, trainer.history)
+            advice = "Go on with --resume and the same --out and --data"
+            print(f"{said} {advice}", file=sys.stderr, flush=True)
         wait_for_all()  # once one has failed, torchrun ends the others, also in the midst of saving
         sys.exit(1)
 
@@ -212,6 +214,11 @@ def evaluate(path: Path, data_path: Path | None, device: torch.device, save: boo
         ValueError: If it was trained on other classes than the data has.
     """
     checkpoint = load_checkpoint(path)
+    if not data_path and checkpoint.classes != CIFAR_CLASSES:
+        raise ValueError(
+            f"{path} knows {list(checkpoint.classes)}, which are not the classes of CIFAR-10; give "
+            f"--data PATH (it was trained on {checkpoint.metrics.get('data')})"
+        )
     data = load_data(data_path, checkpoint.model.config.image_size)
     if data.classes != checkpoint.classes:
         raise ValueError(
@@ -221,6 +228,7 @@ def evaluate(path: Path, data_path: Path | None, device: torch.device, save: boo
     test = data.test.to(device)
     confusion = confusion_matrix(checkpoint.model.to(device), test, checkpoint.preprocessing)
     print(f"checkpoint: {path}")
+    print(f"right: {int(confusion.trace()):,} of {int(confusion.sum()):,}")
     print(f"test accuracy: {100 * accuracy(confusion):.2f} %")
     if save:
         measured = {

@@ -5,36 +5,35 @@ tensor operations (`vit/augment.py`): no worker processes, no per-picture Python
 """
 
 import hashlib
-import lzma
-import os
-import tarfile
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from common.images import SUFFIXES, decode_image
+from common.images import decode_image
 from vit.checkpoint import Preprocessing
 from vit.crop import Crop, cut
 from vit.describe import count_classes
 from vit.distributed import first_alone, rank
+from vit.files import File, Files, find_files
 
 SPLITS = ("train", "test")
 CIFAR_SIDE = 32  # pixels
+CIFAR_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 HOLD_OUT_EVERY = 5
-Labelled = list[tuple[str, np.ndarray]]  # class names and pictures (S, S, 3)
-
-
-def _is_picture(name: PurePosixPath) -> bool:
-    # macOS adds hidden files that have a picture's suffix and are none, Jupyter hidden folders.
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.parts)
-    return name.suffix.lower() in SUFFIXES and not hidden
+PATIENCE = 2.0  # seconds of reading that nobody needs to see
+NAMED = 10  # of the files that are no pictures
+Place = tuple[str, ...]  # of a picture below its split: ..., class folder, file
+Placed = tuple[Place, np.ndarray]  # with the picture, (S, S, 3)
 
 
 @dataclass(frozen=True)
@@ -65,123 +64,61 @@ class ImageSet:
     name: str
 
 
-def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    try:
-        files = sorted(path for path in _walk(root) if path.is_file())
-    except OSError as error:
-        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
-    names = [PurePosixPath(path.relative_to(root).as_posix()) for path in files]
-    pictures = [name for name in names if _is_picture(name)]
-    if empty := _empty_class_folders(root, pictures):
-        raise ValueError(f"{root} has class folders without pictures: {empty}; fill or remove them")
-    for name in pictures:
-        try:
-            yield name, (root / name).read_bytes()
-        except OSError as error:
-            raise ValueError(f"{root / name} cannot be read ({error.strerror})") from error
-
-
-def _walk(folder: Path, around: frozenset[str] = frozenset(), links: int = 2) -> Iterator[Path]:
-    """Yield all files below a folder, also behind links, but for those back to a folder around.
-
-    Behind two links, of a split and a class in it, no more are followed: where folders link to each
-    other there would be no end.
-    """
-    around |= {os.path.realpath(folder)}
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        left = links - entry.is_symlink()
-        if not entry.is_dir():
-            yield Path(entry.path)
-        elif left >= 0 and os.path.realpath(entry.path) not in around:
-            yield from _walk(Path(entry.path), around, left)
-
-
-def _empty_class_folders(root: Path, pictures: list[PurePosixPath]) -> list[str]:
-    filled = {folder for name in pictures for folder in name.parents}
-    beside = {name.parents[1] for name in pictures if len(name.parts) > 1}
-    return sorted(
-        folder.relative_to(root).as_posix()
-        for place in beside
-        for folder in (root / place).iterdir()
-        if folder.is_dir()
-        and not folder.name.startswith(".")
-        and PurePosixPath(folder.relative_to(root).as_posix()) not in filled
-    )
-
-
-def _tar_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if _is_picture(name) and (stream := archive.extractfile(member)):
-                    yield name, stream.read()
-    except (KeyError, RecursionError) as error:
-        raise ValueError(
-            f"{path} holds a link to what is not in it, or to itself; pack the files instead"
-        ) from error
-    except (tarfile.ReadError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-        raise ValueError(f"{path} is damaged or cut off ({error}); get it again") from error
-
-
-def _zip_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                # Some programs on Windows write its own separators.
-                name = PurePosixPath(member.filename.replace("\\", "/"))
-                if _is_picture(name) and not member.is_dir():
-                    yield name, archive.read(member)
-    # RuntimeError: it has a password, or is compressed in a rare way.
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,
-            RuntimeError) as error:  # fmt: skip
-        raise ValueError(f"{path} is damaged or cannot be unpacked ({error})") from error
-
-
-def _files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    if not path.exists():
-        raise ValueError(f"{path} does not exist; give a folder or a .tar.* or .zip archive")
-    if path.is_dir():
-        return _folder_files(path)
-    if tarfile.is_tarfile(path):
-        return _tar_files(path)
-    if zipfile.is_zipfile(path):
-        return _zip_files(path)
-    raise ValueError(f"{path} is neither a folder nor a .tar.* or .zip archive")
-
-
-def _decode(name: PurePosixPath, data: bytes, image_size: int) -> np.ndarray:
-    try:
-        image = decode_image(data)  # as on the page: 16 bits, transparency, damaged files
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+def _decode(data: bytes, image_size: int) -> np.ndarray:
+    image = decode_image(data)  # as on the page: 16 bits, transparency, damaged files
     return np.asarray(cut(image, Crop().box(image.size), image_size))  # the middle
 
 
-def _pictures(path: Path, image_size: int) -> dict[str, Labelled]:
-    """Read class names and pictures by split; "" for those below neither train/ nor test/."""
-    found: dict[str, Labelled] = {"train": [], "test": [], "": []}
-    plain: list[tuple[str, ...]] = []
+def _watched(files: Files, name: str) -> Iterator[File]:
+    """Show how far the reading is once it takes a while, as large photos do."""
+    return tqdm(
+        files.each,
+        f"Reading {name}",
+        files.count,
+        leave=False,
+        unit=" pictures",
+        delay=PATIENCE,
+        disable=rank() > 0,
+    )
+
+
+def _pictures(path: Path, image_size: int) -> dict[str, list[Placed]]:
+    """Read pictures by split; "" for those below neither train/ nor test/.
+
+    All are tried, so that whoever has to mend some gets to know all of them at once.
+    """
+    found: dict[str, list[Placed]] = {"train": [], "test": [], "": []}
+    broken: dict[str, list[str]] = {"train": [], "test": [], "": []}
     has_splits = False
-    for name, data in _files(path):
+    for name, data in _watched(find_files(path), path.name):
         split, place = _place(name)
-        if len(place) >= 2 and (split or not has_splits):
-            if split:
-                has_splits = True
-                _check_depth(path, [place], f"{split}/")
-            else:
-                plain.append(place)
-            if any("\ud800" <= letter <= "\udfff" for letter in name.parts[-2]):
-                raise ValueError(f"the class folder {name.parts[-2]!a} in {path} has no UTF-8 name")
-            found[split].append((name.parts[-2], _decode(name, data, image_size)))
+        if len(place) < 2 or (has_splits and not split):
+            continue
+        if split:
+            has_splits = True
+            _check_depth(path, [place], f"{split}/")
+        _check_class(path, place[-2])
+        try:
+            found[split].append((place, _decode(data, image_size)))
+        except ValueError as error:
+            broken[split].append(f"{name}: {error}")
+    _refuse_broken(path, broken["train"] + broken["test"] if has_splits else broken[""])
     if not has_splits:
-        _check_depth(path, _inside(plain))
+        _check_depth(path, _inside([place for place, _ in found[""]]))
     # In the order of the files' names, whichever the archive has: what is held out must not change.
-    order = sorted(range(len(plain)), key=plain.__getitem__)
-    return found | {"": [found[""][i] for i in order]}
+    return found | {"": sorted(found[""], key=itemgetter(0))}
 
 
-def _place(name: PurePosixPath) -> tuple[str, tuple[str, ...]]:
+def _refuse_broken(path: Path, broken: list[str]) -> None:
+    if not broken:
+        return
+    lines = [f"{path} holds files that are no pictures ({len(broken)}); mend or remove them:"]
+    lines += broken[:NAMED]
+    lines += ["..."] if len(broken) > NAMED else []
+    raise ValueError("\n".join(lines))
+
+
+def _place(name: PurePosixPath) -> tuple[str, Place]:
     """Return the split that a picture belongs to, or "", and its path from there on."""
     for i in reversed(range(len(name.parts) - 2)):
         if (split := name.parts[i].lower()) in SPLITS:
@@ -189,14 +126,14 @@ def _place(name: PurePosixPath) -> tuple[str, tuple[str, ...]]:
     return "", name.parts
 
 
-def _inside(places: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _inside(places: list[Place]) -> list[Place]:
     """Leave out the folders around all classes."""
     while len({place[0] for place in places}) == 1 and min(map(len, places)) > 2:
         places = [place[1:] for place in places]
     return places
 
 
-def _check_depth(path: Path, places: list[tuple[str, ...]], split: str = "") -> None:
+def _check_depth(path: Path, places: list[Place], split: str = "") -> None:
     """Refuse folders inside class folders, where no one can say which of them is the class."""
     if deep := next((place for place in places if len(place) > 2), None):
         raise ValueError(
@@ -205,16 +142,26 @@ def _check_depth(path: Path, places: list[tuple[str, ...]], split: str = "") -> 
         )
 
 
-def _hold_out_every(path: Path, pictures: Labelled) -> dict[str, Labelled]:
-    counts = Counter(label for label, _ in pictures)
+def _check_class(path: Path, name: str) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise ValueError(f"the class folder {name!a} in {path} has no UTF-8 name")
+
+
+def _hold_out_every(path: Path, pictures: list[Placed]) -> dict[str, list[Placed]]:
+    counts = Counter(_class(place) for place, _ in pictures)
     if few := sorted(label for label, count in counts.items() if count < 2):
         raise ValueError(f"{path} has one picture only of {few}; at least 2 a class are needed")
-    splits: dict[str, Labelled] = {"train": [], "test": []}
+    splits: dict[str, list[Placed]] = {"train": [], "test": []}
     seen: Counter[str] = Counter()
-    for label, picture in pictures:
-        splits["train" if seen[label] % HOLD_OUT_EVERY else "test"].append((label, picture))
+    for place, picture in pictures:
+        label = _class(place)
+        splits["train" if seen[label] % HOLD_OUT_EVERY else "test"].append((place, picture))
         seen[label] += 1
     return splits
+
+
+def _class(place: Place) -> str:
+    return place[-2]
 
 
 def load_image_folder(path: Path, image_size: int) -> ImageSet:
@@ -241,18 +188,20 @@ def load_image_folder(path: Path, image_size: int) -> ImageSet:
                 f"{path} holds no pictures in {split}/<class>/; expected train and test, or "
                 "class folders only"
             )
-    names = {split: sorted({name for name, _ in found[split]}) for split in SPLITS}
+    names = {split: sorted({_class(place) for place, _ in found[split]}) for split in SPLITS}
     if names["train"] != names["test"]:
         raise ValueError(
             f"{path}: classes differ: train has {names['train']}, test has {names['test']}"
         )
+    if len(names["train"]) == 1:
+        raise ValueError(f"{path} has pictures of {names['train']} only; two classes are needed")
     train, test = (_to_split(found[split], names["train"]) for split in SPLITS)
     return ImageSet(train, test, tuple(names["train"]), name)
 
 
-def _to_split(pictures: Labelled, classes: list[str]) -> Split:
+def _to_split(pictures: list[Placed], classes: list[str]) -> Split:
     images = np.stack([picture for _, picture in pictures]).transpose(0, 3, 1, 2)
-    labels = [classes.index(label) for label, _ in pictures]
+    labels = [classes.index(_class(place)) for place, _ in pictures]
     return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels))
 
 
@@ -293,7 +242,20 @@ def load_data(path: Path | None, image_size: int) -> ImageSet:
     if rank() == 0:
         print(f"{data.name}: {len(data.train.labels):,} training and {len(data.test.labels):,} "
               f"test pictures of {count_classes(data.classes)}")  # fmt: skip
+        most, share = always_the_same(data)
+        print(
+            f"Whoever always says {data.classes[most]} is right on {share:.1%} of the test pictures"
+        )
     return data
+
+
+def always_the_same(data: ImageSet) -> tuple[int, float]:
+    """Return the commonest label in training, and its share of the test pictures.
+
+    An accuracy means little that is not well above this one.
+    """
+    most = int(data.train.labels.bincount().argmax())
+    return most, float((data.test.labels == most).float().mean())
 
 
 def hold_out(data: ImageSet, count: int) -> ImageSet:

@@ -36,14 +36,12 @@ from vit.evaluation import accuracy, confusion_matrix
 from vit.leaks import describe_leaks
 from vit.model import ViT, ViTConfig
 from vit.optimizers import update_mean
+from vit.plan import describe_plan
 from vit.recipes import TrainConfig, rate_factor
 from vit.start import start_from
 from vit.state import check_run, complete, pack, unpack
 from vit.teacher import fingerprint, load_teacher
 from vit.update import Update
-
-# On 240 drawn pictures, 12 steps of 128 pictures taught 83 %, and 180 or 600 steps of 16 92 %.
-FEW_STEPS, SMALL_BATCH = 150, 16
 
 
 @contextmanager
@@ -148,12 +146,7 @@ class Trainer:
         if self.config.start and not self.step and not self.started_from:
             self._start()
         if rank() == 0:
-            report.announce_missing_packages()
-            if self.config.precision == "bf16" and not self.update.bf16:
-                print(f"Training in float32: device {self.device} has no units for bfloat16")
-            for line in describe_leaks(self.config):
-                print(line)
-            print(self._describe_plan())
+            self._announce()
         with stop_on_signal() as stop:
             with self._progress_bar() as bar:
                 self._train(stop, bar)
@@ -161,16 +154,18 @@ class Trainer:
                 self.finish()
         return self.step == self.total_steps
 
-    def _describe_plan(self) -> str:
+    def _announce(self) -> None:
+        """Say what is ahead, and what is otherwise than one may think."""
+        report.announce_missing_packages()
+        if self.config.precision == "bf16" and not self.update.bf16:
+            print(f"Training in float32: device {self.device} has no units for bfloat16")
+        for line in describe_leaks(self.config):
+            print(line)
         if self.step == self.total_steps:
-            return "This run is at its end; with more --epochs it goes on"
-        plan = (
-            f"Epochs: {self.config.epochs}, steps in each: {self.steps_per_epoch}, pictures in "
-            f"each step: {self.batch_size}"
-        )
-        few = self.total_steps < FEW_STEPS and self.batch_size > SMALL_BATCH
-        advice = f"Few steps teach little; --batch-size {SMALL_BATCH} makes more of them"
-        return f"{plan}\n{advice}" if few else plan
+            print("This run is at its end; with more --epochs it goes on")
+            return
+        pictures = len(self.train_split.labels)
+        print(describe_plan(self.config.epochs, pictures, self.batch_size))
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
         began = time.perf_counter()
@@ -278,15 +273,6 @@ class Trainer:
         metrics = load_checkpoint(self.folder / "model.safetensors").metrics  # of the last epoch
         confusion = torch.tensor(metrics["confusion"])
         report.plot_confusion(self.folder / "confusion.png", confusion, self.classes)
-
-    def describe_stop(self) -> str:
-        """Say where a run was stopped, and which weights there are."""
-        tested = [row["epoch"] for row in self.history if "test_accuracy" in row]
-        weights = f"those of epoch {tested[-1]}" if tested else "none yet"
-        return (
-            f"Stopped at step {self.step} of {self.total_steps}. Weights in model.safetensors: "
-            f"{weights}."
-        )
 
     def save_model(self, confusion: Tensor) -> None:
         """Write `model.safetensors`, which the app and `load_checkpoint` read.

@@ -76,7 +76,8 @@ def test_trains_and_resumes(
     assert checkpoint.classes == ("cat", "dog")
     assert checkpoint.model.config.num_classes == 2
     assert (checkpoint.recipe["epochs"], checkpoint.recipe["batch_size"]) == (1, 4)
-    assert "Epochs: 1, steps in each: 1, pictures in each step: 4" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Epochs: 1, steps in each: 1, pictures in each step: 4\n2 of 6 pictures fill no" in said
     train_vit.main([*arguments, "--resume"])
     assert "This run is at its end" in capsys.readouterr().out
     train_vit.main([*arguments[:4], "--resume", "--epochs", "2"])  # the rest as the run was begun
@@ -218,15 +219,19 @@ def test_evaluate_without_data_downloads_cifar10(
 ) -> None:
     monkeypatch.setattr("vit.data.CIFAR_SIDE", 8)
     monkeypatch.setattr("vit.data.download_cifar10", lambda _: tiny_set)
+    monkeypatch.setattr(train_vit, "CIFAR_CLASSES", tiny_set.classes)
     counts = torch.tensor([[56254, 43746], [0, 0]])
     monkeypatch.setattr(train_vit, "confusion_matrix", lambda *_: counts)
     train_vit.main(["--evaluate", str(tiny_checkpoint), "--device", "cpu"])
-    assert capsys.readouterr().out.splitlines()[-1] == "test accuracy: 56.25 %"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "right: 56,254 of 100,000",
+        "test accuracy: 56.25 %",
+    ]
 
 
 def test_evaluate_without_a_path_takes_the_shipped_checkpoint() -> None:
     path = train_vit.parse_args(["--evaluate"]).evaluate
-    assert len(load_checkpoint(path).classes) == 10
+    assert load_checkpoint(path).classes == train_vit.CIFAR_CLASSES
 
 
 def test_evaluate_takes_the_checkpoint_that_export_would(
@@ -236,7 +241,8 @@ def test_evaluate_takes_the_checkpoint_that_export_would(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(train_vit, "load_data", lambda *_: tiny_set)
-    train_vit.main(["--evaluate", "--checkpoint", str(tiny_checkpoint), "--device", "cpu"])
+    given = ["--checkpoint", str(tiny_checkpoint), "--data", "some", "--device", "cpu"]
+    train_vit.main(["--evaluate", *given])
     assert f"checkpoint: {tiny_checkpoint}\n" in capsys.readouterr().out
 
 
@@ -301,6 +307,11 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--export", "onnx", "--device", "cpu"], "train_vit.py: --device would not be obeyed"),
         (["--save"], "train_vit.py: --save would not be obeyed in training; leave that out"),
         (["--resume", "--checkpoint", "a"], "train_vit.py: --checkpoint would not be obeyed in"),
+        (
+            ["--evaluate", "{checkpoint}"],
+            "train_vit.py: {checkpoint} knows ['red', 'green', 'blue'], which are not the classes "
+            "of CIFAR-10; give --data PATH (it was trained on colours)",
+        ),
         (["--evaluate", "nowhere"], "train_vit.py: nowhere is not a checkpoint of train_vit.py"),
         (
             ["--evaluate", "{checkpoint}", "--data", "{folder}"],

@@ -15,6 +15,7 @@ from vit.checkpoint import load_checkpoint, load_tensors, save_tensors
 from vit.data import ImageSet
 from vit.evaluation import confusion_matrix
 from vit.model import ViT, ViTConfig
+from vit.plan import describe_stop
 from vit.recipes import TrainConfig, build_model_config, rate_factor
 from vit.teacher import load_teacher
 from vit.training import Trainer
@@ -121,9 +122,8 @@ def test_interrupt_saves_and_says_what_there_is(make: Make, steps: int, weights:
     interrupt_after(trainer, steps)
     assert not trainer.run()
     assert signal.getsignal(signal.SIGINT) is before
-    assert trainer.describe_stop() == (
-        f"Stopped at step {steps} of 9. Weights in model.safetensors: {weights}."
-    )
+    said = describe_stop(trainer.step, trainer.total_steps, trainer.history)
+    assert said == f"Stopped at step {steps} of 9. Weights in model.safetensors: {weights}."
     assert load_tensors(trainer.folder / "state.safetensors")[1]["step"] == steps
 
 
@@ -291,24 +291,6 @@ def test_a_part_needs_an_image(make: Make) -> None:
 def test_a_teacher_that_is_not_there(make: Make, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is not a checkpoint"):
         make(dataclasses.replace(ADAMW, teacher=name), "run")
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "epochs", "advised"),
-    [
-        (13, 149, True),
-        (13, 150, False),  # many steps
-        (4, 10, False),  # no large batch
-    ],
-)
-def test_few_steps_are_said_to_be_few(
-    make: Make, monkeypatch: pytest.MonkeyPatch, batch_size: int, epochs: int, advised: bool
-) -> None:
-    monkeypatch.setattr(training, "SMALL_BATCH", 4)
-    config = dataclasses.replace(ADAMW, batch_size=batch_size, epochs=epochs)
-    plan = make(config, "run")._describe_plan()
-    assert plan.startswith(f"Epochs: {epochs}, steps in each: {13 // batch_size}, ")
-    assert ("--batch-size 4 makes more of them" in plan) == advised
 
 
 def test_holdout_never_looks_at_the_test_set(
