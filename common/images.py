@@ -163,7 +163,8 @@ def _decode(data: bytes, kind: str) -> Image.Image:
     image.load()
     turn = _turn(image)
     image = _to_8_bit(image)
-    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    # Nearly as sharp as Lanczos, in half of its time.
+    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.HAMMING)
     image = _on_white(image)
     return image if turn is None else image.transpose(turn)
 
