@@ -204,13 +204,14 @@ class Events:
     def browse(self, name: str | None, label: str, wrong: bool) -> tuple[Any, list[int], str]:
         """Return the samples of one class or all, or those the model gets wrong."""
         captions = {i: s.label for i, s in enumerate(self.samples) if label in (ALL, s.label)}
-        count = len(self.samples)
+        with page_errors():
+            classes = self.facts(name)["classes"]
+        known = sum(caption in classes for caption in captions.values())
         if wrong:
-            found, classes = self.mistakes(name), self.load(name).checkpoint.classes
-            count = sum(caption in classes for caption in captions.values())
+            found = self.mistakes(name)
             captions = {i: f"{c} → {found[i]}" for i, c in captions.items() if i in found}
         pictures = [(self.samples[i].picture, caption) for i, caption in captions.items()]
-        heading = say_count(len(captions), count)
+        heading = say_count(len(captions), known if wrong else len(self.samples), known)
         gallery = gr.Gallery(pictures, selected_index=None, visible=bool(pictures))
         return gallery, list(captions), heading
 
@@ -233,18 +234,25 @@ class Events:
             return str(save_arrays(look, shown(*values), new_folder()))
 
 
-def say_count(found: int, count: int) -> str:
+def say_count(found: int, count: int, known: int) -> str:
     """Say above the samples how many of them are shown.
 
-    >>> say_count(3, 30)
+    Args:
+        found: How many are shown.
+        count: Of how many.
+        known: How many of those looked through are of a class that the model knows.
+
+    >>> say_count(3, 30, known=3)
     '**Pick a CIFAR-10 test picture** (3 of 30), shown with its true label:'
-    >>> say_count(0, 30)
+    >>> say_count(0, 30, known=30)
     '**No mistakes** among these pictures (0 of 30).'
-    >>> say_count(0, 0)
-    '**None of these pictures** is of a class that this model knows.'
+    >>> say_count(30, 30, known=0)
+    '**None of these pictures** is of a class that this model knows; bring one of your own.'
     """
-    if not count:
-        return "**None of these pictures** is of a class that this model knows."
+    if not known:
+        return (
+            "**None of these pictures** is of a class that this model knows; bring one of your own."
+        )
     if not found:
         return f"**No mistakes** among these pictures (0 of {count})."
     part = "" if found == count else f" ({found} of {count})"

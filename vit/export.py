@@ -1,9 +1,16 @@
 """A trained ViT as an ONNX file, which runs without torch.
 
     session = onnxruntime.InferenceSession("vit.onnx")
-    (logits,) = session.run(["logits"], {"image": pictures})
+    texts = session.get_modelmeta().custom_metadata_map
+    facts = {key: json.loads(text) for key, text in texts.items()}
+    size = (facts["image_size"],) * 2
+    picture = ImageOps.fit(Image.open("photo.jpg").convert("RGB"), size, Image.Resampling.BICUBIC)
+    pixels = (np.asarray(picture) / 255 - facts["mean"]) / facts["std"]
+    image = pixels.transpose(2, 0, 1)[None].astype(np.float32)
+    (logits,) = session.run(["logits"], {"image": image})
+    print(facts["classes"][logits[0].argmax()])
 
-The file's metadata hold, as JSON: `classes`, and `mean` and `std` of the pictures' normalisation.
+The file's metadata hold these facts as JSON, and in words what the model wants to see.
 """
 
 import json
@@ -15,6 +22,11 @@ from torch import Tensor, nn
 
 from vit.checkpoint import load_checkpoint
 from vit.model import ViT
+
+PREPARATION = (
+    "RGB, upright; the middle square, scaled to image_size x image_size (bicubic, antialiased); "
+    "divided by 255; minus mean, divided by std, for each channel"
+)
 
 
 class _WithAttention(nn.Module):
@@ -64,7 +76,13 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
             verbose=False,
         )
     statistics = loaded.preprocessing
-    facts = {"classes": loaded.classes, "mean": statistics.mean, "std": statistics.std}
+    facts = {
+        "classes": loaded.classes,
+        "image_size": side,
+        "mean": statistics.mean,
+        "std": statistics.std,
+        "preparation": PREPARATION,
+    }
     program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,7 @@ class Page(NamedTuple):
 
 def _build_browser(samples: Sequence[Sample]) -> Browser:
     count = len(samples)
-    heading = gr.Markdown(say_count(count, count), elem_id="vit-heading")
+    heading = gr.Markdown(say_count(count, count, known=count), elem_id="vit-heading")
     with gr.Row(equal_height=True):
         label = gr.Dropdown(
             [ALL, *dict.fromkeys(sample.label for sample in samples)],

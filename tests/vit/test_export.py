@@ -4,12 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image, ImageOps
 
+from common.images import open_image
+from vit import export
 from vit.checkpoint import Preprocessing, load_checkpoint
 from vit.export import export_onnx
+from vit.predictor import Predictor
 
 
 @pytest.mark.parametrize("options", [{"depth": 1}, {"depth": 1, "pool": "mean"}], ids=str)
@@ -30,6 +35,30 @@ def test_onnxruntime_agrees(
     assert facts["classes"] == ["red", "green", "blue"]
     assert facts["mean"] == list(Preprocessing().mean)
     assert facts["std"] == list(Preprocessing().std)
+    assert "divided by 255" in facts["preparation"]
+
+
+def test_the_example_says_what_the_page_says(
+    tmp_path: Path,
+    make_checkpoint: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As it stands in the module, without torch and without this repository."""
+    checkpoint = make_checkpoint(tuple("abcdefgh"), depth=1)
+    export_onnx(checkpoint, tmp_path / "vit.onnx")
+    monkeypatch.chdir(tmp_path)
+    lines = [line[4:] for line in export.__doc__.splitlines() if line.startswith("    ")]
+    names = {"json": json, "np": np, "onnxruntime": onnxruntime, "Image": Image}
+    answers, said = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        pixels = rng.integers(0, 100, (30, 50, 3)) + rng.integers(0, 156, 3)
+        Image.fromarray(pixels.astype(np.uint8)).resize((500, 300)).save("photo.jpg")
+        exec("\n".join(lines), names | {"ImageOps": ImageOps})
+        said.append(capsys.readouterr().out.strip())
+        answers += Predictor(checkpoint).answers([open_image("photo.jpg")])
+    assert said == answers and len({*said}) > 1
 
 
 def test_a_folder_is_no_place_for_it(tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,3 +143,14 @@ def test_shipped_checkpoint_knows_most_of_the_samples() -> None:
     answers = shipped.answers([sample.picture for sample in samples])
     # Some were picked because it is wrong about them: "mistakes only" has something to show.
     assert 3 <= len(mistakes(samples, answers, shipped.checkpoint.classes)) <= 9
+
+
+def test_the_program_in_the_readme_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ASSETS.parent)
+    program = re.search(
+        r"```python\n(from pathlib.*?)```", Path("README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    exec(program[1], {})
+    assert "'airplane': 0.9" in capsys.readouterr().out
