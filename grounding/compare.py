@@ -16,7 +16,7 @@ from grounding.weights import Source
 from web.page import explain
 
 COMPARED = ("GroundingDINO tiny", "CLIPSeg", "GLIP-T")
-HEADERS = ["Grounder", "Found", "Best score", "Threshold", "Grounder, s", "Segmenter, s"]
+HEADERS = ["Grounder", "Found", "Best score", "Threshold", "Grounder, s", "SAM 2, s"]
 
 HELP = "Each at its own threshold; the segmenter reads the picture once, for the first row."
 

@@ -19,6 +19,12 @@ CSS = """
 :is(#seg-table, #seg-numbers) .sizing-body :is(tr, td, td *) { height: 0 !important;
     min-height: 0 !important; padding-top: 0 !important; padding-bottom: 0 !important;
     line-height: 0 !important; }
+/* Its cells have twice the padding of those that are shown. Phrases need it: the one that Gradio
+   measures has the most letters, which need not be the widest. */
+#seg-table .sizing-body td:not(:nth-child(3)), #seg-numbers .sizing-body td { padding: 0; }
+/* In letters of the page, which are narrower: the table fits, or nearly, beside the settings. */
+:is(#seg-table, #seg-numbers) :is(th, td, .cell-wrap, .header-content, button) {
+    font-family: var(--font); font-size: 12.5px; font-variant-numeric: tabular-nums; }
 #seg-point { align-items: end; }
 #seg-status p { margin: .2em 0; }
 #seg-gallery .grid-wrap, #seg-all-gallery .grid-wrap { max-height: none; min-height: 0;

@@ -549,6 +549,28 @@ def test_phone_needs_no_sideways_scrolling(page: Page) -> None:
     assert places[0]["y"] < places[1]["y"], "the samples stand before the answer"
 
 
+# How far the last column of a table reaches beyond it, and whether a text in it is cut off.
+TABLE = """table => {
+    const ends = [table, [...table.querySelectorAll("th")].at(-1)]
+    const [right, last] = ends.map(node => node.getBoundingClientRect().right)
+    const texts = [...table.querySelectorAll("[role=gridcell] .text")]
+    return [last - right, texts.filter(node => node.scrollWidth > node.clientWidth + 1).length]
+}"""
+
+
+def test_tables_fit_beside_the_settings(page: Page) -> None:
+    page.set_viewport_size({"width": 1024, "height": 800})
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    page.locator("#seg-table [role=gridcell]:visible").first.wait_for()
+    beyond, cut = page.locator("#seg-table").evaluate(TABLE)
+    assert beyond <= 0 and not cut
+    page.locator("#seg-compare").click()
+    page.locator("#seg-numbers [role=gridcell]:visible").first.wait_for()
+    beyond, cut = page.locator("#seg-numbers").evaluate(TABLE)
+    assert beyond <= 0 and not cut
+
+
 def empty_prompt(page: Page, _folder: Path) -> None:
     page.locator("#seg-prompt").get_by_role("textbox").fill("")
     press_run(page)
