@@ -21,6 +21,7 @@ the run in --out was begun: only --data and --device are to be given again.
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,13 +193,23 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     trainer = Trainer(config, model_config, data, out, device)
     if args.resume:
         trainer.resume()
-    if not trainer.run():
-        if rank() == 0:
-            said = describe_stop(trainer.step, trainer.total_steps, trainer.history)
-            advice = "Go on with --resume and the same --out and --data"
-            print(f"{said} {advice}", file=sys.stderr, flush=True)
+    done = trainer.run()
+    if rank() == 0:
+        say_end(trainer, done)
+    if not done:
         wait_for_all()  # once one has failed, torchrun ends the others, also in the midst of saving
         sys.exit(1)
+
+
+def say_end(trainer: Trainer, done: bool) -> None:
+    """Say where the weights are and how to look at them, or how a stopped run goes on."""
+    if done:
+        print(f"Weights in {trainer.folder / 'model.safetensors'}; to look at them on the page:")
+        print(f"python app.py --checkpoints {shlex.quote(str(trainer.folder))}")
+        return
+    said = describe_stop(trainer.step, trainer.total_steps, trainer.history)
+    advice = "Go on with --resume and the same --out and --data"
+    print(f"{said} {advice}", file=sys.stderr, flush=True)
 
 
 def evaluate(path: Path, data_path: Path | None, device: torch.device, save: bool) -> None:

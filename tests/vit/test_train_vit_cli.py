@@ -1,6 +1,7 @@
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import app
 import train_vit
 from vit import report
 from vit.checkpoint import Checkpoint, Preprocessing, load_checkpoint, save_checkpoint
@@ -78,6 +80,8 @@ def test_trains_and_resumes(
     assert (checkpoint.recipe["epochs"], checkpoint.recipe["batch_size"]) == (1, 4)
     said = capsys.readouterr().out
     assert "Epochs: 1, steps in each: 1, pictures in each step: 4\n2 of 6 pictures fill no" in said
+    command = said.splitlines()[-1].removeprefix("python app.py ")
+    assert app.parse_args(shlex.split(command)).checkpoints == tmp_path / "run"
     train_vit.main([*arguments, "--resume"])
     assert "This run is at its end" in capsys.readouterr().out
     train_vit.main([*arguments[:4], "--resume", "--epochs", "2"])  # the rest as the run was begun
