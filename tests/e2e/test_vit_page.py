@@ -240,6 +240,18 @@ def test_the_part_that_is_seen_moves(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#vit-note")).to_contain_text("True label")
 
 
+@pytest.mark.parametrize("width", [360, 390])
+def test_on_a_phone_sample_map_and_answer_are_in_one_view(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    page.locator("#vit-label").get_by_text("%").first.wait_for()
+    seen = [page.locator(name).bounding_box() for name in ("#vit-samples", "#vit-label")]
+    assert seen[0]["y"] > 0 and seen[1]["y"] < 800
+    for name in ("#vit-overlay", "#vit-seen"):  # the buttons leave the names alone
+        names = page.locator(f"{name} > label").bounding_box()
+        buttons = page.locator(f"{name} .icon-button-wrapper").bounding_box()
+        assert names["x"] + names["width"] <= buttons["x"] + 2
+
+
 def test_the_samples_are_filtered(page: Page) -> None:
     samples, shown = load_samples(), page.locator("#vit-samples .thumbnail-item")
     page.locator("#vit-seen img").first.wait_for()
