@@ -90,7 +90,7 @@ def _pictures(path: Path, image_size: int) -> dict[str, list[Placed]]:
     found: dict[str, list[Placed]] = {"train": [], "test": [], "": []}
     broken: dict[str, list[str]] = {"train": [], "test": [], "": []}
     has_splits = False
-    for name, data in _watched(find_files(path), path.name):
+    for name, data in _watched(find_files(path), (Path.cwd() / path).name):
         split, place = _place(name)
         if len(place) < 2 or (has_splits and not split):
             continue
@@ -244,7 +244,7 @@ def load_data(path: Path | None, image_size: int) -> ImageSet:
               f"test pictures of {count_classes(data.classes)}")  # fmt: skip
         most, share = always_the_same(data)
         print(
-            f"Whoever always says {data.classes[most]} is right on {share:.1%} of the test pictures"
+            f"Always answering {data.classes[most]} would be right on {100 * share:.1f} % of these"
         )
     return data
 
