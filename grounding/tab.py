@@ -29,17 +29,34 @@ MODELS: dict[str, Any] = {
     "concurrency_limit": 4,
     "trigger_mode": "always_last",
 }
-# On a phone the answer lies below the settings and above the samples, out of sight. What is seen
-# only an observer knows: the frame of a Space may be as high as its page.
-SHOW_ANSWER = f"""() => {{
-    const answer = document.querySelector("#seg-right")
+
+
+def _bring(element: str, unseen: str) -> str:
+    """Return a script that scrolls to an element if `unseen` is true.
+
+    What is seen only an observer knows: the frame of a Space may be as high as its page.
+
+    Args:
+        element: Its selector.
+        unseen: An expression of `found`, what the observer says; `seen`, the rectangle that is in
+            sight; and `above`, how many pixels of the element lie above that.
+    """
+    return f"""() => {{
+    const element = document.querySelector("{element}")
     new IntersectionObserver(([found], observer) => {{
         observer.disconnect()
         const seen = found.intersectionRect, above = seen.top - found.boundingClientRect.top
-        if (seen.height < 200 || above > (found.rootBounds ?? seen).height / 2)
-            answer.scrollIntoView({{behavior: {MOTION}}})
-    }}).observe(answer)
+        if ({unseen}) element.scrollIntoView({{behavior: {MOTION}}})
+    }}).observe(element)
 }}"""
+
+
+# On a phone the answer lies below the settings and above the samples, out of sight.
+SHOW_ANSWER = _bring(
+    "#seg-right", "seen.height < 200 || above > (found.rootBounds ?? seen).height / 2"
+)
+# It comes in above an earlier answer, which stays where it is seen.
+SHOW_COMPARISON = _bring("#seg-comparison", "above > 0")
 # Left alone, Gradio's slider takes every touch of its pictures, also those that mean the page.
 LET_SCROLL = """() => document.addEventListener("touchstart", event => {
     const pictures = event.target.closest("#seg-stages .slider-wrap")
@@ -213,6 +230,7 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
 def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     parts = outputs.comparison
     started = inputs.compare.click(_show, None, parts.column, api_visibility="private")
+    started.success(None, js=SHOW_COMPARISON)
     answer = [parts.gallery, parts.numbers, outputs.data]
     asked = [*_build_given(inputs), inputs.segmenter]
     gr.on([], events.compare, asked, answer, api_name="compare", **MODELS)

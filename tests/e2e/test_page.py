@@ -531,6 +531,18 @@ def test_compare_shows_every_grounder(page: Page) -> None:
     assert all(np.abs(drawn - plain).max() > 60 for drawn in pictures), "nothing is painted"
 
 
+def test_the_comparison_is_in_sight_above_an_answer(page: Page) -> None:
+    """What comes in above what is looked at moves up, out of sight, where the page is scrolled."""
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.evaluate("scrollTo(0, 300)")
+    page.locator("#seg-compare").click()
+    expect(page.locator("#seg-gallery .thumbnail-item img")).to_have_count(len(COMPARED))
+    expect(page.get_by_text("All grounders, side by side")).to_be_in_viewport()
+    expect(page.locator("#seg-gallery .thumbnail-item").first).to_be_in_viewport(ratio=1)
+
+
 def test_link_opens_the_page_with_its_settings(page: Page, app: Any) -> None:
     page.goto(f"{app.url}/?prompt=a+snowman&grounder=CLIPSeg&threshold=0.25")
     expect(page.locator("#seg-prompt").get_by_role("textbox")).to_have_value("a snowman")
