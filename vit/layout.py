@@ -23,7 +23,9 @@ FIRST = 7  # the sample shown when the page opens
 # Without "reset", which fires no `input` and goes back to the sizes of the first checkpoint.
 SLIDER: dict[str, Any] = {"buttons": []}
 CSS = """
-#vit-samples .grid-wrap { max-height: none; min-height: 0; overflow: visible; }
+/* No longer than the window: whoever picks one below would not see what the model says of it. */
+#vit-samples .grid-wrap { max-height: max(200px, calc(100vh - 500px)); min-height: 0;
+    overflow-y: auto; }
 #vit-samples .grid-container {
     grid-template: none / repeat(5, minmax(0, 1fr)); grid-auto-rows: auto; gap: 6px; }
 #vit-samples .thumbnail-item { min-width: 0; height: auto; aspect-ratio: 4 / 5; }
@@ -56,7 +58,8 @@ CSS = """
     #vit-image, #vit-part { order: 2; }
     #vit-panels { order: 3; }
     /* In two rows that a finger moves, so that the answer to a tap is in sight below them. */
-    #vit-samples .grid-wrap { overflow-x: auto; overscroll-behavior-x: contain; }
+    #vit-samples .grid-wrap { max-height: none; overflow-x: auto;
+        overscroll-behavior-x: contain; }
     #vit-samples .grid-container { grid: repeat(2, auto) / auto-flow 76px; }
     #vit-samples .caption-label { font-size: 10.5px; }
     /* Beside each other, so that what the model says is in sight, too. */

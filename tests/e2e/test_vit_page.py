@@ -240,6 +240,15 @@ def test_the_part_that_is_seen_moves(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#vit-note")).to_contain_text("True label")
 
 
+def test_on_a_laptop_every_sample_is_picked_with_the_answer_in_sight(page: Page) -> None:
+    page.set_viewport_size({"width": 1366, "height": 657})
+    before = picture(page, "#vit-overlay")
+    page.locator("#vit-samples .thumbnail-item").last.click()
+    wait_until(page, lambda: np.abs(picture(page, "#vit-overlay") - before).mean() > 3)
+    for part in ("#vit-overlay img", "#vit-seen img", "#vit-note h2"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=0.9)
+
+
 @pytest.mark.parametrize("width", [360, 390])
 def test_on_a_phone_sample_map_and_answer_are_in_one_view(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
