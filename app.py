@@ -61,8 +61,9 @@ INTRO = """# ViT attention & text-prompted segmentation
 Classify small pictures with a Vision Transformer and see where it looks, or outline anything you
 can name in a picture."""
 CSS = """
+/* What reaches out is clipped, without a scroll box, in which nothing could stay in sight. */
 .gradio-container { width: 100% !important; max-width: min(1280px, 100vw) !important;
-    margin: 0 auto !important; }
+    margin: 0 auto !important; overflow: clip !important; }
 /* Not in the rules for phones below: Gradio writes them so that they reach only what is inside. */
 .gradio-container > .main { width: 100%; max-width: none !important;
     padding: 12px clamp(16px, 4vw, 32px) !important; }

@@ -49,6 +49,13 @@ CSS = """
 .vit-sheet :is(.image-container > button, .image-frame) { min-width: 600px; }
 /* The names on a sheet are dark, also where the page is. */
 .vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
+/* They stay in sight while somebody changes how they are made: above all layers of Gradio's but the
+   topmost. What the keyboard reaches stops below them. */
+@media (min-width: 721px) and (min-height: 600px) {
+    #vit-pictures { position: sticky; top: 0; z-index: 60; background: var(--body-background-fill);
+        padding-bottom: 8px; }
+    #vit-answer :is(input, button) { scroll-margin-top: 440px; }
+}
 @media (max-width: 1160px) { #vit-samples .caption-label { font-size: 9px; padding: 1px 0; } }
 /* On a phone the answer comes right after the samples. */
 @media (max-width: 720px) {
@@ -214,7 +221,7 @@ def _share(label: str, elem_id: str, lowest: float, value: float) -> gr.Slider:
 
 
 def _build_answer() -> Answer:
-    with gr.Row():
+    with gr.Row(elem_id="vit-pictures"):
         heat = show_picture("Where it looked", elem_id="vit-overlay", min_width=210)
         other = show_picture("To compare", elem_id="vit-other", min_width=210, visible=False)
         seen = show_picture("What it saw", elem_id="vit-seen", min_width=210)

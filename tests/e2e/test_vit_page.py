@@ -249,6 +249,22 @@ def test_on_a_laptop_every_sample_is_picked_with_the_answer_in_sight(page: Page)
         expect(page.locator(part)).to_be_in_viewport(ratio=0.9)
 
 
+def test_on_a_laptop_the_map_stays_in_sight_while_it_is_changed(page: Page) -> None:
+    page.set_viewport_size({"width": 1366, "height": 657})
+    before = picture(page, "#vit-overlay")
+    open_accordion(page, "How the map is made")
+    page.locator("#vit-first input[type=number]").fill("6")
+    page.locator("#vit-first input[type=number]").press("Tab")
+    wait_until(page, lambda: np.abs(picture(page, "#vit-overlay") - before).mean() > 3)
+    assert page.evaluate("scrollY") > 200
+    expect(page.locator("#vit-overlay img")).to_be_in_viewport(ratio=0.99)
+    page.locator("#vit-other-method input").focus()  # what the keyboard reaches is below the map
+    pictures, reached = (
+        page.locator(name).bounding_box() for name in ("#vit-pictures", "#vit-other-method input")
+    )
+    assert reached["y"] >= pictures["y"] + pictures["height"]
+
+
 @pytest.mark.parametrize("width", [360, 390])
 def test_on_a_phone_sample_map_and_answer_are_in_one_view(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
