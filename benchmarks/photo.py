@@ -6,13 +6,8 @@ Plain is Pillow's usual way to the same size: open, to RGB, shrink with its shar
 """
 
 import io
-import sys
-from pathlib import Path
 
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from real_size import medians, read_rounds
 
 from common.images import MAX_SIDE, decode_image

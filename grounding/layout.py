@@ -23,7 +23,7 @@ CSS = """
    measures has the most letters, which need not be the widest. */
 #seg-table .sizing-body td:not(:nth-child(3)), #seg-numbers .sizing-body td { padding: 0; }
 /* In letters of the page, which are narrower: the table fits, or nearly, beside the settings. */
-:is(#seg-table, #seg-numbers) :is(th, td, .cell-wrap, .header-content, button) {
+:is(#seg-table, #seg-numbers) :is(td, .cell-wrap) {
     font-family: var(--font); font-size: 12.5px; font-variant-numeric: tabular-nums; }
 #seg-point { align-items: end; }
 #seg-status p { margin: .2em 0; }

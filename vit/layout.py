@@ -70,11 +70,10 @@ CSS = """
     #vit-samples .grid-container { grid: repeat(2, auto) / auto-flow 76px; }
     #vit-samples .caption-label { font-size: 10.5px; }
     /* Beside each other, so that what the model says is in sight, too. */
-    :is(#vit-overlay, #vit-other, #vit-seen) { min-width: 150px !important; }
-    :is(#vit-overlay, #vit-other, #vit-seen) .image-container { padding-top: 32px; }
-    :is(#vit-overlay, #vit-other, #vit-seen) > label { left: 0; padding: 2px 4px;
-        font-size: 11px; }
-    :is(#vit-overlay, #vit-other, #vit-seen) > label span { display: none; }
+    #vit-pictures > * { min-width: 150px !important; }
+    #vit-pictures .image-container { padding-top: 32px; }
+    #vit-pictures > * > label { left: 0; padding: 2px 4px; font-size: 11px; }
+    #vit-pictures > * > label span { display: none; }
 }
 """
 COLOURS_HELP = "Dark to yellow is lowest to highest *within one map*."
