@@ -39,7 +39,7 @@ def test_it_learns_and_saves(
     torch.manual_seed(0)
     right = tiny_set.test.labels.clone()
     tiny_set.test.labels[:4] = (right[:4] + 1) % 3
-    model = convnet.train(tiny_set, 30, CPU, tmp_path / "net.safetensors")
+    model = convnet.train(tiny_set, 60, CPU, tmp_path / "net.safetensors")
     assert torch.equal(predict(model, tiny_set.test, Preprocessing()), right)
     assert not model.training
     saved = convnet.load(tmp_path / "net.safetensors")

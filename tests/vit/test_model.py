@@ -74,10 +74,11 @@ def test_equals_torchvision(tiny_model: ViT) -> None:
 def test_forward_with_attention_equals_forward(
     make_model: Make, options: dict[str, Any], training: bool
 ) -> None:
-    model = make_model(**options).train(training)
+    """Except for the dropout of the last block, of which `forward` computes fewer tokens."""
+    model = make_model(dropout=0.0, **options).train(training)
     tokens = 16 + model.config.num_prefix_tokens
     x = pictures(model.config)
-    torch.manual_seed(0)  # the same dropout in both
+    torch.manual_seed(0)  # the same dropped paths in both
     plain = model(x)
     torch.manual_seed(0)
     logits, attentions = model.forward_with_attention(x)
@@ -94,6 +95,34 @@ def test_prefix_tokens(tiny_config: ViTConfig, options: dict[str, Any], prefix: 
     config = dataclasses.replace(tiny_config, **options)
     assert config.num_prefix_tokens == prefix
     assert ViT(config).embed(pictures(config)).shape == (3, prefix + 16, 16)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_all_tokens_of_the_last_block_would_teach_the_same(
+    make_model: Make, options: dict[str, Any], depth: int
+) -> None:
+    model = make_model(dropout=0.0, depth=depth, **options).train()
+    torch.manual_seed(0)
+    model(pictures(model.config)).square().sum().backward()
+    few = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    torch.manual_seed(0)
+    model.forward_with_attention(pictures(model.config))[0].square().sum().backward()
+    torch.testing.assert_close(few, [p.grad for p in model.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"), [({}, 1), ({"distilled": True}, 2), ({"pool": "mean"}, 16)], ids=str
+)
+def test_the_last_block_computes_what_is_read(
+    make_model: Make, options: dict[str, Any], tokens: int
+) -> None:
+    model, seen = make_model(**options), []
+    for block in model.blocks:
+        block.mlp.register_forward_hook(lambda _, inputs, out: seen.append(out.shape[1]))
+    model(pictures(model.config))
+    assert seen == [16 + model.config.num_prefix_tokens, tokens]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
