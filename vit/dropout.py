@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 SHIFTS = 2**20  # places at which a slice of the pool may begin
+FEWEST_BLOCKS = 8  # so that all parts of a usual model share one pool
 
 
 @lru_cache(maxsize=8)
@@ -32,7 +33,7 @@ class Dropout(nn.Dropout):
         """Map a float tensor of any shape to the same shape and dtype."""
         if not self.training or self.p == 0 or x.device.type != "cpu":
             return super().forward(x)
-        blocks = 1 + -(-x.numel() // SHIFTS)
+        blocks = max(FEWEST_BLOCKS, 1 + -(-x.numel() // SHIFTS))
         start = int(torch.randint(SHIFTS, ()))
         return x * multiplier_pool(self.p, blocks, x.dtype)[start:][: x.numel()].view(x.shape)
 

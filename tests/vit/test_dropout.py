@@ -77,6 +77,14 @@ def test_identity(module: nn.Module) -> None:
     assert torch.equal(module(ones()), ones())
 
 
+def test_the_parts_of_a_model_share_one_pool() -> None:
+    """Or those of two models in turn would draw their pools anew in each step."""
+    multiplier_pool.cache_clear()
+    for tokens, width in [(65, 256), (65, 512), (1, 256), (64, 512)]:
+        Dropout(0.1)(torch.ones(128, tokens, width))
+    assert multiplier_pool.cache_info().currsize == 1
+
+
 def test_the_gradient_passes_where_the_value_did() -> None:
     x = ones().requires_grad_()
     out = Dropout(0.5)(x)
