@@ -36,7 +36,6 @@ from vit.data import CIFAR_CLASSES, load_data
 from vit.distributed import process_group, rank, wait_for_all
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import SIZES, ViT, ViTConfig
-from vit.plan import describe_stop
 from vit.recipes import RECIPES, TrainConfig, build_model_config
 from vit.start import start_from
 from vit.state import read_run
@@ -207,9 +206,8 @@ def say_end(trainer: Trainer, done: bool) -> None:
         print(f"Weights in {trainer.folder / 'model.safetensors'}; to look at them on the page:")
         print(f"python app.py --checkpoints {shlex.quote(str(trainer.folder))}")
         return
-    said = describe_stop(trainer.step, trainer.total_steps, trainer.history)
     advice = "Go on with --resume and the same --out and --data"
-    print(f"{said} {advice}", file=sys.stderr, flush=True)
+    print(f"{trainer.describe_stop()} {advice}", file=sys.stderr, flush=True)
 
 
 def evaluate(path: Path, data_path: Path | None, device: torch.device, save: bool) -> None:

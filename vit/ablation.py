@@ -18,7 +18,6 @@ from vit.data import ImageSet, random_split
 from vit.distributed import world_size
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViT
-from vit.plan import describe_stop
 from vit.recipes import TrainConfig, build_model_config
 from vit.start import start_from
 from vit.teacher import fingerprint
@@ -180,7 +179,7 @@ def _train(
     if (trainer.folder / "state.safetensors").exists():
         trainer.resume()
     if not trainer.run():
-        print(describe_stop(trainer.step, trainer.total_steps, trainer.history))
+        print(trainer.describe_stop())
         return None
     seen, _ = random_split(trainer.train_split, len(trainer.test_split.labels))
     confusion = confusion_matrix(trainer.kept_model, seen, trainer.preprocessing)

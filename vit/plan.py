@@ -1,8 +1,4 @@
-"""What a training run says of itself before and after: how much it does, and where it stopped."""
-
-from collections.abc import Sequence
-
-from vit.report import Row
+"""How much a training run will do, in words."""
 
 # On 240 drawn pictures, 12 steps of 128 pictures taught 83 %, and 180 or 600 steps of 16 92 %.
 FEW_STEPS, SMALL_BATCH = 150, 16
@@ -25,16 +21,3 @@ def describe_plan(epochs: int, pictures: int, batch_size: int) -> str:
     if epochs * steps < FEW_STEPS and batch_size > SMALL_BATCH:
         lines.append(f"Few steps teach little; --batch-size {SMALL_BATCH} makes more of them")
     return "\n".join(lines)
-
-
-def describe_stop(step: int, steps: int, history: Sequence[Row]) -> str:
-    """Say where a run was stopped, and which weights there are.
-
-    Args:
-        step: How many it has taken.
-        steps: Of how many.
-        history: A row for each epoch.
-    """
-    tested = [row["epoch"] for row in history if "test_accuracy" in row]
-    weights = f"those of epoch {tested[-1]}" if tested else "none yet"
-    return f"Stopped at step {step} of {steps}. Weights in model.safetensors: {weights}."

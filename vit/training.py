@@ -274,6 +274,15 @@ class Trainer:
         confusion = torch.tensor(metrics["confusion"])
         report.plot_confusion(self.folder / "confusion.png", confusion, self.classes)
 
+    def describe_stop(self) -> str:
+        """Say where the run was stopped, and which weights there are."""
+        tested = [row["epoch"] for row in self.history if "test_accuracy" in row]
+        weights = f"those of epoch {tested[-1]}" if tested else "none yet"
+        return (
+            f"Stopped at step {self.step} of {self.total_steps}. Weights in model.safetensors: "
+            f"{weights}."
+        )
+
     def save_model(self, confusion: Tensor) -> None:
         """Write `model.safetensors`, which the app and `load_checkpoint` read.
 

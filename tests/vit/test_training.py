@@ -15,7 +15,6 @@ from vit.checkpoint import load_checkpoint, load_tensors, save_tensors
 from vit.data import ImageSet
 from vit.evaluation import confusion_matrix
 from vit.model import ViT, ViTConfig
-from vit.plan import describe_stop
 from vit.recipes import TrainConfig, build_model_config, rate_factor
 from vit.teacher import load_teacher
 from vit.training import Trainer
@@ -122,8 +121,8 @@ def test_interrupt_saves_and_says_what_there_is(make: Make, steps: int, weights:
     interrupt_after(trainer, steps)
     assert not trainer.run()
     assert signal.getsignal(signal.SIGINT) is before
-    said = describe_stop(trainer.step, trainer.total_steps, trainer.history)
-    assert said == f"Stopped at step {steps} of 9. Weights in model.safetensors: {weights}."
+    said = f"Stopped at step {steps} of 9. Weights in model.safetensors: {weights}."
+    assert trainer.describe_stop() == said
     assert load_tensors(trainer.folder / "state.safetensors")[1]["step"] == steps
 
 
