@@ -69,8 +69,10 @@ def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox,
     url = gr.Textbox(
         value="",  # which makes it optional for programs
         label="Or the address of a picture",
-        placeholder="https://…",
+        placeholder="or the address of a picture: https://…",
         max_lines=1,
+        show_label=False,
+        container=False,
         visible=urls,
         elem_id="seg-url",
     )

@@ -65,7 +65,14 @@ CSS = """
 #seg-left { grid-area: asked; }
 #seg-right { grid-area: answer; }
 #seg-below { grid-area: samples; }
+/* As the fields that have a frame of Gradio's. */
+#seg-url input { border: var(--input-border-width) solid var(--input-border-color);
+    border-radius: var(--input-radius); }
+#seg-url input:focus { border-color: var(--input-border-color-focus); }
+/* So low that Run is in sight in the window of a laptop, too. */
+#seg-image { height: clamp(200px, calc(100vh - 420px), 360px) !important; }
 @media (max-width: 720px) {
+    #seg-image { height: clamp(200px, calc(100svh - 495px), 360px) !important; }
     #seg-row { grid: "asked" "answer" "samples" / 1fr; }
     #seg-result { height: auto !important; }
     #seg-gallery .grid-container .thumbnail-item { padding-bottom: 40px; }

@@ -543,6 +543,21 @@ def test_the_comparison_is_in_sight_above_an_answer(page: Page) -> None:
     expect(page.locator("#seg-gallery .thumbnail-item").first).to_be_in_viewport(ratio=1)
 
 
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        (1366, 657),  # a laptop
+        (390, 860),  # a phone
+    ],
+)
+def test_all_that_a_run_needs_is_in_sight(page: Page, width: int, height: int) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    open_tab(page, "segment")
+    for part in ("#seg-image img", "#seg-url", "#seg-prompt", "#seg-run"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
+    assert page.locator("#seg-image img").bounding_box()["height"] > 120
+
+
 def test_link_opens_the_page_with_its_settings(page: Page, app: Any) -> None:
     page.goto(f"{app.url}/?prompt=a+snowman&grounder=CLIPSeg&threshold=0.25")
     expect(page.locator("#seg-prompt").get_by_role("textbox")).to_have_value("a snowman")
