@@ -79,12 +79,13 @@ CSS = """
     --checkbox-label-background-fill-selected: var(--primary-600);
     --checkbox-border-color: var(--neutral-500);
     --input-border-width: 1px; --input-border-color: var(--neutral-300);
+    --input-border-color-focus: var(--primary-500);
     --button-primary-background-fill: var(--primary-600);
     --button-primary-background-fill-hover: var(--primary-700); }
 .dark .gradio-container { --block-info-text-color: var(--neutral-300);
-    --input-border-color: var(--neutral-600);
+    --input-border-color: var(--neutral-600); --input-border-color-focus: var(--primary-300);
     --checkbox-border-color: var(--neutral-400);
-    --body-text-color-subdued: var(--neutral-300); --input-placeholder-color: var(--neutral-400);
+    --body-text-color-subdued: var(--neutral-300); --input-placeholder-color: var(--neutral-300);
     --block-title-text-color: white; --block-label-text-color: white;
     --link-text-color: var(--primary-300); --link-text-color-hover: var(--primary-200);
     --link-text-color-visited: var(--primary-300);

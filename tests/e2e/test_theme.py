@@ -89,6 +89,30 @@ def test_segmentation_tab_can_be_read(page: Page, scheme: Literal["light", "dark
     check_texts(page)
 
 
+# The colours of a field's frame, of what is around it, of its hint, and of what is behind that.
+COLOURS = """field => {
+    const around = getComputedStyle(field.closest(".block"))
+    const own = getComputedStyle(field)
+    const colours = [own.borderTopColor, around.backgroundColor,
+        getComputedStyle(field, "::placeholder").color, own.backgroundColor]
+    return colours.map(colour => colour.match(/\\d+/g).slice(0, 3).map(Number))
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("field", ["#seg-url input", "#seg-prompt textarea"])
+def test_a_text_field_shows_its_hint_and_that_it_has_the_focus(
+    page: Page, scheme: Literal["light", "dark"], field: str
+) -> None:
+    open_page(page, scheme)
+    page.get_by_role("tab", name="Segmentation").click()
+    page.locator(field).fill("")
+    page.wait_for_function(FADED)
+    frame, around, hint, behind = (np.array(c) for c in page.locator(field).evaluate(COLOURS))
+    assert contrast(frame, around) >= 3
+    assert contrast(hint, behind) >= 4.5
+
+
 def test_with_the_systems_own_colours_it_can_be_seen_what_is_chosen(page: Page) -> None:
     page.emulate_media(forced_colors="active")
     box = page.get_by_label("mistakes only")
