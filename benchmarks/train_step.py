@@ -6,10 +6,11 @@
 A step is forward, backward and AdamW on pictures of 32 x 32: patch 4, dim 256, depth 6, 8 heads,
 MLP 512, 3.2 M parameters. Every model runs as its users run it, in float32 and, on a CPU with
 units for it, under bfloat16 autocast; with dropout 0.1, each library at the places it has for that,
-and without. Ours also runs without the shortcut of its last block ("all tokens"). All take turns in one process, so that whatever slows the machine slows all of them.
-Medians are printed; a ratio is the median of those of the rounds, so a slow minute of the machine
-is on both of its sides. A library that is not installed is left out. With glibc, these settings of
-the allocator make all models faster:
+and without. Ours runs a second time without the shortcut of its last block ("all tokens"). All take
+turns in one process, so that whatever slows the machine slows all of them. Medians are printed; a
+ratio is the median of those of the rounds, so a slow minute of the machine is on both of its sides.
+A library that is not installed is left out. With glibc, these settings of the allocator make all
+models faster:
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=2000000000:\
 glibc.malloc.trim_threshold=8000000000
