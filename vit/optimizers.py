@@ -49,8 +49,8 @@ def rate_on(device: torch.device, lr: float) -> float | Tensor:
 
 
 def adam_options(device: torch.device) -> dict[str, bool]:
-    """Return what Adam and AdamW need besides in a `Graphed` step."""
-    return {"fused": True, "capturable": True} if device.type == "cuda" else {}
+    """Return what makes one kernel of Adam or AdamW, and lets a `Graphed` step hold it."""
+    return {"fused": True, "capturable": device.type == "cuda"}
 
 
 def scale_learning_rates(optimizers: Sequence[Optimizer], factor: float) -> None:
