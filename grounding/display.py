@@ -70,16 +70,16 @@ def reveal(
     Nothing changes where there is none: the one with that key is shown already.
 
     Returns:
-        The threshold of what is shown, as `show`, both columns, and the settings: the server may
-        have forgotten what “More settings” says.
+        The threshold of what is shown, as `show`, three columns (both of details, the comparison),
+        and the settings: the server may have forgotten what “More settings” says.
     """
     if session is None or session.key == key:  # lost between two steps, or refused
-        return gr.skip(), *NOTHING, *(gr.skip(),) * 3
+        return gr.skip(), *NOTHING, *(gr.skip(),) * 4
     settings = read_settings(*more)
     # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
     asked = session.asked
     shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
-    columns = gr.Column(visible=True), gr.Column(visible=False)
+    columns = (gr.Column(visible=True),) * 2 + (gr.Column(visible=False),)
     return shown, *show(session, settings, shown), *columns, settings
 
 

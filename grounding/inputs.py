@@ -1,4 +1,4 @@
-"""What the segmentation tab asks: what is looked for, where, and by which models."""
+"""The left column of the segmentation tab: what is looked for, where, and by which models."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from gradio.events import Dependency
 from grounding.batch import LIMIT
 from grounding.grounders import GROUNDERS
 from grounding.segmenters import SEGMENTERS
-from grounding.settings import RANGES, THRESHOLDS, Settings
 from web.page import show_gallery
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples" / "segmentation"
@@ -51,8 +50,6 @@ class Inputs:
     compare: gr.Button
     grounder: gr.Dropdown
     segmenter: gr.Dropdown
-    threshold: gr.Slider
-    more: list[gr.Slider | gr.Checkbox]
     several: Several
 
 
@@ -86,24 +83,6 @@ def _build_picture(sample: list[str], urls: bool) -> tuple[gr.Image, gr.Textbox,
         elem_id="seg-prompt",
     )
     return image, url, prompt
-
-
-def _build_more() -> list[gr.Slider | gr.Checkbox]:
-    """Build the settings that few need, in the order of `RANGES`."""
-    usual = Settings().values()
-
-    def slider(name: str, step: float, label: str) -> gr.Slider:
-        return gr.Slider(*RANGES[name], usual[name], step=step, label=label, buttons=[])
-
-    with gr.Accordion("More settings", open=False, elem_id="seg-more"):
-        return [
-            slider("count", 1, "Maximum number of detections"),
-            slider("min_area", 0.1, "Smallest area, % of the picture"),
-            gr.Checkbox(bool(usual["best_only"]), label="Only the best of each phrase"),
-            gr.Checkbox(bool(usual["whole"]), label="Allow boxes around the whole picture"),
-            slider("opacity", 0.05, "Opacity of the areas"),
-            slider("outline", 1, "Width of the outlines"),
-        ]
 
 
 def _build_several() -> Several:
@@ -143,18 +122,7 @@ def build_inputs(urls: bool) -> Inputs:
         segmenter = gr.Dropdown(
             list(SEGMENTERS), label="Segmenter", info="refines them to masks", min_width=210
         )
-    first = next(iter(GROUNDERS.values()))
-    threshold = gr.Slider(
-        *THRESHOLDS,
-        first.threshold,
-        step=0.01,
-        label="Threshold",
-        info="Moving it needs no new run, but for CLIPSeg's outlines; another grounder does.",
-        buttons=[],  # "reset" tells nobody, and goes back to the first grounder's
-        elem_id="seg-threshold",
-    )
-    more, several = _build_more(), _build_several()
-    return Inputs(image, url, prompt, run, compare, grounder, segmenter, threshold, more, several)
+    return Inputs(image, url, prompt, run, compare, grounder, segmenter, _build_several())
 
 
 def build_samples(inputs: Inputs) -> list[Dependency]:

@@ -69,6 +69,15 @@ CSS = """
 #seg-url input { border: var(--input-border-width) solid var(--input-border-color);
     border-radius: var(--input-radius); }
 #seg-url input:focus { border-color: var(--input-border-color-focus); }
+/* They stay in sight while somebody changes what of them is shown: above all layers of Gradio's but
+   the topmost. What the keyboard reaches stops below them. */
+@media (min-width: 721px) and (min-height: 600px) {
+    #seg-result { position: sticky; top: 0; z-index: 60;
+        box-shadow: 0 8px var(--body-background-fill);
+        height: clamp(300px, calc(100vh - 260px), 460px) !important; }
+    #seg-answer :is(input, button) {
+        scroll-margin-top: calc(clamp(300px, 100vh - 260px, 460px) + 20px); }
+}
 /* So low that Run is in sight in the window of a laptop, too. */
 #seg-image { height: clamp(200px, calc(100vh - 420px), 360px) !important; }
 @media (max-width: 720px) {

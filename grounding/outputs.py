@@ -1,4 +1,7 @@
-"""The right column of the segmentation tab: the answer, and what can be done with it."""
+"""The right column of the segmentation tab: the answer, and what can be done with it.
+
+That includes what it is shown by: moving the threshold needs no model.
+"""
 
 from dataclasses import dataclass
 
@@ -7,10 +10,11 @@ import gradio as gr
 from grounding.compare import HEADERS as COMPARE_HEADERS
 from grounding.compare import HELP as COMPARE_HELP
 from grounding.export import PARTS
+from grounding.grounders import GROUNDERS
 from grounding.overlay import HEADERS
 from grounding.retouch import BOX, HELP, TOOLS
 from grounding.session import EVERYTHING
-from grounding.settings import Settings
+from grounding.settings import RANGES, THRESHOLDS, Settings
 from web.page import QUIET, show_gallery
 
 SESSION_SECONDS = 4 * 3600  # since the latest run
@@ -45,7 +49,9 @@ class Outputs:
 
     result: gr.AnnotatedImage
     status: gr.Markdown
-    details: gr.Column  # holds what there is to see and to do once there is an answer
+    slider: gr.Slider  # of the threshold
+    more: list[gr.Slider | gr.Checkbox]
+    details: list[gr.Column]  # hold what there is to see and to do once there is an answer
     stages: gr.ImageSlider
     table: gr.Dataframe
     regions: gr.Image
@@ -74,6 +80,42 @@ def _build_comparison() -> Comparison:
         )
         said = gr.Markdown(COMPARE_HELP, elem_id="seg-compared")
     return Comparison(column, gallery, numbers, said)
+
+
+def _build_slider() -> gr.Slider:
+    first = next(iter(GROUNDERS.values()))
+    return gr.Slider(
+        *THRESHOLDS,
+        first.threshold,
+        step=0.01,
+        label="Threshold",
+        info="Moving it needs no new run, but for CLIPSeg's outlines; another grounder does.",
+        buttons=[],  # "reset" tells nobody, and goes back to the first grounder's
+        elem_id="seg-threshold",
+    )
+
+
+def _build_more() -> list[gr.Slider | gr.Checkbox]:
+    """Build the settings that few need, in the order of `RANGES`."""
+    usual, width = Settings().values(), {"min_width": 250}  # on a phone each has a line
+
+    def slider(name: str, step: float, label: str) -> gr.Slider:
+        return gr.Slider(*RANGES[name], usual[name], step=step, label=label, buttons=[], **width)
+
+    def box(name: str, label: str) -> gr.Checkbox:
+        return gr.Checkbox(bool(usual[name]), label=label, **width)
+
+    with gr.Accordion("More settings", open=False, elem_id="seg-more"):
+        with gr.Row():
+            count = slider("count", 1, "Maximum number of detections")
+            area = slider("min_area", 0.1, "Smallest area, % of the picture")
+        with gr.Row():
+            best = box("best_only", "Only the best of each phrase")
+            whole = box("whole", "Allow boxes around the whole picture")
+        with gr.Row():
+            opacity = slider("opacity", 0.05, "Opacity of the areas")
+            outline = slider("outline", 1, "Width of the outlines")
+    return [count, area, best, whole, opacity, outline]
 
 
 def _build_table() -> gr.Dataframe:
@@ -143,11 +185,14 @@ def _build_download() -> tuple[gr.Dropdown, gr.Button]:
 def build_outputs(weights: str) -> Outputs:
     """Build the right column; `weights` says which are going to be used."""
     comparison = _build_comparison()
-    result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
-    status = gr.Markdown(f"Weights: {weights}", label="Status", elem_id="seg-status")
+    with gr.Column(elem_id="seg-answer"):
+        result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
+        status = gr.Markdown(f"Weights: {weights}", label="Status", elem_id="seg-status")
+        slider, more = _build_slider(), _build_more()
+        with gr.Column(visible=False) as found:
+            table = _build_table()
+            part, pack = _build_download()
     with gr.Column(visible=False, elem_id="seg-details") as details:
-        table = _build_table()
-        part, pack = _build_download()
         stages = gr.ImageSlider(
             label="Before SAM 2 (left) and after",
             interactive=False,
@@ -161,7 +206,9 @@ def build_outputs(weights: str) -> Outputs:
         comparison=comparison,
         result=result,
         status=status,
-        details=details,
+        slider=slider,
+        more=more,
+        details=[found, details],
         table=table,
         stages=stages,
         correction=correction,

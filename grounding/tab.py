@@ -87,7 +87,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, samples: list[Dependency], event
     ran = gr.on(
         pressed,
         events.run,
-        [*asked, inputs.threshold],
+        [*asked, outputs.slider],
         [outputs.session, outputs.threshold, outputs.correction.phrase],
         api_visibility="private",
         show_progress_on=[outputs.result],
@@ -98,14 +98,14 @@ def _wire_run(inputs: Inputs, outputs: Outputs, samples: list[Dependency], event
     gr.on([*pressed, inputs.compare.click], None, js=SHOW_ANSWER)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
-    rest = [outputs.details, outputs.comparison.column, outputs.settings]
-    now = [outputs.session, outputs.key, inputs.threshold, inputs.grounder, *inputs.more]
+    rest = [*outputs.details, outputs.comparison.column, outputs.settings]
+    now = [outputs.session, outputs.key, outputs.slider, inputs.grounder, *outputs.more]
     ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
     # For programs: without what the page keeps between events.
     gr.on(
         [],
         events.segment,
-        [*_build_given(inputs), inputs.grounder, inputs.segmenter, _build_threshold(inputs)],
+        [*_build_given(inputs), inputs.grounder, inputs.segmenter, _build_threshold(outputs)],
         [*_shown(outputs)[:4], outputs.data],
         api_name="segment",
         **MODELS,
@@ -118,9 +118,9 @@ def _build_given(inputs: Inputs) -> list[gr.components.Component]:
     return [image, inputs.url, gr.Textbox(label=inputs.prompt.label, visible=False)]
 
 
-def _build_threshold(inputs: Inputs) -> gr.Number:
+def _build_threshold(outputs: Outputs) -> gr.Number:
     """Build the threshold for programs: without one it is that of the grounder they choose."""
-    threshold = gr.Number(label=inputs.threshold.label, visible=False)
+    threshold = gr.Number(label=outputs.slider.label, visible=False)
     threshold.preprocess = lambda given: given  # `segment` says more of what is wrong with it
     return threshold
 
@@ -194,7 +194,7 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
             inputs.prompt,
             inputs.grounder,
             inputs.segmenter,
-            inputs.threshold,
+            outputs.slider,
             outputs.settings,
         ],
         [several.file, several.gallery, several.text],
@@ -209,14 +209,14 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
     state, shown, beside = _state(outputs), _shown(outputs), _beside(outputs)
     # Only a person's choice: a link to settings brings its own threshold.
     chosen = [outputs.session, outputs.threshold, inputs.grounder]
-    inputs.grounder.input(display.choose_grounder, chosen, inputs.threshold, **LATEST)
+    inputs.grounder.input(display.choose_grounder, chosen, outputs.slider, **LATEST)
     moved = [outputs.threshold, *shown]
-    slid = [outputs.session, outputs.settings, inputs.threshold, inputs.grounder, outputs.key]
-    inputs.threshold.input(display.move, slid, moved, **beside)
+    slid = [outputs.session, outputs.settings, outputs.slider, inputs.grounder, outputs.key]
+    outputs.slider.input(display.move, slid, moved, **beside)
     gr.on(
-        [component.input for component in inputs.more],
+        [component.input for component in outputs.more],
         display.configure,
-        [outputs.session, outputs.threshold, *inputs.more],
+        [outputs.session, outputs.threshold, *outputs.more],
         [outputs.settings, *shown],
         **beside,
     )
@@ -293,5 +293,5 @@ def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.comp
     _wire_correction(outputs, events)
     _wire_several(inputs, outputs, events)
     Context.root_block.load(None, js=LET_SCROLL)
-    chosen = [inputs.prompt, inputs.url, inputs.grounder, inputs.segmenter, inputs.threshold]
-    return [outputs.settings, *chosen, *inputs.more]
+    chosen = [inputs.prompt, inputs.url, inputs.grounder, inputs.segmenter, outputs.slider]
+    return [outputs.settings, *chosen, *outputs.more]
