@@ -558,6 +558,26 @@ def test_all_that_a_run_needs_is_in_sight(page: Page, width: int, height: int) -
     assert page.locator("#seg-image img").bounding_box()["height"] > 120
 
 
+def test_on_a_laptop_the_masks_stay_in_sight_while_they_are_changed(
+    page: Page, expected: Result
+) -> None:
+    page.set_viewport_size({"width": 1366, "height": 657})
+    run_sample(page, expected)
+    masks, last = page.locator("#seg-result img").first, page.locator("#seg-more input").last
+    box = page.locator("#seg-table input[type=checkbox]").nth(1)  # the first is for all rows
+    open_accordion(page, "More settings")
+    for part in (last, box):  # as the keyboard reaches them
+        part.focus()
+        page.wait_for_timeout(300)
+        expect(masks).to_be_in_viewport(ratio=0.99)
+        frame, reached = page.locator("#seg-result").bounding_box(), part.bounding_box()
+        assert frame["y"] + frame["height"] <= reached["y"] < 657
+    stages = page.locator("#seg-stages")  # they leave their place to what else there is
+    stages.evaluate("node => node.scrollIntoView()")
+    frame, reached = page.locator("#seg-result").bounding_box(), stages.bounding_box()
+    assert frame["y"] + frame["height"] <= reached["y"] < 100
+
+
 def test_link_opens_the_page_with_its_settings(page: Page, app: Any) -> None:
     page.goto(f"{app.url}/?prompt=a+snowman&grounder=CLIPSeg&threshold=0.25")
     expect(page.locator("#seg-prompt").get_by_role("textbox")).to_have_value("a snowman")
