@@ -367,7 +367,7 @@ def test_a_new_answer_is_shown_at_its_own_threshold(
     shown, _, _, rows, *rest, settings = reveal(session, "", 0.7, grounder, *more)
     assert shown == threshold and rows == _rows(session, threshold)
     nothing = reveal(None, "", 0.7, grounder, *more)  # a session that is lost
-    assert nothing == reveal(session, session.key, 0.7, grounder, *more) == (gr.skip(),) * 11
+    assert nothing == reveal(session, session.key, 0.7, grounder, *more) == (gr.skip(),) * 12
     assert session.key in rest and [*settings.values().values()] == [*more]
     assert [column.visible for column in rest[-2:]] == [True, False], "no comparison any more"
 
