@@ -74,9 +74,9 @@ CSS = """
 @media (min-width: 721px) and (min-height: 600px) {
     #seg-result { position: sticky; top: 0; z-index: 60;
         box-shadow: 0 8px var(--body-background-fill);
-        height: clamp(300px, calc(100vh - 260px), 460px) !important; }
+        height: clamp(300px, calc(100vh - 280px), 460px) !important; }
     #seg-answer :is(input, button) {
-        scroll-margin-top: calc(clamp(300px, 100vh - 260px, 460px) + 20px); }
+        scroll-margin-top: calc(clamp(300px, 100vh - 280px, 460px) + 20px); }
 }
 /* So low that Run is in sight in the window of a laptop, too. */
 #seg-image { height: clamp(200px, calc(100vh - 420px), 360px) !important; }

@@ -89,7 +89,7 @@ def _build_slider() -> gr.Slider:
         first.threshold,
         step=0.01,
         label="Threshold",
-        info="Moving it needs no new run, but for CLIPSeg's outlines; another grounder does.",
+        info="Moving it needs no new run, but for CLIPSeg's outlines.",
         buttons=[],  # "reset" tells nobody, and goes back to the first grounder's
         elem_id="seg-threshold",
     )
@@ -97,25 +97,20 @@ def _build_slider() -> gr.Slider:
 
 def _build_more() -> list[gr.Slider | gr.Checkbox]:
     """Build the settings that few need, in the order of `RANGES`."""
-    usual, width = Settings().values(), {"min_width": 250}  # on a phone each has a line
+    usual = Settings().values()
 
     def slider(name: str, step: float, label: str) -> gr.Slider:
-        return gr.Slider(*RANGES[name], usual[name], step=step, label=label, buttons=[], **width)
-
-    def box(name: str, label: str) -> gr.Checkbox:
-        return gr.Checkbox(bool(usual[name]), label=label, **width)
+        return gr.Slider(*RANGES[name], usual[name], step=step, label=label, buttons=[])
 
     with gr.Accordion("More settings", open=False, elem_id="seg-more"):
-        with gr.Row():
-            count = slider("count", 1, "Maximum number of detections")
-            area = slider("min_area", 0.1, "Smallest area, % of the picture")
-        with gr.Row():
-            best = box("best_only", "Only the best of each phrase")
-            whole = box("whole", "Allow boxes around the whole picture")
-        with gr.Row():
-            opacity = slider("opacity", 0.05, "Opacity of the areas")
-            outline = slider("outline", 1, "Width of the outlines")
-    return [count, area, best, whole, opacity, outline]
+        return [
+            slider("count", 1, "Maximum number of detections"),
+            slider("min_area", 0.1, "Smallest area, % of the picture"),
+            gr.Checkbox(bool(usual["best_only"]), label="Only the best of each phrase"),
+            gr.Checkbox(bool(usual["whole"]), label="Allow boxes around the whole picture"),
+            slider("opacity", 0.05, "Opacity of the areas"),
+            slider("outline", 1, "Width of the outlines"),
+        ]
 
 
 def _build_table() -> gr.Dataframe:
@@ -187,8 +182,12 @@ def build_outputs(weights: str) -> Outputs:
     comparison = _build_comparison()
     with gr.Column(elem_id="seg-answer"):
         result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
-        status = gr.Markdown(f"Weights: {weights}", label="Status", elem_id="seg-status")
-        slider, more = _build_slider(), _build_more()
+        with gr.Row():
+            # Beside each other: the words get longer and shorter while the slider is moved.
+            with gr.Column(scale=4, min_width=280):
+                slider, more = _build_slider(), _build_more()
+            with gr.Column(scale=5, min_width=280):
+                status = gr.Markdown(f"Weights: {weights}", label="Status", elem_id="seg-status")
         with gr.Column(visible=False) as found:
             table = _build_table()
             part, pack = _build_download()
