@@ -105,6 +105,8 @@ CSS = """
 @media (max-width: 340px) {
     .tab-container button { padding: 0 4px !important; }
 }
+/* Gradio leaves small pictures small there, but reads clicks on them as if they filled it. */
+.block.fullscreen .image-container img { object-fit: contain; }
 .label-wrap { text-align: left; }
 /* Beside a title of two lines it would be stretched, and when turned reach out of the page. */
 .label-wrap .icon { flex: none; align-self: center; width: 1em; line-height: 1;

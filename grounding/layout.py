@@ -8,6 +8,9 @@ from grounding.outputs import Outputs, build_outputs
 
 CSS = """
 #seg-result img.mask:not(.inactive) { opacity: 1; }
+/* Gradio 6.31 cuts off what fills the screen, with the masks below it. */
+#seg-result.fullscreen :is(.base-image, .mask) { width: 100%; height: 100%; top: 0;
+    object-fit: contain; }
 #seg-table, #seg-numbers, #seg-samples, #seg-photos { max-width: calc(100vw - 32px);
     overflow-x: auto; }
 /* Rows are switched off by their box; nothing else of the table is to be edited. */
@@ -72,18 +75,18 @@ CSS = """
 /* They stay in sight while somebody changes what of them is shown: above all layers of Gradio's but
    the topmost. What the keyboard reaches stops below them. */
 @media (min-width: 721px) and (min-height: 600px) {
-    #seg-result { position: sticky; top: 0; z-index: 60;
+    #seg-result:not(.fullscreen) { position: sticky; top: 0; z-index: 60;
         box-shadow: 0 8px var(--body-background-fill);
         height: clamp(300px, calc(100vh - 280px), 460px) !important; }
     #seg-answer :is(input, button) {
         scroll-margin-top: calc(clamp(300px, 100vh - 280px, 460px) + 20px); }
 }
 /* So low that Run is in sight in the window of a laptop, too. */
-#seg-image { height: clamp(200px, calc(100vh - 420px), 360px) !important; }
+#seg-image:not(.fullscreen) { height: clamp(200px, calc(100vh - 420px), 360px) !important; }
 @media (max-width: 720px) {
-    #seg-image { height: clamp(200px, calc(100svh - 495px), 360px) !important; }
+    #seg-image:not(.fullscreen) { height: clamp(200px, calc(100svh - 495px), 360px) !important; }
     #seg-row { grid: "asked" "answer" "samples" / 1fr; }
-    #seg-result { height: auto !important; }
+    #seg-result:not(.fullscreen) { height: auto !important; }
     #seg-gallery .grid-container .thumbnail-item { padding-bottom: 40px; }
 }
 """

@@ -164,6 +164,30 @@ def test_masks_on_the_screen_cover_the_objects(page: Page, expected: Result) -> 
         assert iou(layers[phrase], truth) > 0.5, phrase
 
 
+def test_pictures_fill_the_screen_whole(page: Page, expected: Result) -> None:
+    """With their masks, and as large as Gradio takes them to be where they are clicked."""
+    run_sample(page, expected)
+    open_accordion(page, "Correct by hand")
+    for part in ("#seg-canvas", "#seg-image", "#seg-result"):
+        page.locator(part).get_by_role("button", name=re.compile("fullscreen", re.I)).click()
+        frame = page.locator(f"{part}.fullscreen")
+        page.wait_for_timeout(700)  # it grows
+        assert frame.bounding_box() == {"x": 0, "y": 0, **page.viewport_size}
+        image = frame.locator("img").first
+        box = image.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= page.viewport_size["height"]
+        side = round(min(box["width"], box["height"]))
+        whole = pixels(picture_of(page, image).resize((side, side)))
+        shown = screenshot(page, image)
+        top, left = ((size - side) // 2 for size in shown.shape[:2])
+        if part != "#seg-result":
+            assert np.abs(shown[top : top + side, left : left + side] - whole).mean() < 12, part
+        else:
+            assert iou(painted(page), expected.masks.masks.any(0)) > 0.85
+        page.keyboard.press("Escape")
+        expect(frame).to_have_count(0)
+
+
 def test_regions_table_and_weights_are_shown(page: Page, expected: Result) -> None:
     open_tab(page, "segment")
     pick_segmentation_sample(page)
