@@ -129,7 +129,8 @@ def decode_image(data: bytes, max_bytes: int = MAX_BYTES) -> Image.Image:
         ) from error
     except Exception as error:  # on damaged files the decoders raise almost anything
         raise ValueError(
-            f"This {kind} picture is cut off or damaged. Please save it again or take another one."
+            f"This {kind} picture is cut off or damaged, or of a kind that cannot be read. Please "
+            "save it anew as PNG or JPEG, or take another one."
         ) from error
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.devices import DEVICES, find_device
-from common.images import SUFFIXES, open_image
+from common.images import MAX_SIDE, SUFFIXES, open_image
 from grounding.export import Export, File, export_files, make_manifest, write_all
 from grounding.filenames import free_name
 from grounding.grounders import GROUNDERS
@@ -38,6 +38,7 @@ MAX_BYTES = 2**30  # of a picture on one's own disk
 INTERRUPTED = 130
 
 Asked = dict[str, Any]
+Marks = tuple[str, int | None, int | None]  # name, bytes and time of a file
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -46,7 +47,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; the names of the models are those of the menus afterwards."""
     parser = argparse.ArgumentParser(
         prog="python -m grounding",
-        description="Find what a prompt names in many pictures; write masks, COCO and YOLO files.",
+        description="Find what a prompt names in many pictures; write masks, COCO and YOLO files. "
+        f"They are in pixels of the picture.png beside them: turned upright, {MAX_SIDE} at most.",
     )
     add = parser.add_argument
     add("pictures", nargs="+", help="files, folders (with all below them, but not through "
@@ -96,33 +98,46 @@ def find_pictures(arguments: Iterable[str], out: Path) -> dict[str, Path]:
 
     A folder stands for the pictures below it, in order of their paths, but not for hidden ones;
     neither a folder nor a pattern stands for an answer of this program. A name in use in the folder
-    `out` stays with the picture that has it.
+    `out` stays with the picture that has it, also if that has moved.
 
     Raises:
         ValueError: If an argument stands for nothing.
     """
     pictures: dict[Path, str] = {}
-    named, others = _present(out)
-    taken = {name.casefold() for name in (*named.values(), *others)}
+    named, gone, taken = _present(out)
     for argument in arguments:
         found = list(_expand(argument))
         if not found:
             raise ValueError(f"There is no picture at {argument!r}, as file, folder or pattern.")
         for path, relative in found:
             if (place := path.resolve()) not in pictures:
-                pictures[place] = named.get(place) or free_name(relative, taken)
+                name = named.get(place) or gone.pop(_marks(source_of(place)), None)
+                pictures[place] = name or free_name(relative, taken)
     return {name: path for path, name in pictures.items()}
 
 
-def _present(out: Path) -> tuple[dict[Path, str], list[str]]:
-    """Return the name of each picture that has an answer in a folder, and what else is there."""
+def _present(out: Path) -> tuple[dict[Path, str], dict[Marks, str], set[str]]:
+    """Return what there is in a folder.
+
+    Returns:
+        The name of each answer by its picture; those whose picture is gone by the marks by which it
+        is known again elsewhere; and all names in lower case.
+    """
     folders = sorted(out.glob("[!.]*"), reverse=True)
     manifests = {folder.name: read_manifest(folder) for folder in folders}
-    sources = {name: Path(m["source"]["path"]) for name, m in manifests.items() if m}
-    # The answer of a picture that is gone may be replaced.
+    sources = {name: manifest["source"] for name, manifest in manifests.items() if manifest}
+    named = {Path(source["path"]): name for name, source in sources.items()}
     # Path.exists raises an error where it may not look.
-    named = {s: name for name, s in sources.items() if os.path.exists(s)}  # noqa: PTH110
-    return named, [name for name, manifest in manifests.items() if not manifest]
+    gone = {
+        _marks(source): name
+        for name, source in sources.items()
+        if not os.path.exists(source["path"])  # noqa: PTH110
+    }
+    return named, gone, {name.casefold() for name in manifests}
+
+
+def _marks(source: Asked) -> Marks:
+    return Path(source["path"]).name, source.get("bytes"), source.get("mtime_ns")
 
 
 def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
@@ -152,7 +167,6 @@ def _is_answer(path: Path) -> bool:
 
 def asked_of(path: Path, args: argparse.Namespace) -> Asked:
     """Return what decides the answer for a picture: beside a manifest of the same it is done."""
-    stat = path.stat()
     return {
         "prompt": args.prompt,
         "settings": {
@@ -161,11 +175,17 @@ def asked_of(path: Path, args: argparse.Namespace) -> Asked:
             "threshold": args.threshold,
             "weights": args.weights,
         },
-        "source": {
-            "path": str(path.resolve()),
-            "bytes": stat.st_size,
-            "mtime_ns": stat.st_mtime_ns,
-        },
+        "source": source_of(path),
+    }
+
+
+def source_of(path: Path) -> Asked:
+    """Return where a picture is, and by what a change of it is seen."""
+    stat = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
     }
 
 
@@ -317,6 +337,8 @@ def main(argv: list[str] | None = None) -> int:
     for path, sentence in bad.items():
         print(f"{path}: {sentence}", file=sys.stderr)
     print(f"Done: {len(pictures) - len(bad)} of {len(pictures)}.")
+    if noted := sum(bool(read_manifest(args.out / name).get("notes")) for name in pictures):
+        print(f"Something was left out of {noted}; the “notes” in their manifest.json say what.")
     return 1 if bad else 0
 
 

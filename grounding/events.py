@@ -99,7 +99,8 @@ class Events:
             the grounder's own answer
             a table
             a status text
-            the detections as data: phrase, scores, box xyxy and area in pixels, mask as COCO RLE
+            the detections as data: phrase, scores, box xyxy and area in pixels, mask as COCO RLE;
+                pixels are those of the picture as it is used, turned upright and at most 2048 long
         """
         with page_errors():
             threshold = _choose_threshold(threshold, grounder)

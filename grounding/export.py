@@ -9,7 +9,7 @@
     cutouts/01-a-dog.png   a transparent cut-out each, cropped to the mask
     coco.json              COCO annotations with RLE and polygons
     yolo.txt               YOLO-seg: a line each, class (place in the prompt, from 0) and polygon
-    manifest.json          what was asked, what answered, and the rows
+    manifest.json          what was asked, what answered, the rows, and notes on what was left out
 """
 
 import json
@@ -173,6 +173,7 @@ def make_manifest(result: Result, asked: Manifest, origin: Origin) -> dict[str, 
         "versions": _versions(),
         "picture": {"width": width, "height": height},
         "seconds": {stage: _rounded(seconds) for stage, seconds in result.seconds.items()},
+        "notes": result.notes,
         "rows": [_row(result, i) for i in range(len(result.masks))],
     }
 

@@ -15,7 +15,7 @@ FOREIGN_ARTICLES = re.compile(
 DECIMAL_COMMA = re.compile(r"(:\s*-?\d*),(\d+)(?=\s*(?:[,;.\n%]|\s-|$))")
 THRESHOLD = re.compile(r"(.*[^\s\d!-/:-@\[-`{-~])\s*:\s*(-?\d*\.?\d+\s*%?)")
 # After a digit ("16:9") or a bracket it may be a time or a ratio, unless it looks like this.
-FRACTION = re.compile(r"(.*\S|):\s+(-?\d*\.\d+)")
+FRACTION = re.compile(r"(.*\S|):\s+(-?\d*\.\d+\s*%?|-?\d+\s*%)")
 # What other keyboards and word processors write for separators and the minus sign.
 KEYBOARDS = str.maketrans("，、､،；؛。：．−–", ",,,,;;;:.--")
 BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+", re.MULTILINE)

@@ -16,7 +16,7 @@ from grounding.edits import (
     row_near,
     row_under,
 )
-from grounding.select import Choice, Proposals, select
+from grounding.select import Choice, Proposals, Selection, select
 from grounding.session import Session
 from grounding.settings import Settings
 
@@ -78,6 +78,8 @@ def _change_area(
     selection = select(current, choice)
     shown = selection.shown()
     masks, numbers = selection.masks.masks[shown], [selection.numbers[row] for row in shown]
+    if tool == ADD:
+        _check_free(selection, *point)
     number = numbers[(row_near if tool == ADD else row_under)(masks, *point)]
     before = clicks_on(edits, number)
 
@@ -92,6 +94,16 @@ def _change_area(
     found = outline(session, (current.masks([number]).masks[0], clicks))
     mask, score = obey(found.masks[0], clicks), float(found.scores[0])
     _correct(session, is_there, lambda now: redraw(now, number, mask, score, clicks))
+
+
+def _check_free(selection: Selection, x: float, y: float) -> None:
+    """Refuse a place where what is added would be taken away again."""
+    for row, label in enumerate(selection.regions.labels):
+        taken = label in selection.query.negatives and selection.on[row]
+        if taken and selection.masks.masks[row, int(y), int(x)]:
+            raise ValueError(
+                f"This place is taken away by “-{label}”; untick that in the table first."
+            )
 
 
 def _correct(

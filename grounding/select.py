@@ -25,6 +25,7 @@ class Result:
         masks: Their masks.
         numbers: Of their rows in the table, in which there may be others, too, from 1.
         seconds: Of each stage.
+        notes: Sentences about what has been left out.
     """
 
     phrases: list[str]
@@ -32,6 +33,7 @@ class Result:
     masks: Masks
     numbers: list[int]
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def choose(proposals: Proposals, choice: Choice) -> tuple[Proposals, list[int], 
         The proposals without the negatives' area, the numbers of the chosen ones, best first and
         negatives last, and sentences about what was left out.
     """
-    notes: list[str] = []
+    notes = _crowd(proposals, choice.threshold)
     areas, labels = _areas(proposals), proposals.regions.labels
     found = _find(proposals, areas, choice, notes)
     negative = [i for i in found if labels[i] in proposals.query.negatives]
@@ -162,7 +164,18 @@ def to_result(selection: Selection, seconds: dict[str, float]) -> Result:
         selection.masks[rows],
         [row + 1 for row in rows],
         seconds,
+        selection.notes,
     )
+
+
+def _crowd(proposals: Proposals, threshold: float) -> list[str]:
+    """Say how much would be shown that found no place among the proposals, if anything."""
+    limits = proposals.query.thresholds
+    more = sum(score >= limits.get(label, threshold) for score, label in proposals.dropped)
+    if not more:
+        return []
+    found = MAX_SHOWN + more
+    return [f"Only {MAX_SHOWN} regions are kept, of {found}; phrases share the places."]
 
 
 def _find(proposals: Proposals, areas: np.ndarray, choice: Choice, notes: list[str]) -> list[int]:

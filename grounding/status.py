@@ -8,7 +8,7 @@ from dataclasses import replace
 from common.images import MAX_SIDE
 from grounding.pipeline import FLOOR
 from grounding.prompt import looks_foreign
-from grounding.select import MAX_SHOWN, Choice, Proposals, Selection, choose
+from grounding.select import Choice, Proposals, Selection, choose
 from grounding.weights import Origin, Source, names
 
 AND = re.compile(r"\b(and|or)\b")
@@ -125,16 +125,16 @@ def _hint(phrases: list[str]) -> str:
 def _limits(proposals: Proposals, selection: Selection, threshold: float) -> list[str]:
     lines = []
     height, width = proposals.size
-    limits = proposals.query.thresholds
-    if more := sum(score >= limits.get(label, threshold) for score, label in proposals.dropped):
-        found = MAX_SHOWN + more
-        lines.append(f"Only {MAX_SHOWN} regions are kept, of {found}; phrases share the places.")
     if threshold < proposals.floor:
         lines.append(
             f"This grounder cut its map at {proposals.floor:.2f}; press Run to cut it lower."
         )
     is_map = proposals.regions.heatmap is not None
-    if is_map and threshold > proposals.floor and {*selection.regions.labels} - {*limits}:
+    if (
+        is_map
+        and threshold > proposals.floor
+        and {*selection.regions.labels} - {*proposals.query.thresholds}
+    ):
         lines.append(
             f"The areas are cut at {proposals.floor:g}; press Run to cut them at {threshold:g}."
         )

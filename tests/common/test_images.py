@@ -423,7 +423,8 @@ DAMAGED = [
 )
 def test_damaged_pictures_are_refused(data: bytes, kind: str) -> None:
     assert message(data) == (
-        f"This {kind} picture is cut off or damaged. Please save it again or take another one."
+        f"This {kind} picture is cut off or damaged, or of a kind that cannot be read. Please save "
+        "it anew as PNG or JPEG, or take another one."
     )
 
 

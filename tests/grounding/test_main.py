@@ -398,6 +398,35 @@ def test_the_answers_of_pictures_that_have_moved_are_replaced(tmp_path: Path, fa
     assert _folders(tmp_path / "out") == ["a"]
 
 
+def test_the_answers_of_pictures_that_are_gone_are_kept(tmp_path: Path, fake: Fake) -> None:
+    """A camera gives its names again; the card with the first of them may be elsewhere."""
+    more = ["--out", str(tmp_path / "out"), *PROMPT, *DEMO]
+    _save(tmp_path, "monday/a.png", "tuesday/a.png")
+    main([str(tmp_path / "monday"), *more])
+    (tmp_path / "monday").rename(tmp_path / "archived")
+    for _ in range(2):
+        main([str(tmp_path / "tuesday"), *more])
+    assert fake.seen == [6, 7]
+    assert _folders(tmp_path / "out") == ["a", "a-2"]
+    main([str(tmp_path / "archived"), str(tmp_path / "tuesday"), *more])
+    assert _folders(tmp_path / "out") == ["a", "a-2"]
+
+
+def test_what_was_left_out_is_said(
+    tmp_path: Path, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save(tmp_path / "in", "a.png", "b.png")
+    _run(tmp_path)
+    assert "left out" not in capsys.readouterr().out
+    fake.ground = lambda image, phrases, threshold: Regions(
+        np.float32([[0, 0, image.width, image.height]]), np.float32([0.9]), (phrases[0],)
+    )
+    _run(tmp_path, "--threshold", "0.2")
+    assert "Something was left out of 2;" in capsys.readouterr().out
+    notes = read_manifest(tmp_path / "out/a")["notes"]
+    assert notes == ["Left out: 1 box around the whole picture."]
+
+
 def test_where_nothing_can_be_written_no_model_is_loaded(
     tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,8 @@ def test_phrases(prompt: str, phrases: list[str]) -> None:
         ),
         ("a dog: 0,4 cats", ["a dog", "4 cats"], [], {"a dog": 0.0}),  # a comma, after all
         ("boeing 747: 0.3", ["boeing 747"], [], {"boeing 747": 0.3}),  # after a digit
+        ("boeing 747: 30%", ["boeing 747"], [], {"boeing 747": 0.3}),  # no time, no ratio
+        ("a cup (red): 2.5 %", ["a cup (red)"], [], {"a cup (red)": 0.025}),
         ("a cup (red): 0.4", ["a cup (red)"], [], {"a cup (red)": 0.4}),  # after a bracket
         (
             "कुत्ता:0.4, a dog：0.3",

@@ -140,6 +140,17 @@ def test_what_is_not_shown_cannot_be_dropped(
         click(session, settings, threshold, DROP, "", (70, 20), Recorder())
 
 
+def test_nothing_is_added_where_it_would_be_taken_away(session: Session) -> None:
+    query, recorder = parse_prompt("a dog -a cat"), Recorder()
+    session = replace(session, proposals=replace(session.proposals, query=query))
+    with pytest.raises(ValueError, match="This place is taken away by “-a cat”; untick"):
+        click(session, Settings(), 0.1, ADD, "", (70, 20), recorder)
+    assert not recorder.asked and not session.corrections.edits
+    assert areas(clicked(session, (ADD, "", (50, 20))))["a dog"] > 900  # beside it
+    session.corrections.off = frozenset({1})
+    assert len(clicked(session, (ADD, "", (70, 20))).corrections.edits) == 1
+
+
 def test_drop_and_undo(session: Session) -> None:
     dropped = clicked(session, (DROP, "", (20, 20)))
     assert set(areas(dropped)) == {"a cat"}
