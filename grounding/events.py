@@ -83,7 +83,8 @@ class Events:
         """Find what the prompt names in a picture and outline it.
 
         In a prompt "a dog: 0.4" gives a phrase its own threshold; "a dog -collar" takes the
-        collar's area away.
+        collar's area away. Pixels are those of the picture turned upright and, if it is longer,
+        shrunk to 2048.
 
         Args:
             image: The picture, for MCP as a data: URL; not needed when url is given.
@@ -99,8 +100,7 @@ class Events:
             the grounder's own answer
             a table
             a status text
-            the detections as data: phrase, scores, box xyxy and area in pixels, mask as COCO RLE;
-                pixels are those of the picture as it is used, turned upright and at most 2048 long
+            the detections as data: phrase, scores, box xyxy and area in pixels, mask as COCO RLE
         """
         with page_errors():
             threshold = _choose_threshold(threshold, grounder)
