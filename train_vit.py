@@ -38,7 +38,7 @@ from vit.evaluation import accuracy, confusion_matrix
 from vit.model import SIZES, ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
 from vit.start import start_from
-from vit.state import read_run
+from vit.state import check_epochs, read_run
 from vit.teacher import load_teacher
 from vit.training import Trainer
 
@@ -135,6 +135,7 @@ def choose_recipe(args: argparse.Namespace, folder: Path) -> tuple[TrainConfig, 
         if not state.exists():
             raise ValueError(f"{folder} holds no run to go on with; --out is the folder of the run")
         ran, sizes = read_run(state)
+        check_epochs(state, ran.epochs, args.epochs or ran.epochs)
         config = config if args.recipe else ran
     given = dataclasses.replace(config, **_given(args, RECIPE_FLAGS))
     return given, sizes | _given(args, MODEL_FLAGS)
@@ -228,7 +229,7 @@ def evaluate(path: Path, data_path: Path | None, device: torch.device, save: boo
             f"{path} knows {list(checkpoint.classes)}, which are not the classes of CIFAR-10; give "
             f"--data PATH (it was trained on {checkpoint.metrics.get('data')})"
         )
-    data = load_data(data_path, checkpoint.model.config.image_size)
+    data = load_data(data_path, checkpoint.model.config.image_size, ("test",))
     if data.classes != checkpoint.classes:
         raise ValueError(
             f"{path} knows the classes {list(checkpoint.classes)}, the data has "

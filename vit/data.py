@@ -5,8 +5,9 @@ tensor operations (`vit/augment.py`): no worker processes, no per-picture Python
 """
 
 import hashlib
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -82,8 +83,8 @@ def _watched(files: Files, name: str) -> Iterator[File]:
     )
 
 
-def _pictures(path: Path, image_size: int) -> dict[str, list[Placed]]:
-    """Read pictures by split; "" for those below neither train/ nor test/.
+def _pictures(path: Path, image_size: int, splits: Sequence[str]) -> dict[str, list[Placed]]:
+    """Read pictures by split, of those asked for; "" for those below neither train/ nor test/.
 
     All are tried, so that whoever has to mend some gets to know all of them at once.
     """
@@ -98,15 +99,18 @@ def _pictures(path: Path, image_size: int) -> dict[str, list[Placed]]:
             has_splits = True
             _check_depth(path, [place], f"{split}/")
         _check_class(path, place[-2])
+        if split and split not in splits:
+            continue
         try:
             found[split].append((place, _decode(data, image_size)))
         except ValueError as error:
             broken[split].append(f"{name}: {error}")
     _refuse_broken(path, broken["train"] + broken["test"] if has_splits else broken[""])
-    if not has_splits:
-        _check_depth(path, _inside([place for place, _ in found[""]]))
+    if has_splits:
+        return found | {"": []}
+    _check_depth(path, _inside([place for place, _ in found[""]]))
     # In the order of the files' names, whichever the archive has: what is held out must not change.
-    return found | {"": sorted(found[""], key=itemgetter(0))}
+    return {"": sorted(found[""], key=itemgetter(0))}
 
 
 def _refuse_broken(path: Path, broken: list[str]) -> None:
@@ -161,10 +165,10 @@ def _hold_out_every(path: Path, pictures: list[Placed]) -> dict[str, list[Placed
 
 
 def _class(place: Place) -> str:
-    return place[-2]
+    return unicodedata.normalize("NFC", place[-2])  # Macs may write é as two characters
 
 
-def load_image_folder(path: Path, image_size: int) -> ImageSet:
+def load_image_folder(path: Path, image_size: int, splits: Sequence[str] = SPLITS) -> ImageSet:
     """Read `train|test/<class>/*` or plain `<class>/*` from a folder or archive.
 
     Without train/ and test/, the first picture of a class and every fifth after it, in the order of
@@ -173,36 +177,40 @@ def load_image_folder(path: Path, image_size: int) -> ImageSet:
     Args:
         path: The folder, or a `.tar`, `.tar.gz`, `.tar.xz` or `.zip` with the same layout inside.
         image_size: Side S to which the middle square of other sizes is scaled, in pixels.
+        splits: Which are needed. What lies in the other's folder is not looked at; it is empty.
 
     Raises:
         ValueError: If the path is missing or damaged, a split or a class folder has no pictures or
             the splits' classes differ.
     """
-    found, name = _pictures(path, image_size), (Path.cwd() / path).name
-    if found[""] and not (found["train"] or found["test"]):
+    found, name = _pictures(path, image_size, splits), (Path.cwd() / path).name
+    if found[""]:
         found = _hold_out_every(path, found[""])
         name = f"{name} (every {HOLD_OUT_EVERY}th picture of a class held out)"
-    for split in SPLITS:
-        if not found[split]:
+    for split in splits:
+        if not found.get(split):
             raise ValueError(
-                f"{path} holds no pictures in {split}/<class>/; expected train and test, or "
-                "class folders only"
+                f"{path} holds no pictures in {split}/<class>/; expected {' and '.join(splits)}, "
+                "or class folders only"
             )
-    names = {split: sorted({_class(place) for place, _ in found[split]}) for split in SPLITS}
-    if names["train"] != names["test"]:
+    names = {split: sorted({_class(place) for place, _ in found[split]}) for split in splits}
+    classes = names["test"]
+    if differ := [split for split in splits if names[split] != classes]:
         raise ValueError(
-            f"{path}: classes differ: train has {names['train']}, test has {names['test']}"
+            f"{path}: classes differ: {differ[0]} has {names[differ[0]]}, test has {classes}"
         )
-    if len(names["train"]) == 1:
-        raise ValueError(f"{path} has pictures of {names['train']} only; two classes are needed")
-    train, test = (_to_split(found[split], names["train"]) for split in SPLITS)
-    return ImageSet(train, test, tuple(names["train"]), name)
+    if len(classes) == 1:
+        raise ValueError(f"{path} has pictures of {classes} only; two classes are needed")
+    train, test = (_to_split(found[split], classes, image_size) for split in SPLITS)
+    return ImageSet(train, test, tuple(classes), name)
 
 
-def _to_split(pictures: list[Placed], classes: list[str]) -> Split:
-    images = np.stack([picture for _, picture in pictures]).transpose(0, 3, 1, 2)
+def _to_split(pictures: list[Placed], classes: list[str], image_size: int) -> Split:
+    images = np.empty((len(pictures), 3, image_size, image_size), np.uint8)
+    for image, (_, picture) in zip(images, pictures, strict=True):
+        image[:] = picture.transpose(2, 0, 1)
     labels = [classes.index(_class(place)) for place, _ in pictures]
-    return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels))
+    return Split(torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64))
 
 
 def download_cifar10(root: Path) -> ImageSet:
@@ -225,8 +233,13 @@ def download_cifar10(root: Path) -> ImageSet:
     return ImageSet(train, test, tuple(classes), "CIFAR-10")
 
 
-def load_data(path: Path | None, image_size: int) -> ImageSet:
+def load_data(path: Path | None, image_size: int, splits: Sequence[str] = SPLITS) -> ImageSet:
     """Read the pictures at `path`, or download CIFAR-10 if it is None, and say what was found.
+
+    Args:
+        path: As for `load_image_folder`.
+        image_size: Side of the pictures, in pixels.
+        splits: Which are needed; with "test" alone the training pictures may be missing.
 
     Raises:
         ValueError: If they cannot be had, or CIFAR-10 not in that size.
@@ -237,11 +250,14 @@ def load_data(path: Path | None, image_size: int) -> ImageSet:
             f"{CIFAR_SIDE}; give --data PATH, whose pictures are scaled"
         )
     data = first_alone(
-        lambda: load_image_folder(path, image_size) if path else download_cifar10(Path("data"))
+        lambda: (
+            load_image_folder(path, image_size, splits) if path else download_cifar10(Path("data"))
+        )
     )
     if rank() == 0:
-        print(f"{data.name}: {len(data.train.labels):,} training and {len(data.test.labels):,} "
-              f"test pictures of {count_classes(data.classes)}")  # fmt: skip
+        trained = f"{len(data.train.labels):,} training and " if "train" in splits else ""
+        print(f"{data.name}: {trained}{len(data.test.labels):,} test pictures of "
+              f"{count_classes(data.classes)}")  # fmt: skip
         most, share = always_the_same(data)
         print(
             f"Always answering {data.classes[most]} would be right on {100 * share:.1f} % of these"
@@ -252,9 +268,11 @@ def load_data(path: Path | None, image_size: int) -> ImageSet:
 def always_the_same(data: ImageSet) -> tuple[int, float]:
     """Return the commonest label in training, and its share of the test pictures.
 
-    An accuracy means little that is not well above this one.
+    An accuracy means little that is not well above this one. Without training pictures it is the
+    commonest of the others.
     """
-    most = int(data.train.labels.bincount().argmax())
+    labels = data.train.labels if len(data.train.labels) else data.test.labels
+    most = int(labels.bincount().argmax())
     return most, float((data.test.labels == most).float().mean())
 
 

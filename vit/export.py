@@ -4,7 +4,8 @@
     texts = session.get_modelmeta().custom_metadata_map
     facts = {key: json.loads(text) for key, text in texts.items()}
     size = (facts["image_size"],) * 2
-    picture = ImageOps.fit(Image.open("photo.jpg").convert("RGB"), size, Image.Resampling.BICUBIC)
+    photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+    picture = ImageOps.fit(photo, size, Image.Resampling.BICUBIC)
     pixels = (np.asarray(picture) / 255 - facts["mean"]) / facts["std"]
     image = pixels.transpose(2, 0, 1)[None].astype(np.float32)
     (logits,) = session.run(["logits"], {"image": image})

@@ -110,8 +110,10 @@ class TrainConfig:
             "holdout",
             "train_images",
         ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be at least 0 and finite"
+                )
         if not 0 <= self.patch_dropout < 1:
             raise ValueError(f"patch_dropout is {self.patch_dropout}; it must be in [0, 1)")
         for name in ("warmup", "label_smoothing", "cutmix", "random_erasing", "ema_decay"):

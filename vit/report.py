@@ -93,8 +93,8 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
     axes.set(xlabel="answer", ylabel="true class")
     named = [short(name) for name in classes] if len(classes) <= MANY else []
     places = range(len(named))
-    axes.set_yticks(places, named)
-    axes.set_xticks(places, named, rotation=90)
+    axes.set_yticks(places, named, parse_math=False)  # a dollar sign in a name is one
+    axes.set_xticks(places, named, rotation=90, parse_math=False)
     for row in places:
         for column in places:
             shade = "white" if shares[row, column] > 0.5 else "black"

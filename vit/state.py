@@ -95,20 +95,29 @@ def check_run(
     """
     ran = _ran(facts)
     given = asdict(config) | asdict(model)
-    free = ("epochs", "num_classes")  # other classes are other pictures, of which more is said
+    # Other classes are other pictures, and a teacher may have moved: of their sources more is said.
+    free = ("epochs", "num_classes", "teacher")
     if other := {k: ran[k] for k in given if k not in free and ran[k] != given[k]}:
         raise ValueError(f"{path} was trained with {other}; resume without the flags that differ")
-    if config.epochs < ran["epochs"]:
-        raise ValueError(
-            f"{path} is of a run of {ran['epochs']} epochs; to resume give as many or more, "
-            f"not {config.epochs}"
-        )
+    check_epochs(path, ran["epochs"], config.epochs)
     if changed := [name for name in sources if facts["sources"][name] != sources[name]]:
         raise ValueError(
             f"{path} was trained with other sources ({', '.join(changed)}); resume with the same, "
             "or begin a new run with --start"
         )
     return ran["epochs"]
+
+
+def check_epochs(path: Path, ran: int, given: int) -> None:
+    """Refuse to go on to fewer epochs than the run of the state at `path` was planned with.
+
+    Raises:
+        ValueError: If they are fewer.
+    """
+    if given < ran:
+        raise ValueError(
+            f"{path} is of a run of {ran} epochs; to resume give as many or more, not {given}"
+        )
 
 
 def _ran(facts: Mapping[str, Any]) -> dict[str, Any]:

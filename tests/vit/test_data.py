@@ -18,6 +18,7 @@ from vit.data import (
     always_the_same,
     download_cifar10,
     hold_out,
+    load_data,
     load_image_folder,
     normalize,
     random_split,
@@ -87,6 +88,35 @@ def test_the_middle_square_is_taken(tmp_path: Path) -> None:
     data = load_image_folder(write_folder(tmp_path, dict.fromkeys(files(), buffer.getvalue())), 8)
     pixels = data.train.images.permute(0, 2, 3, 1).reshape(-1, 3)
     assert pixels.unique(dim=0).tolist() == [list(COLOURS["dog"])]
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {},  # no training pictures
+        {"train/cat/1.png": b"damaged", "train/cow/1.png": b"damaged"},  # they do not matter
+    ],
+)
+def test_of_the_test_pictures_alone(
+    tmp_path: Path, train: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {f"test/{name}/1.png": png(colour) for name, colour in COLOURS.items()}
+    stray = {"docs/cat/1.png": png(COLOURS["cat"]), "docs/dog/1.png": png(COLOURS["dog"])}
+    path = write_zip(tmp_path, stray | train | content)
+    data = load_data(path, 8, ("test",))
+    assert (len(data.train.labels), data.train.images.shape) == (0, (0, 3, 8, 8))
+    assert data.test.labels.tolist() == [0, 1] and data.classes == ("cat", "dog")
+    said = capsys.readouterr().out
+    assert "data.zip: 2 test pictures of" in said and "right on 50.0 % of these" in said
+    with pytest.raises(ValueError, match="no pictures in test/<class>/; expected test, or class"):
+        load_data(write_zip(tmp_path, stray | {"train/cat/1.png": b"damaged"}), 8, ("test",))
+
+
+def test_a_class_may_be_written_in_two_ways(tmp_path: Path) -> None:
+    """é may be one character or, as on a Mac, two."""
+    content = {"train/caf\u00e9/1.png": png(COLOURS["cat"]), "train/dog/1.png": png((0, 0, 0))}
+    content |= {"test/cafe\u0301/1.png": png(COLOURS["cat"]), "test/dog/1.png": png((0, 0, 0))}
+    assert load_image_folder(write_zip(tmp_path, content), 8).classes == ("caf\u00e9", "dog")
 
 
 @pytest.mark.parametrize("write", [write_folder, write_tar, write_zip])

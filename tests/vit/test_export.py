@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from common.images import open_image
 from vit import export
@@ -49,7 +49,9 @@ def test_the_example_says_what_the_page_says(
     export_onnx(checkpoint, tmp_path / "vit.onnx")
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
-    Image.fromarray(pixels).resize((500, 300)).save("photo.jpg")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # as of a phone held upright
+    Image.fromarray(pixels).resize((500, 300)).save("photo.jpg", exif=exif)
     lines = [line[4:] for line in export.__doc__.splitlines() if line.startswith("    ")]
     names = {"json": json, "np": np, "onnxruntime": onnxruntime, "Image": Image}
     names |= {"ImageOps": ImageOps}

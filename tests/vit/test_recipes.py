@@ -48,6 +48,7 @@ def test_learning_rate(config: TrainConfig, step: int, factor: float) -> None:
         ({"epochs": -1}, "epochs is -1; it must be above 0"),
         ({"accumulate": 0}, "accumulate is 0; it must be above 0"),
         ({"mixup": -0.1}, "mixup is -0.1; it must be at least 0"),
+        ({"mixup": float("inf")}, "mixup is inf; it must be at least 0 and finite"),
         ({"sam_rho": -0.1}, "sam_rho is -0.1; it must be at least 0"),
         ({"holdout": -1}, "holdout is -1; it must be at least 0"),
         ({"train_images": -1}, "train_images is -1; it must be at least 0"),

@@ -64,6 +64,11 @@ def test_plot_confusion(
     assert (247, 251, 255) in seen  # no share at all
 
 
+def test_dollar_signs_in_a_class_name_are_no_formula(tmp_path: Path) -> None:
+    report.plot_confusion(tmp_path / "confusion.png", torch.eye(2).long(), ("a$$", "$5 to $6"))
+    assert colours(tmp_path / "confusion.png")
+
+
 def test_plot_confusion_of_many_classes_has_no_text(tmp_path: Path) -> None:
     count = MANY + 1
     confusion = torch.full((count, count), 7)

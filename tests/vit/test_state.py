@@ -81,6 +81,11 @@ def test_another_run_is_refused(
         check_run(PATH, facts(), *changed, SOURCES)
 
 
+def test_a_run_goes_on_with_a_teacher_that_has_moved() -> None:
+    config = dataclasses.replace(CONFIG, teacher="convnet:elsewhere")
+    assert check_run(PATH, facts(), config, MODEL, SOURCES) == 3
+
+
 @pytest.mark.parametrize("names", [["training pictures"], ["teacher"], list(SOURCES)])
 def test_other_sources_are_refused(names: list[str]) -> None:
     changed = SOURCES | dict.fromkeys(names, "2f")

@@ -90,6 +90,9 @@ def test_trains_and_resumes(
     assert longer.model.config == checkpoint.model.config
     with pytest.raises(ValueError, match="was trained with"):
         train_vit.main([*arguments[:4], "--resume", "--recipe", "best"])
+    shorter = ["--epochs", "1", "--recipe", "best"]  # of which plain epochs alone are more
+    with pytest.raises(ValueError, match="run of 2 epochs; to resume give as many or more, not 1"):
+        train_vit.main([*arguments[:4], "--resume", *shorter])
     before = (tmp_path / "run" / "state.safetensors").read_bytes()
     with pytest.raises(ValueError, match="run holds a run; go on with --resume, or choose another"):
         train_vit.main(arguments)
