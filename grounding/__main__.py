@@ -167,6 +167,8 @@ def _is_answer(path: Path) -> bool:
 
 def asked_of(path: Path, args: argparse.Namespace) -> Asked:
     """Return what decides the answer for a picture: beside a manifest of the same it is done."""
+    folder = args.weights_folder
+    own = {"weights_folder": str(folder.resolve())} if folder else {}
     return {
         "prompt": args.prompt,
         "settings": {
@@ -174,6 +176,7 @@ def asked_of(path: Path, args: argparse.Namespace) -> Asked:
             "segmenter": args.segmenter,
             "threshold": args.threshold,
             "weights": args.weights,
+            **own,
         },
         "source": source_of(path),
     }

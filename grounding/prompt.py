@@ -16,8 +16,9 @@ DECIMAL_COMMA = re.compile(r"(:\s*-?\d*),(\d+)(?=\s*(?:[,;.\n%]|\s-|$))")
 THRESHOLD = re.compile(r"(.*[^\s\d!-/:-@\[-`{-~])\s*:\s*(-?\d*\.?\d+\s*%?)")
 # After a digit ("16:9") or a bracket it may be a time or a ratio, unless it looks like this.
 FRACTION = re.compile(r"(.*\S|):\s+(-?\d*\.\d+\s*%?|-?\d+\s*%)")
-# What other keyboards and word processors write for separators and the minus sign.
-KEYBOARDS = str.maketrans("，、､،；؛。：．−–", ",,,,;;;:.--")
+# What other keyboards and word processors write for separators and the minus sign; and blanks of no
+# width, as at the beginning of a file or from a web page.
+KEYBOARDS = str.maketrans("，、､،；؛。：．−–\ufeff\u200b", ",,,,;;;:.--  ")
 BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+", re.MULTILINE)
 EXAMPLE = "Type what to look for, for example: a dog, the blue car."
 
@@ -88,7 +89,8 @@ def looks_foreign(phrase: str) -> bool:
 
 def _pieces(prompt: str) -> Iterator[tuple[str, bool]]:
     """Yield each piece, tidied, and whether it is a negative."""
-    prompt = BULLET.sub("", prompt.replace("\0", " ").translate(KEYBOARDS))
+    prompt = unicodedata.normalize("NFC", prompt.replace("\0", " ").translate(KEYBOARDS))
+    prompt = BULLET.sub("", prompt)
     # A full stop inside a number or a name ("2.5 l bottle") separates nothing.
     for piece in re.split(r"[,;\n]|\.+(?=\s|$)", DECIMAL_COMMA.sub(r"\1.\2", prompt)):
         # A minus inside a word ("t-shirt") is a hyphen, and one before a blank is a dash.

@@ -1,5 +1,6 @@
 """From everything the models proposed to the detections that are shown. No model is needed here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -170,12 +171,17 @@ def to_result(selection: Selection, seconds: dict[str, float]) -> Result:
 
 def _crowd(proposals: Proposals, threshold: float) -> list[str]:
     """Say how much would be shown that found no place among the proposals, if anything."""
-    limits = proposals.query.thresholds
-    more = sum(score >= limits.get(label, threshold) for score, label in proposals.dropped)
-    if not more:
+    limits, regions = proposals.query.thresholds, proposals.regions
+
+    def count(scored: Iterable[tuple[float, str]]) -> int:
+        return sum(bool(score >= limits.get(label, threshold)) for score, label in scored)
+
+    if not (more := count(proposals.dropped)):
         return []
-    found = MAX_SHOWN + more
-    return [f"Only {MAX_SHOWN} regions are kept, of {found}; phrases share the places."]
+    kept = count(zip(regions.scores, regions.labels, strict=True))
+    # The others had their places by the threshold of the run.
+    again = "" if kept >= MAX_SHOWN else " Press Run to keep more of them."
+    return [f"Only {kept} of {kept + more} regions are kept; phrases share the places.{again}"]
 
 
 def _find(proposals: Proposals, areas: np.ndarray, choice: Choice, notes: list[str]) -> list[int]:

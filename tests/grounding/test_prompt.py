@@ -22,6 +22,8 @@ from grounding.prompt import MAX_PHRASES, parse_prompt
         ("boeing 747:8, a dog: 3 puppies", ["boeing 747:8", "a dog: 3 puppies"]),  # names
         ("a dog，a cat、a cow；a pig。a hen", ["a dog", "a cat", "a cow", "a pig", "a hen"]),  # CJK
         ("a dog، a cat؛ a cow､a pig", ["a dog", "a cat", "a cow", "a pig"]),  # Arabic, half-width
+        ("\ufeffa dog, a dog\u200b", ["a dog"]),  # what nobody sees makes no other phrase
+        ("cafe\u0301, caf\u00e9", ["caf\u00e9"]),  # é as two characters, as on a Mac
         ("1. a dog\n2) a cat\n- a cow\n • a pig", ["a dog", "a cat", "a cow", "a pig"]),  # a list
         ("a dog... a cat…", ["a dog", "a cat…"]),  # dots
         ("!!: 0.4, : 0.4, a cat", ["a cat"]),  # a threshold of nothing

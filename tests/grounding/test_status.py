@@ -18,7 +18,7 @@ def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) 
     regions = Regions(np.ones((n, 4), np.float32), np.ones(n, np.float32), labels)
     masks = np.zeros((n, 6, 6), bool)
     for i, mask in enumerate(masks):
-        mask[i] = True
+        mask[i % 6] = True
     query = parse_prompt(prompt)
     scores = dict.fromkeys(labels, 1.0) | {p: best for p in query.phrases if p not in labels}
     sure = np.ones(n, np.float32)
@@ -103,8 +103,9 @@ def test_a_phrase_without_a_box_is_said_once() -> None:
     ("prompt", "dropped", "words"),
     [
         ("a", (), None),
-        ("a", ((0.5, "a"), (0.3, "a"), (0.29, "a")), "of 32;"),  # as the page's threshold says
-        ("a: 0.4", ((0.5, "a"), (0.3, "a")), "of 31;"),  # a threshold of its own
+        # As the page's threshold says, by which one is kept.
+        ("a", ((0.5, "a"), (0.3, "a"), (0.29, "a")), "Only 1 of 3 regions are kept;"),
+        ("a: 0.4", ((0.5, "a"), (0.3, "a")), "1 of 2 regions"),  # a threshold of its own
         ("a", ((0.1, "a"),), None),
     ],
 )
@@ -113,8 +114,14 @@ def test_what_had_no_place(
 ) -> None:
     proposals = replace(_proposals(("a",), prompt, 0.0, 0.05), dropped=dropped)
     text = describe(proposals, select(proposals, Choice(0.3)), _origin(demo=False), Choice(0.3))
-    assert ("Only 30 regions are kept" in text) == bool(words)
+    assert ("regions are kept" in text) == ("Press Run to keep more" in text) == bool(words)
     assert (words or "") in text
+
+
+def test_another_run_keeps_no_more_than_all_places() -> None:
+    proposals = replace(_proposals(("a",) * 30, "a", 0.0, 0.05), dropped=((0.5, "a"),))
+    notes = select(proposals, Choice(0.3)).notes
+    assert notes[0] == "Only 30 of 31 regions are kept; phrases share the places."
 
 
 def test_what_was_dropped_by_hand_is_said_to_be_so() -> None:
