@@ -230,7 +230,7 @@ def test_resumes(tmp_path: Path, fake: Fake) -> None:
         (["--segmenter", "SAM 2.1 large"], True),
         (["--prompt", "a dog"], True),
         (["--weights", "full"], True),  # the answers there are of demo weights
-        (["--weights-folder", "elsewhere"], True),  # other weights of the same name
+        (["--weights-folder", "."], True),  # other weights of the same name
     ],
 )
 def test_other_settings_do_it_again(
