@@ -72,8 +72,8 @@ CSS = """
 #seg-url input { border: var(--input-border-width) solid var(--input-border-color);
     border-radius: var(--input-radius); }
 #seg-url input:focus { border-color: var(--input-border-color-focus); }
-/* They stay in sight while somebody changes what of them is shown: above all layers of Gradio's but
-   the topmost. What the keyboard reaches stops below them. */
+/* The masks stay in sight while somebody changes what is shown of them: above all but Gradio's
+   topmost layer. What the keyboard reaches stops below them. */
 @media (min-width: 721px) and (min-height: 600px) {
     #seg-result:not(.fullscreen) { position: sticky; top: 0; z-index: 60;
         box-shadow: 0 8px var(--body-background-fill);

@@ -178,7 +178,7 @@ def _train(
     trainer = Trainer(config, model_config, data, folder / name, device)
     if (trainer.folder / "state.safetensors").exists():
         trainer.resume()
-    if not trainer.run():
+    if not trainer.done and not trainer.run():
         print(trainer.describe_stop())
         return None
     seen, _ = random_split(trainer.train_split, len(trainer.test_split.labels))

@@ -6,7 +6,7 @@ tensor operations (`vit/augment.py`): no worker processes, no per-picture Python
 
 import hashlib
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -30,7 +30,7 @@ CIFAR_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-HOLD_OUT_EVERY = 5
+HELD_OUT = 5  # one in so many
 PATIENCE = 2.0  # seconds of reading that nobody needs to see
 NAMED = 10  # of the files that are no pictures
 Place = tuple[str, ...]  # of a picture below its split: ..., class folder, file
@@ -107,10 +107,10 @@ def _pictures(path: Path, image_size: int, splits: Sequence[str]) -> dict[str, l
             broken[split].append(f"{name}: {error}")
     _refuse_broken(path, broken["train"] + broken["test"] if has_splits else broken[""])
     if has_splits:
-        return found | {"": []}
+        found[""] = []
     _check_depth(path, _inside([place for place, _ in found[""]]))
     # In the order of the files' names, whichever the archive has: what is held out must not change.
-    return {"": sorted(found[""], key=itemgetter(0))}
+    return {split: sorted(pictures, key=itemgetter(0)) for split, pictures in found.items()}
 
 
 def _refuse_broken(path: Path, broken: list[str]) -> None:
@@ -151,17 +151,32 @@ def _check_class(path: Path, name: str) -> None:
         raise ValueError(f"the class folder {name!a} in {path} has no UTF-8 name")
 
 
-def _hold_out_every(path: Path, pictures: list[Placed]) -> dict[str, list[Placed]]:
-    counts = Counter(_class(place) for place, _ in pictures)
-    if few := sorted(label for label, count in counts.items() if count < 2):
+def _hold_out_some(path: Path, pictures: list[Placed]) -> dict[str, list[Placed]]:
+    """Hold out about one in five of each class, at least one and at most half, by their names.
+
+    Names and not places decide, as in TensorFlow's retrain.py (https://github.com/tensorflow/hub):
+    pictures that are added later do not move those that have been learnt into the test.
+    """
+    classes: dict[str, list[Place]] = defaultdict(list)
+    for place, _ in pictures:
+        classes[_class(place)].append(place)
+    if few := sorted(label for label, places in classes.items() if len(places) < 2):
         raise ValueError(f"{path} has one picture only of {few}; at least 2 a class are needed")
+    held: set[Place] = set()
+    for places in classes.values():
+        places.sort(key=_draw)
+        count = sum(_draw(place) < 1 / HELD_OUT for place in places)
+        held.update(places[: min(max(1, count), len(places) // 2)])
     splits: dict[str, list[Placed]] = {"train": [], "test": []}
-    seen: Counter[str] = Counter()
     for place, picture in pictures:
-        label = _class(place)
-        splits["train" if seen[label] % HOLD_OUT_EVERY else "test"].append((place, picture))
-        seen[label] += 1
+        splits["test" if place in held else "train"].append((place, picture))
     return splits
+
+
+def _draw(place: Place) -> float:
+    """Return a number in [0, 1) that depends on the names of class and file alone."""
+    name = unicodedata.normalize("NFC", "/".join(place[-2:])).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(name).digest()[:6]) / 2**48
 
 
 def _class(place: Place) -> str:
@@ -171,8 +186,8 @@ def _class(place: Place) -> str:
 def load_image_folder(path: Path, image_size: int, splits: Sequence[str] = SPLITS) -> ImageSet:
     """Read `train|test/<class>/*` or plain `<class>/*` from a folder or archive.
 
-    Without train/ and test/, the first picture of a class and every fifth after it, in the order of
-    the files' names, are the test split; the name of the set then says so.
+    Without train/ and test/, about every fifth picture of a class, chosen by its file's name, is in
+    the test split; the name of the set then says so.
 
     Args:
         path: The folder, or a `.tar`, `.tar.gz`, `.tar.xz` or `.zip` with the same layout inside.
@@ -185,10 +200,10 @@ def load_image_folder(path: Path, image_size: int, splits: Sequence[str] = SPLIT
     """
     found, name = _pictures(path, image_size, splits), (Path.cwd() / path).name
     if found[""]:
-        found = _hold_out_every(path, found[""])
-        name = f"{name} (every {HOLD_OUT_EVERY}th picture of a class held out)"
+        found = _hold_out_some(path, found[""])
+        name = f"{name} (about every {HELD_OUT}th picture of a class held out)"
     for split in splits:
-        if not found.get(split):
+        if not found[split]:
             raise ValueError(
                 f"{path} holds no pictures in {split}/<class>/; expected {' and '.join(splits)}, "
                 "or class folders only"
@@ -258,11 +273,17 @@ def load_data(path: Path | None, image_size: int, splits: Sequence[str] = SPLITS
         trained = f"{len(data.train.labels):,} training and " if "train" in splits else ""
         print(f"{data.name}: {trained}{len(data.test.labels):,} test pictures of "
               f"{count_classes(data.classes)}")  # fmt: skip
-        most, share = always_the_same(data)
-        print(
-            f"Always answering {data.classes[most]} would be right on {100 * share:.1f} % of these"
-        )
+        print(describe_commonest(data))
     return data
+
+
+def describe_commonest(data: ImageSet) -> str:
+    """Say how often it would be right to give always the same answer."""
+    most, share = always_the_same(data)
+    return (
+        f"Always answering {data.classes[most]} would be right on {100 * share:.1f} % of the "
+        f"{len(data.test.labels):,}"
+    )
 
 
 def always_the_same(data: ImageSet) -> tuple[int, float]:

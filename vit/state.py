@@ -100,7 +100,8 @@ def check_run(
     if other := {k: ran[k] for k in given if k not in free and ran[k] != given[k]}:
         raise ValueError(f"{path} was trained with {other}; resume without the flags that differ")
     check_epochs(path, ran["epochs"], config.epochs)
-    if changed := [name for name in sources if facts["sources"][name] != sources[name]]:
+    before = facts["sources"]  # from before there were those of the test: not known
+    if changed := [name for name in sources if before.get(name, sources[name]) != sources[name]]:
         raise ValueError(
             f"{path} was trained with other sources ({', '.join(changed)}); resume with the same, "
             "or begin a new run with --start"

@@ -30,7 +30,7 @@ from vit.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from vit.data import ImageSet, hold_out, take
+from vit.data import ImageSet, describe_commonest, hold_out, take
 from vit.distributed import rank, total, world_size
 from vit.evaluation import accuracy, confusion_matrix
 from vit.leaks import describe_leaks
@@ -93,6 +93,7 @@ class Trainer:
         self._build(model_config)
         self.sources = {  # once the teacher's file is known to be readable
             "training pictures": data.train.fingerprint(),
+            "test pictures": data.test.fingerprint(),
             "teacher": fingerprint(config.teacher),
         }
         self._epoch_order = lru_cache(maxsize=1)(self._epoch_order)  # the same for many steps
@@ -129,6 +130,11 @@ class Trainer:
         return self.steps_per_epoch * self.config.epochs
 
     @property
+    def done(self) -> bool:
+        """Return whether a run that was resumed is at its end, its last test included."""
+        return len(self.history) == self.config.epochs
+
+    @property
     def kept_model(self) -> ViT:
         """Return the model that is tested and saved: the running mean if there is one."""
         return self.ema or self.model
@@ -148,6 +154,8 @@ class Trainer:
         if rank() == 0:
             self._announce()
         with stop_on_signal() as stop:
+            if self.step == (len(self.history) + 1) * self.steps_per_epoch:
+                self.end_epoch(len(self.history) + 1)  # it was stopped while it was tested
             with self._progress_bar() as bar:
                 self._train(stop, bar)
             if rank() == 0:  # while a second Ctrl-C does no harm
@@ -161,9 +169,12 @@ class Trainer:
             print(f"Training in float32: device {self.device} has no units for bfloat16")
         for line in describe_leaks(self.config):
             print(line)
-        if self.step == self.total_steps:
+        if self.done:
             print("This run is at its end; with more --epochs it goes on")
             return
+        if self.config.holdout:
+            held = ImageSet(self.train_split, self.test_split, self.classes, self.data_name)
+            print(f"Held out: {describe_commonest(held)}")
         pictures = len(self.train_split.labels)
         print(describe_plan(self.config.epochs, pictures, self.batch_size))
 
@@ -230,12 +241,15 @@ class Trainer:
             ValueError: If the loss or a weight is not a finite number; nothing is written then.
         """
         self._check_finite(epoch)
+        tested = epoch % self.config.test_every == 0 or epoch == self.config.epochs
+        if tested and rank() == 0:
+            self.save_state()  # whoever stops a run may not wait for the test
         row = {"epoch": epoch, "loss": float(self.epoch_loss) / self.steps_per_epoch}
         self.epoch_loss.zero_()
         if rank() > 0:
             return
         line = f"epoch {epoch:3d}  loss {row['loss']:.3f}"
-        if tested := epoch % self.config.test_every == 0 or epoch == self.config.epochs:
+        if tested:
             confusion = confusion_matrix(self.kept_model, self.test_split, self.preprocessing)
             row["test_accuracy"] = accuracy(confusion)
             line += f"  {self.config.accuracy_name}: {100 * row['test_accuracy']:.2f} %"

@@ -2,6 +2,7 @@ import io
 import re
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -13,6 +14,7 @@ from PIL import Image
 
 from common.images import decode_image
 from vit.data import (
+    SPLITS,
     ImageSet,
     Split,
     always_the_same,
@@ -107,7 +109,7 @@ def test_of_the_test_pictures_alone(
     assert (len(data.train.labels), data.train.images.shape) == (0, (0, 3, 8, 8))
     assert data.test.labels.tolist() == [0, 1] and data.classes == ("cat", "dog")
     said = capsys.readouterr().out
-    assert "data.zip: 2 test pictures of" in said and "right on 50.0 % of these" in said
+    assert "data.zip: 2 test pictures of" in said and "right on 50.0 % of the 2" in said
     with pytest.raises(ValueError, match="no pictures in test/<class>/; expected test, or class"):
         load_data(write_zip(tmp_path, stray | {"train/cat/1.png": b"damaged"}), 8, ("test",))
 
@@ -128,10 +130,49 @@ def test_plain_class_folders(tmp_path: Path, write: type(write_zip)) -> None:
     }
     data = load_image_folder(write(tmp_path, content), 8)
     assert data.classes == ("cat", "dog")
-    assert data.test.images[:, 2, 0, 0].tolist() == [0, 5, 0, 5]  # blue numbers the pictures
-    assert data.train.images[:, 2, 0, 0].tolist() == [1, 2, 3, 4, 6] * 2
-    assert data.train.labels.tolist() == [0] * 5 + [1] * 5
-    assert "every 5th picture of a class held out" in data.name
+    for label in (0, 1):  # blue numbers the pictures
+        train, test = (
+            split.images[split.labels == label][:, 2, 0, 0].tolist()
+            for split in (data.train, data.test)
+        )
+        assert 1 <= len(test) <= 3 and sorted(train + test) == [*range(7)]
+        assert (train, test) == (sorted(train), sorted(test)), "in the order of their names"
+    assert "(about every 5th picture of a class held out)" in data.name
+
+
+def test_pictures_that_are_added_move_no_others(tmp_path: Path) -> None:
+    """What has been learnt must not come into the test."""
+
+    def colours(numbers: Sequence[int]) -> list[set[tuple[int, ...]]]:
+        content = {
+            f"{name}/{number:02}.png": png((*colour[:2], number))
+            for number in numbers
+            for name, colour in COLOURS.items()
+        }
+        data = load_image_folder(write_zip(tmp_path, content), 8)
+        splits = data.train.images, data.test.images
+        return [{*map(tuple, images[:, :, 0, 0].tolist())} for images in splits]
+
+    train, test = colours(range(20, 70))
+    assert 10 <= len(test) <= 30
+    more_train, more_test = colours(range(90))
+    assert train < more_train and test < more_test
+
+
+def test_every_class_is_trained_and_tested(tmp_path: Path) -> None:
+    """Also by two pictures, whatever their names."""
+    for number in range(12):
+        content = {f"{name}/{number + i}.png": png((0, 0, 0)) for name in "ab" for i in (0, 1)}
+        data = load_image_folder(write_zip(tmp_path, content), 8)
+        assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1]
+
+
+def test_an_archive_of_splits_has_any_order(tmp_path: Path) -> None:
+    """Pictures that `hold_out` takes are the same whatever the data are packed in."""
+    content = {f"{split}/cat/{i}.png": png((0, 0, i)) for split in SPLITS for i in (3, 1, 2)}
+    content |= {f"{split}/bus/{i}.png": png((0, 0, i)) for split in SPLITS for i in (6, 4, 5)}
+    data = load_image_folder(write_zip(tmp_path, content), 8)
+    assert data.train.images[:, 2, 0, 0].tolist() == [4, 5, 6, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

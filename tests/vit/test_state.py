@@ -81,6 +81,10 @@ def test_another_run_is_refused(
         check_run(PATH, facts(), *changed, SOURCES)
 
 
+def test_a_run_from_before_test_pictures_were_known_goes_on() -> None:
+    assert check_run(PATH, facts(), CONFIG, MODEL, SOURCES | {"test pictures": "3f"}) == 3
+
+
 def test_a_run_goes_on_with_a_teacher_that_has_moved() -> None:
     config = dataclasses.replace(CONFIG, teacher="convnet:elsewhere")
     assert check_run(PATH, facts(), config, MODEL, SOURCES) == 3

@@ -142,6 +142,24 @@ def test_a_second_interrupt_leaves_the_saving_alone(
     assert load_tensors(trainer.folder / "state.safetensors")[1]["step"] == 2
 
 
+def test_stopped_while_it_is_tested(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by who kills a run that does not end at once: the epoch is not lost, but tested next."""
+    straight, first = make(ADAMW, "straight"), make(ADAMW, "stopped")
+    straight.run()
+    test = training.confusion_matrix
+    monkeypatch.setattr(training, "confusion_matrix", lambda *_: test(*_) if first.step < 6 else 1)
+    with pytest.raises(AttributeError):
+        first.run()
+    monkeypatch.setattr(training, "confusion_matrix", test)
+    second = make(ADAMW, "stopped")
+    second.resume()
+    assert (second.step, len(second.history), second.done) == (6, 1, False)
+    second.run()
+    assert second.done and without_time(second) == without_time(straight)
+    tensors = [load_tensors(t.folder / "state.safetensors")[0] for t in (straight, second)]
+    assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
+
+
 def test_processes_stop_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two got the signal: the other one, which is this, stops as well."""
     trainer = make(ADAMW, "run")
@@ -170,6 +188,22 @@ def test_resume_refuses_other_pictures_and_another_teacher(
     tiny_set.train.images[0] += 1
     with pytest.raises(ValueError, match=re.escape("(training pictures, teacher)")):
         make(config, "run").resume()
+
+
+def test_resume_refuses_other_test_pictures(make: Make, tiny_set: ImageSet) -> None:
+    make(ADAMW, "run").save_state()
+    tiny_set.test.images[0] += 1
+    with pytest.raises(ValueError, match=re.escape("other sources (test pictures); resume with")):
+        make(ADAMW, "run").resume()
+
+
+def test_what_is_held_out_is_said(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    make(dataclasses.replace(ADAMW, epochs=1, holdout=4), "run").run()
+    assert re.search(
+        r"^Held out: Always answering \w+ would be right on [\d.]+ % of the 4$",
+        capsys.readouterr().out,
+        re.MULTILINE,
+    )
 
 
 def test_resumed_with_more_epochs_follows_the_longer_schedule(make: Make) -> None:
