@@ -5,13 +5,15 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from common.images import SUFFIXES
 
 File = tuple[PurePosixPath, bytes]  # its name from the folder or archive on, and what is in it
+Member = tuple[PurePosixPath, bool, Callable[[], bytes | None]]  # whether a folder; reads it
 
 
 class Files(NamedTuple):
@@ -44,9 +46,17 @@ def find_files(path: Path) -> Files:
 
 
 def _is_picture(name: PurePosixPath) -> bool:
+    return name.suffix.lower() in SUFFIXES and not _is_hidden(name)
+
+
+def _is_hidden(name: PurePosixPath) -> bool:
     # macOS adds hidden files that have a picture's suffix and are none, Jupyter hidden folders.
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.parts)
-    return name.suffix.lower() in SUFFIXES and not hidden
+    return any(part.startswith(".") and part not in (".", "..") for part in name.parts)
+
+
+def _refuse_empty(path: Path, folders: Iterable[str]) -> None:
+    if empty := sorted(folders):
+        raise ValueError(f"{path} has class folders without pictures: {empty}; fill or remove them")
 
 
 def _names_in(root: Path) -> list[PurePosixPath]:
@@ -56,8 +66,7 @@ def _names_in(root: Path) -> list[PurePosixPath]:
         raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
     names = [PurePosixPath(path.relative_to(root).as_posix()) for path in files]
     pictures = [name for name in names if _is_picture(name)]
-    if empty := _empty_class_folders(root, pictures):
-        raise ValueError(f"{root} has class folders without pictures: {empty}; fill or remove them")
+    _refuse_empty(root, _empty_class_folders(root, pictures))
     return pictures
 
 
@@ -76,17 +85,17 @@ def _walk(folder: Path, around: frozenset[str] = frozenset(), links: int = 2) ->
             yield from _walk(Path(entry.path), around, left)
 
 
-def _empty_class_folders(root: Path, pictures: list[PurePosixPath]) -> list[str]:
+def _empty_class_folders(root: Path, pictures: list[PurePosixPath]) -> set[str]:
     filled = {folder for name in pictures for folder in name.parents}
     beside = {name.parents[1] for name in pictures if len(name.parts) > 1}
-    return sorted(
+    return {
         folder.relative_to(root).as_posix()
         for place in beside
         for folder in (root / place).iterdir()
         if folder.is_dir()
         and not folder.name.startswith(".")
         and PurePosixPath(folder.relative_to(root).as_posix()) not in filled
-    )
+    }
 
 
 def _folder_files(root: Path, names: list[PurePosixPath]) -> Iterator[File]:
@@ -97,13 +106,37 @@ def _folder_files(root: Path, names: list[PurePosixPath]) -> Iterator[File]:
             raise ValueError(f"{root / name} cannot be read ({error.strerror})") from error
 
 
+def _pictures_of(path: Path, members: Iterable[Member]) -> Iterator[File]:
+    """Yield the pictures in an archive.
+
+    Raises:
+        ValueError: At the end, if a folder beside those with pictures has none.
+    """
+    filled: set[PurePosixPath] = set()
+    others: set[PurePosixPath] = set()
+    for name, is_folder, read in members:
+        content = None if is_folder or not _is_picture(name) else read()
+        if content is not None:
+            filled.add(name.parent)
+            yield name, content
+        elif not _is_hidden(name):
+            others.add(name if is_folder else name.parent)
+    beside = {folder.parent for folder in filled}
+    around = {folder for name in filled for folder in (name, *name.parents)}
+    _refuse_empty(path, {str(name) for name in others - around if name.parent in beside})
+
+
 def _tar_files(path: Path) -> Iterator[File]:
+    def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+        stream = archive.extractfile(member)  # None for what is no file
+        return stream and stream.read()
+
     try:
         with tarfile.open(path) as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if _is_picture(name) and (stream := archive.extractfile(member)):
-                    yield name, stream.read()
+            members = (
+                (PurePosixPath(m.name), m.isdir(), partial(read, archive, m)) for m in archive
+            )
+            yield from _pictures_of(path, members)
     except (KeyError, RecursionError) as error:
         raise ValueError(
             f"{path} holds a link to what is not in it, or to itself; pack the files instead"
@@ -115,11 +148,12 @@ def _tar_files(path: Path) -> Iterator[File]:
 def _zip_files(path: Path) -> Iterator[File]:
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                # Some programs on Windows write its own separators.
-                name = PurePosixPath(member.filename.replace("\\", "/"))
-                if _is_picture(name) and not member.is_dir():
-                    yield name, archive.read(member)
+            # Some programs on Windows write its own separators.
+            members = (
+                (PurePosixPath(m.filename.replace("\\", "/")), m.is_dir(), partial(archive.read, m))
+                for m in archive.infolist()
+            )
+            yield from _pictures_of(path, members)
     # RuntimeError: it has a password, or is compressed in a rare way.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,
             RuntimeError) as error:  # fmt: skip

@@ -144,6 +144,18 @@ def test_a_zip_that_cannot_be_unpacked(tmp_path: Path, member: bytes, word: str)
         load_image_folder(path, 8)
 
 
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+@pytest.mark.parametrize("other", ["set/train/cow/0.ppm", "set/test/cow/notes.txt"])
+def test_a_class_without_pictures_in_an_archive(
+    tmp_path: Path, write: type(write_zip), other: str
+) -> None:
+    folder = other.rpartition("/")[0]
+    with pytest.raises(ValueError, match=re.escape(f"folders without pictures: ['{folder}']")):
+        load_image_folder(write(tmp_path, files() | {other: b"P6"}), 8)
+    beside = {"set/train/list.csv": b"", "set/readme.txt": b"", "set/train/.cache/x.ppm": b""}
+    assert len(load_image_folder(write(tmp_path, files() | beside), 8).train.labels) == 4
+
+
 def test_names_in_a_zip_may_start_with_a_dot(tmp_path: Path) -> None:
     """As Python's and other tools write them: ./train/cat/0.png."""
     data = load_image_folder(write_zip(tmp_path, {f"./{n}": f for n, f in files().items()}), 8)
