@@ -243,7 +243,7 @@ class Trainer:
         self._check_finite(epoch)
         tested = epoch % self.config.test_every == 0 or epoch == self.config.epochs
         if tested and rank() == 0 and self.device.type == "cpu":
-            self.save_state()  # whoever stops a run may not wait for the test, which a GPU is fast at
+            self.save_state()  # whoever stops a run may not wait for the test
         row = {"epoch": epoch, "loss": float(self.epoch_loss) / self.steps_per_epoch}
         self.epoch_loss.zero_()
         if rank() > 0:
