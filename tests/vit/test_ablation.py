@@ -75,13 +75,16 @@ def test_table_and_plots(
         assert (tmp_path / name).stat().st_size > 5000
 
 
-def test_finished_runs_are_skipped(tmp_path: Path, tiny_set: ImageSet, trained: list[str]) -> None:
+def test_finished_runs_are_skipped(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     lines = (tmp_path / "ablation.csv").read_text().splitlines()
     (tmp_path / "ablation.csv").write_text("\n".join(lines[:-1]) + "\n")
     trained.clear()
     ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
     assert trained == []  # the last row comes from the finished run's state
+    assert "at its end" not in capsys.readouterr().out  # more epochs would be refused
     assert (tmp_path / "ablation.csv").read_text().splitlines() == lines
 
 
