@@ -31,14 +31,14 @@ import torch
 
 from common.devices import DEVICES, find_device
 from vit.ablation import PARTS, STUDIES, ablate, try_variants
-from vit.checkpoint import load_checkpoint, save_checkpoint
+from vit.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from vit.data import CIFAR_CLASSES, load_data
 from vit.distributed import process_group, rank, wait_for_all
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import SIZES, ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
 from vit.start import start_from
-from vit.state import check_epochs, read_run
+from vit.state import check_epochs, check_recipe, read_run
 from vit.teacher import load_teacher
 from vit.training import Trainer
 
@@ -179,6 +179,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     out = args.out or Path("runs/ablation" if args.ablate else "runs/vit")
     config, sizes = choose_recipe(args, out)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
+    if args.resume:
+        state = out / "state.safetensors"
+        check_recipe(state, load_tensors(state)[1], config, model_config)
     try_sources(config, model_config, args.resume)
     studies = PARTS if args.recipe == "best" else STUDIES
     if args.ablate:

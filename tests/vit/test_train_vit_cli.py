@@ -88,8 +88,8 @@ def test_trains_and_resumes(
     longer = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert (longer.recipe["epochs"], longer.recipe["batch_size"]) == (2, 4)
     assert longer.model.config == checkpoint.model.config
-    with pytest.raises(ValueError, match="was trained with"):
-        train_vit.main([*arguments[:4], "--resume", "--recipe", "best"])
+    with pytest.raises(ValueError, match="was trained with"):  # said before pictures are read
+        train_vit.main(["--data", "nowhere", *arguments[2:4], "--resume", "--recipe", "best"])
     shorter = ["--epochs", "1", "--recipe", "best"]  # of which plain epochs alone are more
     with pytest.raises(ValueError, match="run of 2 epochs; to resume give as many or more, not 1"):
         train_vit.main([*arguments[:4], "--resume", *shorter])
