@@ -85,9 +85,10 @@ def _wire_maps(page: Page, events: Events) -> None:
     """Draw anew what is already computed, and hand it out."""
     # Only what a person does: another checkpoint sets several of them, one after the other.
     settings = [component.input for component in page.compared[1:]]
-    redrawn = gr.on(settings, draw, page.compared, page.drawn, **ONE_BY_ONE)
-    redrawn.success(*page.drawings[-1], **QUIET)  # the test was about another map
+    gr.on(settings, draw, page.compared, page.drawn, **ONE_BY_ONE)
     controls = page.controls
+    tested = [component.input for component in controls.mapped]
+    gr.on(tested, *page.drawings[-1], **LATEST)  # the test was about another map
     packed = controls.pack.click(
         events.pack, page.compared, controls.file, api_visibility="private"
     )

@@ -51,9 +51,10 @@ class Look:
 
     @property
     def is_part(self) -> bool:
-        """Tell whether the model may see only a part of the picture, so that there is a choice."""
+        """Tell whether the model sees a part of the picture, or may see one, for a choice of it."""
         width, height = self.picture.size
-        return width != height or width > self.prediction.seen.width
+        whole = self.prediction.box == (0, 0, width, height)
+        return not whole or width > self.prediction.seen.width
 
 
 @dataclass(frozen=True)

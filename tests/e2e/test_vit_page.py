@@ -62,6 +62,9 @@ def test_two_methods_side_by_side_and_the_test(page: Page) -> None:
     page.locator("#vit-test").click()
     text = page.locator("#vit-test-text")
     expect(text).to_contain_text("area under the curve")
+    choose(page, "#vit-other-method", "Gradient-weighted rollout")
+    wait_until(page, lambda: np.abs(picture(page, "#vit-other") - other).mean() > 1)
+    expect(text).to_contain_text("area under the curve")  # it is about the first map still
     choose(page, "#vit-method", "Gradient-weighted rollout")
     expect(text).not_to_contain_text("area under the curve")  # it was about another map
 

@@ -13,6 +13,7 @@ from PIL import Image
 from vit import drawings, panels
 from vit.attribution import gradient_rollout, raw_attention, transformer_attribution
 from vit.confusion import draw_confusion
+from vit.crop import Crop
 from vit.curves import ORDERS
 from vit.facts import read_facts
 from vit.heatmap import inset
@@ -198,6 +199,23 @@ def test_the_map_lies_over_the_sharp_picture(tiny_checkpoint: Path) -> None:
     predictor = Predictor(tiny_checkpoint)
     shown = explain(Look(predictor, predictor.predict(picture), picture), Settings())
     assert np.abs(np.diff(np.asarray(shown).astype(int), axis=1)).mean() > 10
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "choice"),
+    [
+        ((8, 8), Crop(), False),  # as large as what the model sees
+        ((6, 6), Crop(), False),  # smaller
+        ((6, 6), Crop(size=0.5), True),  # a part chosen with another checkpoint stays to be seen
+        ((9, 9), Crop(), True),
+        ((6, 5), Crop(), True),  # no square
+    ],
+)
+def test_whether_there_is_a_choice_of_the_part(
+    tiny_checkpoint: Path, size: tuple[int, int], crop: Crop, choice: bool
+) -> None:
+    picture, predictor = Image.new("RGB", size), Predictor(tiny_checkpoint)
+    assert Look(predictor, predictor.predict(picture, crop), picture).is_part == choice
 
 
 def test_one_class_has_no_second(make_checkpoint: Callable[..., Path]) -> None:
