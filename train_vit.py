@@ -31,7 +31,7 @@ import torch
 
 from common.devices import DEVICES, find_device
 from vit.ablation import PARTS, STUDIES, ablate, try_variants
-from vit.checkpoint import load_checkpoint, load_tensors, save_checkpoint
+from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import CIFAR_CLASSES, load_data
 from vit.distributed import process_group, rank, wait_for_all
 from vit.evaluation import accuracy, confusion_matrix
@@ -126,7 +126,7 @@ def choose_recipe(args: argparse.Namespace, folder: Path) -> tuple[TrainConfig, 
         The recipe, and the sizes of the model as far as the run or flags say them.
 
     Raises:
-        ValueError: If there is no run to go on with, or a value is not allowed.
+        ValueError: If there is no run to go on with, or it had others, or a value is not allowed.
     """
     config = RECIPES[args.recipe or "reference"]
     sizes: dict[str, int] = {}
@@ -135,10 +135,14 @@ def choose_recipe(args: argparse.Namespace, folder: Path) -> tuple[TrainConfig, 
         if not state.exists():
             raise ValueError(f"{folder} holds no run to go on with; --out is the folder of the run")
         ran, sizes = read_run(state)
+        was = dataclasses.asdict(ran) | dataclasses.asdict(build_model_config(ran, **sizes))
         check_epochs(state, ran.epochs, args.epochs or ran.epochs)
         config = config if args.recipe else ran
     given = dataclasses.replace(config, **_given(args, RECIPE_FLAGS))
-    return given, sizes | _given(args, MODEL_FLAGS)
+    sizes |= _given(args, MODEL_FLAGS)
+    if args.resume:
+        check_recipe(state, was, given, build_model_config(given, **sizes))
+    return given, sizes
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
@@ -179,9 +183,6 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     out = args.out or Path("runs/ablation" if args.ablate else "runs/vit")
     config, sizes = choose_recipe(args, out)
     model_config = build_model_config(config, **sizes)  # before the data: mistakes show at once
-    if args.resume:
-        state = out / "state.safetensors"
-        check_recipe(state, load_tensors(state)[1], config, model_config)
     try_sources(config, model_config, args.resume)
     studies = PARTS if args.recipe == "best" else STUDIES
     if args.ablate:

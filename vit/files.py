@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from common.images import SUFFIXES
 
-File = tuple[PurePosixPath, bytes]  # its name from the folder or archive on, and what is in it
-Member = tuple[PurePosixPath, bool, Callable[[], bytes | None]]  # whether a folder; reads it
+Name = PurePosixPath  # from the folder or archive on
+File = tuple[Name, bytes]  # with what is in it
+Member = tuple[Name, bool, Callable[[], bytes | None]]  # whether a folder; reads it
 
 
 class Files(NamedTuple):
@@ -54,9 +55,16 @@ def _is_hidden(name: PurePosixPath) -> bool:
     return any(part.startswith(".") and part not in (".", "..") for part in name.parts)
 
 
-def _refuse_empty(path: Path, folders: Iterable[str]) -> None:
-    if empty := sorted(folders):
+def _refuse_empty(path: Path, filled: set[Name], others: Iterable[Name]) -> None:
+    """Refuse folders in which there is no picture, beside those in which there are some."""
+    around = {folder for name in filled for folder in (name, *name.parents)}
+    beside = _around_classes(filled)
+    if empty := sorted(str(name) for name in {*others} - around if name.parent in beside):
         raise ValueError(f"{path} has class folders without pictures: {empty}; fill or remove them")
+
+
+def _around_classes(filled: set[Name]) -> set[Name]:
+    return {folder.parent for folder in filled if folder.parts}  # a picture may lie at the top
 
 
 def _names_in(root: Path) -> list[PurePosixPath]:
@@ -66,7 +74,8 @@ def _names_in(root: Path) -> list[PurePosixPath]:
         raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
     names = [PurePosixPath(path.relative_to(root).as_posix()) for path in files]
     pictures = [name for name in names if _is_picture(name)]
-    _refuse_empty(root, _empty_class_folders(root, pictures))
+    filled = {name.parent for name in pictures}
+    _refuse_empty(root, filled, _folders_in(root, _around_classes(filled)))
     return pictures
 
 
@@ -85,17 +94,11 @@ def _walk(folder: Path, around: frozenset[str] = frozenset(), links: int = 2) ->
             yield from _walk(Path(entry.path), around, left)
 
 
-def _empty_class_folders(root: Path, pictures: list[PurePosixPath]) -> set[str]:
-    filled = {folder for name in pictures for folder in name.parents}
-    beside = {name.parents[1] for name in pictures if len(name.parts) > 1}
-    return {
-        folder.relative_to(root).as_posix()
-        for place in beside
-        for folder in (root / place).iterdir()
-        if folder.is_dir()
-        and not folder.name.startswith(".")
-        and PurePosixPath(folder.relative_to(root).as_posix()) not in filled
-    }
+def _folders_in(root: Path, places: set[Name]) -> Iterator[Name]:
+    for place in places:
+        for folder in (root / place).iterdir():
+            if folder.is_dir() and not folder.name.startswith("."):
+                yield PurePosixPath(folder.relative_to(root).as_posix())
 
 
 def _folder_files(root: Path, names: list[PurePosixPath]) -> Iterator[File]:
@@ -112,8 +115,8 @@ def _pictures_of(path: Path, members: Iterable[Member]) -> Iterator[File]:
     Raises:
         ValueError: At the end, if a folder beside those with pictures has none.
     """
-    filled: set[PurePosixPath] = set()
-    others: set[PurePosixPath] = set()
+    filled: set[Name] = set()
+    others: set[Name] = set()
     for name, is_folder, read in members:
         content = None if is_folder or not _is_picture(name) else read()
         if content is not None:
@@ -121,9 +124,7 @@ def _pictures_of(path: Path, members: Iterable[Member]) -> Iterator[File]:
             yield name, content
         elif not _is_hidden(name):
             others.add(name if is_folder else name.parent)
-    beside = {folder.parent for folder in filled}
-    around = {folder for name in filled for folder in (name, *name.parents)}
-    _refuse_empty(path, {str(name) for name in others - around if name.parent in beside})
+    _refuse_empty(path, filled, others)
 
 
 def _tar_files(path: Path) -> Iterator[File]:

@@ -93,33 +93,29 @@ def check_run(
         ValueError: If recipe, architecture or sources differ, or fewer epochs are asked for.
         KeyError: If the facts lack one of these, as those of another program or version do.
     """
-    planned = check_recipe(path, facts, config, model)
+    ran = _ran(facts)
+    check_recipe(path, ran, config, model)
     before = facts["sources"]  # from before there were those of the test: not known
     if changed := [name for name in sources if before.get(name, sources[name]) != sources[name]]:
         raise ValueError(
             f"{path} was trained with other sources ({', '.join(changed)}); resume with the same, "
             "or begin a new run with --start"
         )
-    return planned
+    return ran["epochs"]
 
 
-def check_recipe(
-    path: Path, facts: Mapping[str, Any], config: TrainConfig, model: ViTConfig
-) -> int:
-    """Return what `check_run` does, before the pictures and the teacher are known.
+def check_recipe(path: Path, ran: Mapping[str, Any], config: TrainConfig, model: ViTConfig) -> None:
+    """Refuse to go on otherwise than the run of the state at `path`, whose fields `ran` are.
 
     Raises:
         ValueError: If recipe or architecture differ, or fewer epochs are asked for.
-        KeyError: As `check_run`.
     """
-    ran = _ran(facts)
     given = asdict(config) | asdict(model)
     # Other classes are other pictures, and a teacher may have moved: of their sources more is said.
     free = ("epochs", "num_classes", "teacher")
     if other := {k: ran[k] for k in given if k not in free and ran[k] != given[k]}:
         raise ValueError(f"{path} was trained with {other}; resume without the flags that differ")
     check_epochs(path, ran["epochs"], config.epochs)
-    return ran["epochs"]
 
 
 def check_epochs(path: Path, ran: int, given: int) -> None:

@@ -153,6 +153,7 @@ def test_a_class_without_pictures_in_an_archive(
     with pytest.raises(ValueError, match=re.escape(f"folders without pictures: ['{folder}']")):
         load_image_folder(write(tmp_path, files() | {other: b"P6"}), 8)
     beside = {"set/train/list.csv": b"", "set/readme.txt": b"", "set/train/.cache/x.ppm": b""}
+    beside |= {"cover.png": png((0, 0, 0)), "docs/readme.txt": b""}  # at the top are no classes
     assert len(load_image_folder(write(tmp_path, files() | beside), 8).train.labels) == 4
 
 
