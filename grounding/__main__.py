@@ -6,11 +6,7 @@ when demo weights had made its answer and the public ones are there now.
 """
 
 import argparse
-import glob
-import json
 import math
-import os
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,22 +19,27 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.devices import DEVICES, find_device
-from common.images import MAX_SIDE, SUFFIXES, open_image
-from grounding.export import Export, File, export_files, make_manifest, write_all
-from grounding.filenames import free_name
+from common.images import MAX_SIDE, open_image
+from grounding.answers import (
+    Asked,
+    demo_roles,
+    find_pictures,
+    read_manifest,
+    replace_folder,
+    source_of,
+)
+from grounding.export import Export, export_files, make_manifest
 from grounding.grounders import GROUNDERS
 from grounding.pipeline import run
 from grounding.prompt import parse_prompt
 from grounding.segmenters import SEGMENTERS
 from grounding.select import Result
 from grounding.store import Models, ModelStore
-from grounding.weights import BUNDLED, MODES, Origin, Weights, names
+from grounding.weights import MODES, Origin, Weights, names
 
 MAX_BYTES = 2**30  # of a picture on one's own disk
 INTERRUPTED = 130
 
-Asked = dict[str, Any]
-Marks = tuple[str, int | None, int | None]  # name, bytes and time of a file
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -93,78 +94,6 @@ def _share(text: str) -> float:
     return value
 
 
-def find_pictures(arguments: Iterable[str], out: Path) -> dict[str, Path]:
-    """Return the pictures that files, folders and patterns stand for, each under its own name.
-
-    A folder stands for the pictures below it, in order of their paths, but not for hidden ones;
-    neither a folder nor a pattern stands for an answer of this program. A name in use in the folder
-    `out` stays with the picture that has it, also if that has moved.
-
-    Raises:
-        ValueError: If an argument stands for nothing.
-    """
-    pictures: dict[Path, str] = {}
-    named, gone, taken = _present(out)
-    for argument in arguments:
-        found = list(_expand(argument))
-        if not found:
-            raise ValueError(f"There is no picture at {argument!r}, as file, folder or pattern.")
-        for path, relative in found:
-            if (place := path.resolve()) not in pictures:
-                name = named.get(place) or gone.pop(_marks(source_of(place)), None)
-                pictures[place] = name or free_name(relative, taken)
-    return {name: path for path, name in pictures.items()}
-
-
-def _present(out: Path) -> tuple[dict[Path, str], dict[Marks, str], set[str]]:
-    """Return what there is in a folder.
-
-    Returns:
-        The name of each answer by its picture; those whose picture is gone by the marks by which it
-        is known again elsewhere; and all names in lower case.
-    """
-    folders = sorted(out.glob("[!.]*"), reverse=True)
-    manifests = {folder.name: read_manifest(folder) for folder in folders}
-    sources = {name: manifest["source"] for name, manifest in manifests.items() if manifest}
-    named = {Path(source["path"]): name for name, source in sources.items()}
-    # Path.exists raises an error where it may not look.
-    gone = {
-        _marks(source): name
-        for name, source in sources.items()
-        if not os.path.exists(source["path"])  # noqa: PTH110
-    }
-    return named, gone, {name.casefold() for name in manifests}
-
-
-def _marks(source: Asked) -> Marks:
-    return Path(source["path"]).name, source.get("bytes"), source.get("mtime_ns")
-
-
-def _expand(argument: str) -> Iterator[tuple[Path, Path]]:
-    """Yield each picture with the path to name it by, which is relative to a given folder."""
-    # Not every shell expands patterns (and Path.glob takes none that is absolute), but a file may
-    # be called [1].png.
-    patterns = () if Path(argument).exists() else glob.glob(argument, recursive=True)  # noqa: PTH207
-    for place in map(Path, sorted(patterns) or [argument]):
-        # As below: Path's own functions raise errors where a folder may not be entered.
-        if os.path.isfile(place) and not (patterns and _is_answer(place)):  # noqa: PTH113
-            yield place, Path(place.name)
-        for path in sorted(place.rglob("*")) if os.path.isdir(place) else ():  # noqa: PTH112
-            if path.suffix.lower() in SUFFIXES and _is_input(path, path.relative_to(place)):
-                yield path, path.relative_to(place)
-
-
-def _is_input(path: Path, relative: Path) -> bool:
-    """Return whether a picture is neither hidden, like macOS's ._photo.jpg, nor an answer."""
-    hidden = any(part.startswith(".") for part in relative.parts)
-    # Path.is_file raises an error where a folder may be listed and not entered.
-    return not hidden and os.path.isfile(path) and not _is_answer(path)  # noqa: PTH113
-
-
-def _is_answer(path: Path) -> bool:
-    return any(map(read_manifest, path.parents[:2]))
-
-
 def asked_of(path: Path, args: argparse.Namespace) -> Asked:
     """Return what decides the answer for a picture: beside a manifest of the same it is done."""
     folder = args.weights_folder
@@ -180,56 +109,6 @@ def asked_of(path: Path, args: argparse.Namespace) -> Asked:
         },
         "source": source_of(path),
     }
-
-
-def source_of(path: Path) -> Asked:
-    """Return where a picture is, and by what a change of it is seen."""
-    stat = path.stat()
-    return {
-        "path": str(path.resolve()),
-        "bytes": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
-    }
-
-
-def read_manifest(folder: Path) -> Asked:
-    """Return the manifest in a folder; empty if there is none, or it is not ours."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        Path(manifest["source"]["path"])
-        demo_roles(manifest)
-        return manifest if {"prompt", "rows"} <= manifest.keys() else {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # or of somebody else
-        return {}
-
-
-def demo_roles(manifest: Asked) -> set[str]:
-    """Return which of the models that made an answer had the bundled weights."""
-    return {role for role, model in manifest["models"].items() if model["weights"] == BUNDLED}
-
-
-def replace_folder(folder: Path, files: Iterable[File]) -> None:
-    """Write files into a folder that appears, or replaces an older answer, only as a whole.
-
-    Raises:
-        ValueError: If the folder holds something that is no answer of this program.
-    """
-    if folder.exists() and not read_manifest(folder):
-        raise ValueError(f"{folder} is there already and holds no results; it is left alone.")
-    part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
-    _remove(part, old)  # from a run that was killed
-    try:
-        write_all(part, files)
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-    finally:
-        _remove(part, old)
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_answer(

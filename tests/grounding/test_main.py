@@ -14,8 +14,9 @@ from PIL import Image
 
 import grounding.__main__ as command
 from common.images import MAX_BYTES
-from grounding import export
-from grounding.__main__ import find_pictures, main, parse_args, read_manifest
+from grounding import answers, export
+from grounding.__main__ import main, parse_args
+from grounding.answers import read_manifest
 from grounding.core import Masks, Regions
 from grounding.store import Models
 from grounding.weights import BUNDLED, Origin, Source, Weights
@@ -76,56 +77,6 @@ def _folders(out: Path) -> list[str]:
     found = sorted(out.iterdir())
     assert all(read_manifest(path) and (path / "masks/01-a-dog.png").is_file() for path in found)
     return [path.name for path in found]
-
-
-@pytest.mark.parametrize(
-    ("files", "arguments", "names"),
-    [
-        (["a.png"], ["a.png"], ["a"]),  # one file
-        (["a.png", "b.jpg", "c/d.webp"], ["."], ["a", "b", "c-d"]),  # a folder, and what is below
-        (["a.png", "b.jpg", "c.png"], ["*.png"], ["a", "c"]),  # a pattern
-        (["a/b/c.png", "d.png"], ["**/*.png"], ["c", "d"]),  # a pattern for all folders
-        (["a/b.png", "a-b.png", "A-b.tif"], ["."], ["A-b", "a-b-2", "a-b-3"]),  # alike
-        (["a/x.png", "b/x.png"], ["a", "b"], ["x", "x-2"]),  # the same name in two folders
-        (["a.png"], ["a.png", ".", "*.png"], ["a"]),  # the same picture three times
-        (["[1].png", "1.png"], ["[1].png"], ["1"]),  # a file that looks like a pattern
-        (["a.JFIF", "b.heic", "c.md"], ["."], ["a", "b"]),  # by suffix; that b is bad is said later
-        ([".a.png", ".b/a.png", "c.png"], ["."], ["c"]),  # hidden ones
-        (["CON.png", "🐕.png"], ["."], ["_CON", "unnamed"]),  # no names for folders
-        ([f"{'d' * 60}/{'e' * 60}.png"], ["."], ["e" * 48]),  # a long one
-    ],
-)
-def test_find_pictures(
-    files: list[str],
-    arguments: list[str],
-    names: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for file in files:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).touch()
-    (tmp_path / "notes.txt").touch()
-    assert sorted(find_pictures(arguments, tmp_path / "out")) == names
-
-
-def test_only_what_is_hidden_below_the_folder_is_passed_over(tmp_path: Path) -> None:
-    _save(tmp_path / ".cache/in", "a.png")
-    assert list(find_pictures([str(tmp_path / ".cache/in")], tmp_path / "out")) == ["a"]
-
-
-def test_a_link_to_a_picture_is_the_same_picture(tmp_path: Path) -> None:
-    _save(tmp_path / "in", "a.png")
-    (tmp_path / "in/b.png").symlink_to(tmp_path / "in/a.png")
-    assert list(find_pictures([str(tmp_path / "in")], tmp_path / "out")) == ["a"]
-
-
-@pytest.mark.parametrize("argument", ["nowhere.png", "*.gif", "."])  # file, pattern, empty folder
-def test_nothing_found(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="There is no picture at"):
-        find_pictures([argument], tmp_path / "out")
 
 
 def _parse(*more: str) -> argparse.Namespace:
@@ -441,22 +392,6 @@ def test_where_nothing_can_be_written_no_model_is_loaded(
     assert not fake.seen
 
 
-def test_a_folder_that_cannot_be_entered_does_not_stop_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Root may enter any, so the system's answer is made up."""
-    _save(tmp_path, "a.png", "closed/b.png")
-    stat = os.stat
-
-    def refuse(path: Any, **how: Any) -> os.stat_result:
-        if str(path).endswith("b.png"):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return stat(path, **how)
-
-    monkeypatch.setattr(os, "stat", refuse)
-    assert list(find_pictures([str(tmp_path)], tmp_path / "out")) == ["a"]
-
-
 def test_a_picture_that_may_no_longer_be_reached_does_not_stop_the_others(
     tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -556,8 +491,8 @@ def test_a_full_disk_at_one_picture(
         write_all(folder, files)
 
     _save(tmp_path / "in", "a.png", "b.png", "c.png")
-    write_all = command.write_all
-    monkeypatch.setattr(command, "write_all", write)
+    write_all = answers.write_all
+    monkeypatch.setattr(answers, "write_all", write)
     assert _run(tmp_path) == 1
     assert _folders(tmp_path / "out") == ["a", "c"]
     assert "b.png: OSError: [Errno 28] No space left" in capsys.readouterr().err
