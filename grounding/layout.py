@@ -75,11 +75,10 @@ CSS = """
 /* The masks stay in sight while somebody changes what is shown of them: above all but Gradio's
    topmost layer. What the keyboard reaches stops below them. */
 @media (min-width: 721px) and (min-height: 600px) {
+    #seg-answer { --masks-height: clamp(300px, 100vh - 280px, 460px); }
     #seg-result:not(.fullscreen) { position: sticky; top: 0; z-index: 60;
-        box-shadow: 0 8px var(--body-background-fill);
-        height: clamp(300px, calc(100vh - 280px), 460px) !important; }
-    #seg-answer :is(input, button) {
-        scroll-margin-top: calc(clamp(300px, 100vh - 280px, 460px) + 20px); }
+        height: var(--masks-height) !important; box-shadow: 0 8px var(--body-background-fill); }
+    #seg-answer :is(input, button) { scroll-margin-top: calc(var(--masks-height) + 20px); }
 }
 /* So low that Run is in sight in the window of a laptop, too. */
 #seg-image:not(.fullscreen) { height: clamp(200px, calc(100vh - 420px), 360px) !important; }
