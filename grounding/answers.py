@@ -6,6 +6,7 @@ Which picture has which, under which name a new one comes, and how one replaces 
 import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from grounding.export import File, write_all
 from grounding.filenames import free_name
 from grounding.weights import BUNDLED
 
+OF_A_ROW = re.compile(r"(masks|cutouts)/\d+-[^/]*\.png")  # a new answer may have fewer rows
 Asked = dict[str, Any]
 Marks = tuple[str, int | None, int | None]  # name, bytes and time of a file
 
@@ -121,6 +123,8 @@ def demo_roles(manifest: Asked) -> set[str]:
 def replace_folder(folder: Path, files: Iterable[File]) -> None:
     """Write files into a folder that appears, or replaces an older answer, only as a whole.
 
+    What somebody has put beside the older answer stays there.
+
     Raises:
         ValueError: If the folder holds something that is no answer of this program.
     """
@@ -131,10 +135,20 @@ def replace_folder(folder: Path, files: Iterable[File]) -> None:
     try:
         write_all(part, files)
         if folder.exists():
+            _copy_foreign(folder, part)
             folder.rename(old)
         part.rename(folder)
     finally:
         _remove(part, old)
+
+
+def _copy_foreign(folder: Path, part: Path) -> None:
+    """Copy what is in an answer's folder and is none of its files into that of a new answer."""
+    for path in filter(Path.is_file, folder.rglob("*")):
+        name = path.relative_to(folder)
+        if not (part / name).exists() and not OF_A_ROW.fullmatch(name.as_posix()):
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, part / name)
 
 
 def _remove(*folders: Path) -> None:

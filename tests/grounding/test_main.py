@@ -364,6 +364,21 @@ def test_the_answers_of_pictures_that_are_gone_are_kept(tmp_path: Path, fake: Fa
     assert _folders(tmp_path / "out") == ["a", "a-2"]
 
 
+def test_what_somebody_put_beside_an_answer_stays(tmp_path: Path, fake: Fake) -> None:
+    _save(tmp_path / "in", "a.png")
+    _run(tmp_path)
+    answer = tmp_path / "out/a"
+    mine = [answer / name for name in ("notes.txt", "mine/b.txt", "masks/better.png")]
+    rows = [answer / name for name in ("masks/02-a-dog.png", "cutouts/10-a-cat.png")]
+    for path in [*mine, *rows]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    _run(tmp_path, "--threshold", "0.2")
+    assert read_manifest(answer)["settings"]["threshold"] == 0.2
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    assert not any(path.exists() for path in rows)
+
+
 def test_what_was_left_out_is_said(
     tmp_path: Path, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
