@@ -1,6 +1,6 @@
 """Measures the demo checkpoints on held-out scenes: unseen seeds and unseen backgrounds.
 
-    python -m grounding.demo.evaluate --seed 1 --scenes 200
+    python -m grounding.demo.evaluate --seed 1 --scenes 200 [--json]
 
 miou    mean IoU of the final mask (all regions of a phrase, after SAM 2), phrases in the scene
 hit50   share of those phrases with an IoU over .5
@@ -11,6 +11,7 @@ sam2    mean IoU from the true boxes
 """
 
 import argparse
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,13 +23,12 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from grounding.core import Grounder, Regions, Segmenter
-from grounding.demo.scenes import Query, Scene, make_scene, queries, twin_queries
+from grounding.demo.scenes import SCENE_SIZE, Query, Scene, make_scene, queries, twin_queries
 from grounding.grounders import GROUNDERS
 from grounding.pipeline import keep_best
 from grounding.segmenters.sam2 import load as load_sam2
 from grounding.weights import DEMO_ROOT
 
-SCENE_SIZE = 384
 PHRASES, ABSENT = 5, 2
 LOW = 0.02
 
@@ -175,8 +175,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the scenes; default: %(default)s")
     parser.add_argument("--scenes", type=int, default=200, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
-    for name, row in evaluate(args.seed, args.scenes).items():
+    table = evaluate(args.seed, args.scenes)
+    if args.json:
+        print(json.dumps(table))
+        return
+    for name, row in table.items():
         print(f"{name:16}" + "  ".join(f"{metric} {value:.3f}" for metric, value in row.items()))
 
 

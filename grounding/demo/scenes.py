@@ -1,14 +1,21 @@
 """Synthetic scenes: sprites with names and colours on a background, with exact instance masks.
 
-Composing by cut and paste follows Dwibedi et al. 2017, "Cut, Paste and Learn",
-https://arxiv.org/abs/1708.01642.
+    python -m grounding.demo.scenes --seed 7 --count 4 --out scenes
+
+writes scenes as files. Composing by cut and paste follows Dwibedi et al. 2017, "Cut, Paste and
+Learn", https://arxiv.org/abs/1708.01642.
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from grounding.core import mask_boxes
 from grounding.demo.backgrounds import make_background
@@ -17,6 +24,7 @@ from grounding.demo.words import COLOURS, NAMES, make_phrase
 
 # The ImageNet statistics: what the stock processors and SAM 2 subtract and divide by.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCENE_SIZE = 384  # of scenes that are measured or written, in pixels
 MAX_PHRASES = 8
 MAX_OBJECTS = 6
 MIN_VISIBLE = 0.5
@@ -230,3 +238,42 @@ def captions(scenes: Sequence[Scene], rng: np.random.Generator) -> list[list[Que
         queries(scene, count, int(rng.binomial(count, 0.4)), rng, lookalike_query)
         for scene, count in zip(scenes, counts, strict=True)
     ]
+
+
+def write_scene(scene: Scene, folder: Path, stem: str, rng: np.random.Generator) -> None:
+    """Write STEM.png, the mask of object I as STEM-mask-I.png, and STEM.json.
+
+    The latter has names, colours ("" where no single one fits) and boxes (xyxy pixels) by object,
+    and up to eight phrases, each with the numbers of the objects it means; up to two mean none.
+    """
+    Image.fromarray(scene.image).save(folder / f"{stem}.png")
+    for i, mask in enumerate(scene.masks):
+        Image.fromarray(mask).save(folder / f"{stem}-mask-{i}.png")
+    asked = queries(scene, 6, 2, rng)
+    record = {
+        "names": scene.names,
+        "colours": scene.colours,
+        "boxes": scene.boxes.tolist(),
+        "phrases": {query.phrase: np.flatnonzero(query.members).tolist() for query in asked},
+    }
+    (folder / f"{stem}.json").write_text(f"{json.dumps(record, indent=1)}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Write scenes with their masks and phrases.")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--count", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for i in range(args.count):
+        rng = np.random.default_rng((args.seed, i))
+        write_scene(make_scene(rng, SCENE_SIZE), args.out, f"scene-{i:03d}", rng)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"python -m grounding.demo.scenes: {error}")

@@ -1,5 +1,9 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from grounding.core import mask_boxes
 from grounding.demo.backgrounds import HELD_OUT, TRAINING
@@ -11,6 +15,7 @@ from grounding.demo.scenes import (
     captions,
     compose,
     lookalike_query,
+    main,
     make_scene,
     present_query,
     queries,
@@ -122,6 +127,20 @@ def test_captions_are_mostly_short() -> None:
     assert counts.min() == 1
     assert 5 < counts.max() <= MAX_PHRASES
     assert 0.4 < (counts < 3).mean() < 0.8
+
+
+def test_command_writes_pictures_masks_and_phrases(tmp_path: Path) -> None:
+    main(["--seed", "7", "--count", "2", "--out", str(tmp_path / "new/scenes")])
+    folder = tmp_path / "new/scenes"
+    assert len(list(folder.glob("*.json"))) == 2
+    scene = make_scene(np.random.default_rng((7, 1)), 384)
+    record = json.loads((folder / "scene-001.json").read_text())
+    assert (*record["names"],) == scene.names and record["boxes"] == scene.boxes.tolist()
+    masks = sorted(folder.glob("scene-001-mask-*.png"))
+    found = np.stack([np.array(Image.open(path)) for path in masks])
+    assert (found == scene.masks).all()
+    assert (np.array(Image.open(folder / "scene-001.png")) == scene.image).all()
+    assert {bool(members) for members in record["phrases"].values()} == {False, True}
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.file)
