@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from tqdm import tqdm
@@ -40,7 +40,6 @@ from grounding.weights import MODES, Origin, Weights, names
 MAX_BYTES = 2**30  # of a picture on one's own disk
 INTERRUPTED = 130
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -175,11 +174,11 @@ def ahead(steps: Iterable[T]) -> Iterator[T]:
     yield from started
 
 
-def now(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+def now(function: Callable[..., T], *args: Any) -> Future[T]:
     """Call a function at once; the future holds what it returns, or the error."""
     done: Future[T] = Future()
     try:
-        done.set_result(function(*args, **kwargs))
+        done.set_result(function(*args))
     except Exception as error:  # Ctrl-C goes on up
         done.set_exception(error)
     return done

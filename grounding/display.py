@@ -126,7 +126,9 @@ def take_home(
     """Write what is to be taken home and return its path; `key` is of what is shown."""
     _check_kept(session, key)
     with page_errors():
-        if session and session.key != key:
+        if session is None:
+            raise ValueError("There is nothing to download yet; press Run first.")
+        if session.key != key:
             raise ValueError("A new answer has come meanwhile; press Download again for that one.")
         return str(write_download(pack(session, settings, threshold, part)))
 

@@ -18,8 +18,6 @@ from grounding.select import Proposals, pack_masks, same_as, twins
 SURE = 1.0
 # Radius of the spot that follows a click even where the segmenter does not, as share of the side.
 SPOT = 0.02
-# Side in pixels to which masks are shrunk to find the one nearest to a click.
-COARSE_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -149,19 +147,9 @@ def row_near(masks: np.ndarray, x: float, y: float) -> int:
     """
     if not len(masks):
         raise ValueError("There is no area to add to; draw a box instead.")
-    return int(np.argmin([_distance(mask, int(x), int(y)) for mask in masks]))
-
-
-def _distance(mask: np.ndarray, x: int, y: int) -> float:
-    """Return the distance of a point to a non-empty mask, roughly, in pixels."""
-    if mask[y, x]:
-        return 0.0
-    step = max(1, max(mask.shape) // COARSE_SIDE)
-    square = np.ones((step, step), np.uint8)
-    # A thin mask may vanish when every other pixel is skipped, so the largest value counts.
-    coarse = cv2.dilate(mask.astype(np.uint8), square, anchor=(0, 0))[::step, ::step]
-    rows, columns = np.nonzero(coarse)
-    return float(np.hypot(columns * step - x, rows * step - y).min())
+    rows, columns = np.nonzero(masks.any(axis=0))
+    nearest = ((columns - int(x)) ** 2 + (rows - int(y)) ** 2).argmin()
+    return int(masks[:, rows[nearest], columns[nearest]].argmax())
 
 
 def obey(mask: np.ndarray, clicks: Clicks) -> np.ndarray:

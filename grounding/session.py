@@ -154,16 +154,12 @@ def shown_result(session: Session, settings: Settings, threshold: float) -> Resu
     return to_result(selection, session.proposals.seconds)
 
 
-def pack(
-    session: Session | None, settings: Settings, threshold: float, part: str
-) -> Iterator[File]:
+def pack(session: Session, settings: Settings, threshold: float, part: str) -> Iterator[File]:
     """Return the files of what is shown: all of them, or one of `export.PARTS`.
 
     Raises:
-        ValueError: If there is no answer yet, or no such part.
+        ValueError: If there is no such part.
     """
-    if session is None:
-        raise ValueError("There is nothing to download yet; press Run first.")
     result = shown_result(session, settings, threshold)
     # Areas of a map stay as they were cut in the run.
     cut = {"cut": session.proposals.floor} if result.regions.heatmap is not None else {}

@@ -46,11 +46,11 @@ def find_files(path: Path) -> Files:
     raise ValueError(f"{path} is neither a folder nor a .tar.* or .zip archive")
 
 
-def _is_picture(name: PurePosixPath) -> bool:
+def _is_picture(name: Name) -> bool:
     return name.suffix.lower() in SUFFIXES and not _is_hidden(name)
 
 
-def _is_hidden(name: PurePosixPath) -> bool:
+def _is_hidden(name: Name) -> bool:
     # macOS adds hidden files that have a picture's suffix and are none, Jupyter hidden folders.
     return any(part.startswith(".") and part not in (".", "..") for part in name.parts)
 
@@ -67,7 +67,7 @@ def _around_classes(filled: set[Name]) -> set[Name]:
     return {folder.parent for folder in filled if folder.parts}  # a picture may lie at the top
 
 
-def _names_in(root: Path) -> list[PurePosixPath]:
+def _names_in(root: Path) -> list[Name]:
     try:
         files = sorted(path for path in _walk(root) if path.is_file())
     except OSError as error:
@@ -101,7 +101,7 @@ def _folders_in(root: Path, places: set[Name]) -> Iterator[Name]:
                 yield PurePosixPath(folder.relative_to(root).as_posix())
 
 
-def _folder_files(root: Path, names: list[PurePosixPath]) -> Iterator[File]:
+def _folder_files(root: Path, names: list[Name]) -> Iterator[File]:
     for name in names:
         try:
             yield name, (root / name).read_bytes()

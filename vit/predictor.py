@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
@@ -41,35 +40,21 @@ class Prediction:
 
 
 class Predictor:
-    """Classify pictures with a checkpoint, which is loaded at first use. Threads may share it."""
+    """Classify pictures with a checkpoint, on the CPU. Threads may share it."""
 
     def __init__(self, checkpoint: Path) -> None:
-        """Remember where the checkpoint is; it runs on the CPU."""
-        self._path = checkpoint
-        self._lock = Lock()
-        self._loaded: Checkpoint | None = None
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Return the checkpoint, loaded once.
+        """Load the checkpoint.
 
         Raises:
-            ValueError: If it is missing or cannot be read; a later call tries again.
+            ValueError: If it is missing or cannot be read.
         """
-        with self._lock:
-            if self._loaded is None:
-                # Leaves the caller's mode out, in which there may be no gradients, and the caller's
-                # random numbers alone: a new network takes some.
-                with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-                    self._loaded = load_checkpoint(self._path)
-            return self._loaded
+        # Leaves the caller's mode out, in which there may be no gradients, and the caller's
+        # random numbers alone: a new network takes some.
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            self.checkpoint: Checkpoint = load_checkpoint(checkpoint)
 
     def predict(self, image: Image.Image, crop: Crop = Crop()) -> Prediction:  # noqa: B008 (frozen)
-        """Classify a square of a picture of any size and mode, by default the one in the middle.
-
-        Raises:
-            ValueError: If the checkpoint is missing or cannot be read.
-        """
+        """Classify a square of a picture of any size and mode, by default the one in the middle."""
         checkpoint = self.checkpoint
         config, box = checkpoint.model.config, crop.box(image.size)
         seen = self._look(image, box)
@@ -80,11 +65,7 @@ class Predictor:
         return Prediction(probabilities, attentions, config, seen, box)
 
     def answers(self, images: Sequence[Image.Image]) -> list[str]:
-        """Return the most probable class of the middle square of every picture, in one batch.
-
-        Raises:
-            ValueError: If the checkpoint is missing or cannot be read.
-        """
+        """Return the most probable class of the middle square of every picture, in one batch."""
         classes = self.checkpoint.classes
         seen = [self._look(image, Crop().box(image.size)) for image in images]
         best = self.probabilities(self.to_input(seen)).argmax(dim=1)

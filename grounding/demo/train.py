@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.precision import fast
+from grounding.weights import DEMO_ROOT
 
 ROOT = Path(__file__).resolve().parents[2]
 WARMUP_STEPS = 150
@@ -285,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model, args.start, args.rate)
     if args.resume:
         run.load()
-    out = args.out or ROOT / "assets" / "demo" / args.model
+    out = args.out or DEMO_ROOT / args.model
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         train(run, args.minutes, out, args.every, args.scenes)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grounding.core import mask_boxes
+from grounding.demo.calibration import held_out_scenes
 from grounding.demo.scenes import Scene, make_scene, normalise
 
 CONFIG = Path(__file__).with_name("sam2.yaml")
@@ -209,8 +210,7 @@ def load(folder: Path) -> nn.Module:
 def evaluate(model: nn.Module, scenes: int) -> dict[str, float]:
     """Return the mean IoU of the answers to true boxes on held-out scenes."""
     found = []
-    for i in range(scenes):
-        scene = make_scene(np.random.default_rng((90_000, i)), IMAGE_SIZE, held_out=True)
+    for scene, _ in held_out_scenes(scenes, IMAGE_SIZE):
         count = len(scene.names)
         targets = torch.from_numpy(scene.masks)
         prompts = Prompts(

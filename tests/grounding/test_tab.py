@@ -262,8 +262,8 @@ def test_each_part_alone_is_what_it_is_in_the_whole(session: Session, part: str)
 
 
 def test_nothing_to_download_yet() -> None:
-    with pytest.raises(ValueError, match="press Run first"):
-        pack(None, Settings(), 0.3, EVERYTHING)
+    with pytest.raises(gr.Error, match="press Run first"):
+        take_home(None, Settings(), 0.3, EVERYTHING, "")
 
 
 def test_a_correction_shows_everywhere_and_undo_takes_it_back(session: Session) -> None:

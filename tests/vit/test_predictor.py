@@ -1,5 +1,4 @@
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vit import predictor
-from vit.checkpoint import Checkpoint, load_checkpoint
+from vit.checkpoint import load_checkpoint
 from vit.crop import Crop
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
@@ -110,30 +108,16 @@ def test_the_mode_and_the_random_numbers_of_the_caller_do_not_matter(tiny_checkp
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_loads_at_first_use_and_tries_again(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    lazy = Predictor(tmp_path / "later.safetensors")
-    with pytest.raises(ValueError, match=r"later\.safetensors is not a checkpoint"):
-        lazy.predict(picture())
-    tiny_checkpoint.rename(tmp_path / "later.safetensors")
-    assert lazy.predict(picture()).probabilities
+def test_a_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.safetensors is not a checkpoint"):
+        Predictor(tmp_path / "none.safetensors")
 
 
-def test_threads_load_once_and_agree(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loads = []
-
-    def load(path: Path) -> Checkpoint:
-        loads.append(path)
-        time.sleep(0.05)
-        return load_checkpoint(path)
-
-    monkeypatch.setattr(predictor, "load_checkpoint", load)
+def test_threads_agree(tiny_checkpoint: Path) -> None:
     shared = Predictor(tiny_checkpoint)
     pictures = [Image.new("RGB", (8, 8), (30 * i, 0, 0)) for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
         together = [p.probabilities for p in pool.map(shared.predict, pictures)]
-    assert len(loads) == 1
     assert together == [shared.predict(image).probabilities for image in pictures]
     assert len({tuple(p.values()) for p in together}) == 8
 

@@ -6,7 +6,7 @@ code; its CPU branch returns wrong boxes.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,7 @@ MAX_DETECTIONS = 100
 LARGEST_GROWTH = math.log(1000 / 16)
 
 
-@dataclass(frozen=True)
-class Detections:
+class Detections(NamedTuple):
     """Hold what was found in one picture, best first.
 
     Attributes:

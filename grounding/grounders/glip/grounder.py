@@ -36,10 +36,7 @@ class GlipGrounder:
             self._read(maps, [phrases[n] for n in numbers], size, numbers)
             for numbers in pack(lengths, config.max_tokens - 2)
         ]
-        boxes, scores, labels = (
-            torch.cat([getattr(part, name) for part in found])
-            for name in ("boxes", "scores", "labels")
-        )
+        boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         ratio = boxes.new_tensor([image.width / size[0], image.height / size[1]] * 2)
         # The last pixel of the network's boxes is inside; ours end behind it.
         boxes = (boxes + boxes.new_tensor([0, 0, 1, 1])) * ratio
@@ -59,8 +56,7 @@ class GlipGrounder:
         ids, positive = encode(self.tokenizer, *join(captions), self.model.config.max_tokens)
         raw = self.model.read(maps, ids.to(self.device))
         found = detect(raw, 0, positive.to(self.device), size)
-        labels = found.labels.new_tensor(numbers)[found.labels]
-        return Detections(found.boxes, found.scores, labels)
+        return found._replace(labels=found.labels.new_tensor(numbers)[found.labels])
 
 
 def look(model: Glip, pixels: Tensor) -> list[Tensor]:
