@@ -179,9 +179,7 @@ def make_manifest(result: Result, asked: Manifest, origin: Origin) -> dict[str, 
 
 
 def _model(name: str, source: Source) -> dict[str, str | None]:
-    # The hub's cache keeps each revision in snapshots/<commit>.
-    revision = source.folder.name if source.folder.parent.name == "snapshots" else None
-    return {"name": name, "weights": source.name, "revision": revision}
+    return {"name": name, "weights": source.name, "revision": source.revision}
 
 
 def _row(result: Result, row: int) -> dict[str, Any]:

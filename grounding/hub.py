@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
+MISSING = "the Hugging Face hub does not have them"
 ANSWER_SECONDS = 5.0  # in which the hub has to say something
 
 Progress = Callable[[float, str], None]
@@ -119,7 +120,7 @@ def cached(repo: str, files: tuple[str, ...]) -> Path | None:
 
     try:
         return Path(snapshot_download(repo, allow_patterns=list(files), local_files_only=True))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, PermissionError):  # of another user
         return None
 
 
@@ -142,17 +143,28 @@ def forbidden() -> bool:
 
 
 def is_missing(error: Exception) -> bool:
-    """Return whether the hub says that it does not have a repository."""
+    """Return whether the hub says that it does not have a repository or a file of it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    return isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+    missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+    return missing or _status(error) == HTTPStatus.NOT_FOUND
+
+
+def is_of_one(error: Exception) -> bool:
+    """Return whether an error is of one repository and says nothing of others."""
+    return is_missing(error) or _status(error) == HTTPStatus.FORBIDDEN
+
+
+def _status(error: Exception) -> int:
+    # The hub's client lets its HTTP library's errors through, and its versions use different
+    # libraries, so there is no narrower class to name.
+    return getattr(getattr(error, "response", None), "status_code", 0)
 
 
 def explain(error: Exception) -> str:
     """Return why there is no download, as half a sentence."""
-    # The hub's client lets its HTTP library's errors through, and its versions use different
-    # libraries, so there is no narrower class to name.
-    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if is_missing(error):
+        return MISSING
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
             "the folder for downloads cannot be written; the environment variable HF_HOME names "
@@ -162,4 +174,4 @@ def explain(error: Exception) -> str:
         HTTPStatus.UNAUTHORIZED: "the Hugging Face hub refuses the token of this machine",
         HTTPStatus.FORBIDDEN: "the Hugging Face hub does not let this machine have them",
         HTTPStatus.TOO_MANY_REQUESTS: "the Hugging Face hub has been asked too often from here",
-    }.get(status, "the Hugging Face hub did not answer")
+    }.get(_status(error), "the Hugging Face hub did not answer")

@@ -26,8 +26,6 @@ LIBRARIES = (
     "hydra.utils",
     "sam2.sam2_image_predictor",
 )
-_BUNDLED_ANEW = "Get the folder assets/demo anew."
-_FETCH_ANEW = "Delete them (the console says where) and try again, so that they are fetched anew."
 
 MENUS: dict[str, Mapping[str, ModelEntry]] = {"grounder": GROUNDERS, "segmenter": SEGMENTERS}
 
@@ -148,8 +146,8 @@ class ModelStore:
         except Exception as error:  # on damaged files the libraries raise almost anything
             if out_of_memory(error) or disk_full(error):
                 raise
-            print(f"Cannot load {name} from {source.folder}: {type(error).__name__}: {error}")
-            remedy = _BUNDLED_ANEW if source.demo else _FETCH_ANEW
+            print(f"Cannot load {name} from {source.home}: {type(error).__name__}: {error}")
             raise ValueError(
-                f"The weights of {name} ({source.name}) are damaged or incomplete. " + remedy
+                f"The weights of {name} ({source.name}) are damaged or incomplete. "
+                f"{self.weights.remedy(source)}"
             ) from error

@@ -1,5 +1,6 @@
 """Which weights a model gets, and from where: the hub's, or the small ones bundled with the app."""
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ DEMO_ROOT = Path(__file__).parent.parent / "assets" / "demo"
 MODES = ("auto", "full", "demo")
 BUNDLED = "bundled demo weights"  # what they are called on the page and in manifests
 RETRY_SECONDS = 60.0
+ALL = ""  # instead of a repository, of what keeps all of them away
+NEVER = ("", -math.inf)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,16 @@ class Source:
     folder: Path
     demo: bool
     why: str = field(default="", compare=False)
+
+    @property
+    def revision(self) -> str | None:
+        """Return the commit, if they are in the hub's cache: it has snapshots/<commit> for each."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
+
+    @property
+    def home(self) -> Path:
+        """Return the folder with all that there is of them: the cache has the files elsewhere."""
+        return self.folder.parents[1] if self.revision else self.folder
 
 
 def names(sources: Iterable[Source]) -> str:
@@ -77,7 +90,7 @@ class Weights:
         if folder and not folder.is_dir():
             raise ValueError(f"The weights folder {folder} is not there, or is no folder.")
         self.mode, self.offline, self.folder = mode, offline, folder
-        self._failed_at, self._failure = -RETRY_SECONDS, ""
+        self._failures: dict[str, tuple[str, float]] = {}  # why and when, by repository
         self._asked: set[str] = set()
         self._downloads = hub.Downloads()
 
@@ -161,10 +174,11 @@ class Weights:
     def _download(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path:
         if why := self._forbidden():
             raise Unavailable(why)
-        if time.monotonic() - self._failed_at < RETRY_SECONDS:
-            raise Unavailable(self._failure)
+        for place in (repo, ALL):
+            why, failed_at = self._failures.get(place, NEVER)
+            if time.monotonic() - failed_at < RETRY_SECONDS:
+                raise Unavailable(why)
         progress(0.0, f"Asking the hub for {repo}")
-        self._asked.add(repo)  # once is enough for what is in the cache
         try:
             folder = self._downloads.fetch(repo, files, progress)
         except Exception as error:
@@ -176,17 +190,23 @@ class Weights:
             if self._downloads.stopping.is_set():
                 raise
             print(f"Cannot download {repo}: {type(error).__name__}: {error}")
-            raise self._remember(error) from error
+            # For those who ask within the next minute.
+            why = hub.explain(error)
+            self._failures[repo if hub.is_of_one(error) else ALL] = why, time.monotonic()
+            raise Unavailable(why) from error
+        self._asked.add(repo)  # once is enough for what is in the cache
         if not (whole := _if_whole(folder, files)):
-            raise Unavailable("the Hugging Face hub does not have them")
+            raise Unavailable(hub.MISSING)
         return whole
 
-    def _remember(self, error: Exception) -> Unavailable:
-        """Keep a failure for those who ask within the next minute; return it in words."""
-        if hub.is_missing(error):  # which says nothing of others
-            return Unavailable("the Hugging Face hub does not have them")
-        self._failure, self._failed_at = hub.explain(error), time.monotonic()
-        return Unavailable(self._failure)
+    def remedy(self, source: Source) -> str:
+        """Say what to do about weights that cannot be loaded."""
+        if source.demo:
+            return "Get the folder assets/demo anew."
+        if not source.revision:
+            return f"Put the files of {source.name} into the weights folder anew."
+        again = "start the app once where it may ask the hub" if self._forbidden() else "try again"
+        return f"Delete their folder (the console says which) and {again}, so that they come anew."
 
 
 def _if_whole(folder: Path | None, files: tuple[str, ...]) -> Path | None:

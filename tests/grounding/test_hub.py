@@ -230,12 +230,17 @@ def test_a_hub_that_goes_away_after_half_a_download(hub: Hub) -> None:
     assert locate().demo, "the folder of before has no weights in it"
 
 
-def test_wrong_bytes_of_the_right_length(hub: Hub) -> None:
+def test_wrong_bytes_of_the_right_length(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     right = hub.files[WEIGHTS]
     hub.files[WEIGHTS] = bytes(len(right))
+    store = ModelStore(Weights("full"), "cpu")
     source = locate("full")
-    with pytest.raises(ValueError, match="damaged or incomplete"):
-        ModelStore(Weights("full"), "cpu")._load("grounder", NAME, source)
+    with pytest.raises(ValueError, match=r"incomplete\. Delete their folder"):
+        store._load("grounder", NAME, source)
+    hub.files[WEIGHTS] = right
+    shutil.rmtree(source.home)  # which the console has named
+    assert str(source.home) in capsys.readouterr().out
+    store._load("grounder", NAME, locate("full"))
 
 
 def fill_as_another_program(monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -274,6 +279,19 @@ def test_the_cache_is_completed_after_another_repositorys_failure(
     assert mine.locate("a/b", FILES, "clipseg", lambda *_: None).demo
     hub.fault = lambda _: False
     find = partial(mine.locate, REPO, FILES, "clipseg", lambda *_: None)
+    assert not has_words(find()), "nobody is asked for a minute"
+    monkeypatch.setattr(weights, "RETRY_SECONDS", 0.0)
+    assert has_words(find())
+
+
+def test_the_cache_is_completed_after_its_own_failure(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_as_another_program(monkeypatch)
+    mine, hub.fault = Weights(), fail
+    find = partial(mine.locate, REPO, FILES, "clipseg", lambda *_: None)
+    assert not has_words(find())
+    hub.fault = lambda _: False
     assert not has_words(find()), "nobody is asked for a minute"
     monkeypatch.setattr(weights, "RETRY_SECONDS", 0.0)
     assert has_words(find())

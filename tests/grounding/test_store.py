@@ -190,7 +190,7 @@ def test_no_weight_is_made_up(
     save_file({k: v.clone() for k, v in weights.items() if k != gone}, path, {"format": "pt"})
     with pytest.raises(ValueError, match="damaged or incomplete") as caught:
         load_with(store, name)
-    assert "fetched anew" in str(caught.value)
+    assert "Put the files of" in str(caught.value)
     assert f"not in the file, {gone} among them" in capsys.readouterr().out
 
 

@@ -1,5 +1,6 @@
 import errno
 import io
+import re
 import shutil
 from pathlib import Path
 from threading import Event
@@ -16,7 +17,7 @@ from huggingface_hub.errors import (
 from grounding.grounders import GROUNDERS
 from grounding.hub import Downloads, reporting_bar
 from grounding.store import ModelStore
-from grounding.weights import DEMO_ROOT, Weights
+from grounding.weights import DEMO_ROOT, Source, Weights
 
 REPO = "IDEA-Research/grounding-dino-tiny"
 FILES = GROUNDERS["GroundingDINO tiny"].files
@@ -92,6 +93,7 @@ NO_DOWNLOAD = [
     (Answer(429), "has been asked too often from here"),
     (GatedRepoError("gated", response=refusal(403)), "does not let this machine have them"),
     (RepositoryNotFoundError("none", response=refusal(404)), "does not have them"),
+    (Answer(404), "does not have them"),  # of a file
     (PermissionError(errno.EACCES, "Permission denied"), "HF_HOME"),
     (OSError(errno.EROFS, "Read-only file system"), "the folder for downloads cannot be written"),
 ]
@@ -132,12 +134,62 @@ def test_a_cache_that_may_lack_files_is_taken_where_there_is_no_hub(
 ) -> None:
     hub = Mock(side_effect=ConnectionError("no route"))
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", hub)
-    monkeypatch.setattr("grounding.weights.RETRY_SECONDS", 0.0)
     _fill(cache, REPO, DEMO_ROOT / "grounding_dino", FILES)
     weights = Weights("auto")
     for _ in range(3):
         assert not weights.locate(REPO, FILES, "grounding_dino", _quiet).demo
     assert hub.call_count == 1, "not before every answer"
+
+
+def test_a_cache_that_may_not_be_read_is_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", Mock(side_effect=denied))
+    assert Weights("auto", offline=True).locate(REPO, FILES, "grounding_dino", _quiet).demo
+
+
+@pytest.mark.parametrize(
+    ("error", "others_are_asked_for"),
+    [
+        (ConnectionError("no route"), False),
+        (Answer(503), False),
+        (Answer(403), True),
+        (GatedRepoError("gated", response=refusal(403)), True),  # somebody has to sign first
+        (RepositoryNotFoundError("none", response=refusal(401)), True),
+    ],
+)
+def test_whose_weights_a_failure_keeps_away(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, others_are_asked_for: bool
+) -> None:
+    hub = Mock(side_effect=error)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", hub)
+    weights = Weights("auto")
+    for repo in ("a/b", "a/b", "c/d"):
+        assert weights.locate(repo, FILES, "grounding_dino", _quiet).demo
+    assert [call.args[0] for call in hub.call_args_list] == ["a/b", "c/d"][
+        : 1 + others_are_asked_for
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "offline", "words"),
+    [
+        ("assets/demo/clipseg", True, "Get the folder assets/demo anew."),
+        ("mine/a/b", True, "Put the files of a/b into the weights folder anew."),
+        ("models--a--b/snapshots/1f", False, "Delete their folder .* and try again, so"),
+        (
+            "models--a--b/snapshots/1f",
+            True,
+            "Delete .* start the app once where it may ask the hub",
+        ),
+    ],
+)
+def test_what_to_do_about_damaged_weights(
+    cache: Path, folder: str, offline: bool, words: str
+) -> None:
+    source = Source("a/b", Path(folder), demo="demo" in folder)
+    assert re.match(words, Weights("auto", offline).remedy(source))
+    # Without the rest of it, the hub's client would take the same bytes again.
+    assert source.home == Path(folder.removesuffix("/snapshots/1f"))
 
 
 @pytest.mark.parametrize("mode", ["demo", "auto"])
