@@ -28,6 +28,7 @@ from web.stubs import no_stubs
 
 with no_stubs():
     import gradio as gr
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from common.devices import DEVICES, find_device
@@ -244,6 +245,12 @@ if __name__ == "__main__":
     except ValueError as error:
         sys.exit(f"app.py: {error}")
     except OSError as error:
+        folder = get_upload_folder()
+        if str(error.filename).startswith(folder):  # maybe of another user
+            sys.exit(
+                f"app.py: nothing can be written in {folder} ({error.strerror}); the environment "
+                "variable GRADIO_TEMP_DIR names another folder"
+            )
         if "empty port" not in str(error):
             raise
         sys.exit("app.py: cannot listen there; choose another --port, or another --host")

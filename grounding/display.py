@@ -83,8 +83,9 @@ def reveal(
     return shown, *show(session, settings, shown), *columns, settings
 
 
-def configure(session: Session | None, threshold: float, *values: Any) -> tuple[Any, ...]:
+def configure(session: Session | None, threshold: float, key: str, *values: Any) -> tuple[Any, ...]:
     """Take over “More settings”."""
+    _check_kept(session, key)
     settings = read_settings(*values)
     return settings, *show(session, settings, threshold)
 
@@ -113,8 +114,11 @@ def tick(
     return result, regions, gr.skip() if same else table, *rest
 
 
-def undo(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
+def undo(
+    session: Session | None, settings: Settings, threshold: float, key: str
+) -> tuple[Any, ...]:
     """Take back the latest correction, and return as `show`."""
+    _check_kept(session, key)
     if session is None or not retouch.undo(session):
         gr.Info("There is nothing to undo.")
     return show(session, settings, threshold)

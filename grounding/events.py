@@ -22,7 +22,7 @@ from grounding.retouch import click
 from grounding.segmenters import SEGMENTERS
 from grounding.select import Proposals
 from grounding.session import Session, look, shown_result
-from grounding.settings import THRESHOLDS, Settings
+from grounding.settings import THRESHOLDS, Settings, read_settings
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
 from web.page import new_folder, page_errors, warn
@@ -164,12 +164,15 @@ class Events:
         url: str,
         prompt: str,
         segmenter: str,
-        settings: Settings,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
+        *more: Any,
     ) -> tuple[Any, ...]:
-        """Answer the page: as `_compare`, or nothing new where something was wrong."""
+        """Answer the page: as `_compare`, or nothing new where something was wrong.
+
+        “More settings” come from the page itself: the server may have forgotten them.
+        """
         try:
-            return self._compare((image, url, prompt), segmenter, settings, progress)
+            return self._compare((image, url, prompt), segmenter, read_settings(*more), progress)
         except gr.Error as error:
             warn(error)
             return (gr.skip(),) * 4
@@ -253,8 +256,8 @@ class Events:
         grounder: str,
         segmenter: str,
         threshold: float,
-        settings: Settings,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
+        *more: Any,
     ) -> Iterator[tuple[Any, Any, Any]]:
         """Segment several pictures and pack all their files into one ZIP, a folder for each.
 
@@ -264,8 +267,8 @@ class Events:
             grounder: Model that finds regions by text.
             segmenter: Model that refines regions to masks.
             threshold: Lowest score of a region, from 0.05 to 0.95.
-            settings: What “More settings” says.
             progress: Shows on the page how many pictures are done.
+            more: What “More settings” says, in the order of `read_settings`.
 
         Yields:
             Nothing new for each picture, which is where Gradio stops for who has left; at the end
@@ -282,6 +285,7 @@ class Events:
         try:
             with page_errors():
                 parse_prompt(prompt or "")
+                settings = read_settings(*more)
                 made = segment_files(files or [], answer, settings, threshold, report)
                 if first := next(made, None):
                     file = new_folder() / ARCHIVE
@@ -328,7 +332,7 @@ class Events:
 def _choose_threshold(given: object, grounder: str) -> float:
     """Return the threshold that a program has given, or the grounder's own if it has given none."""
     if given is None:  # and a grounder that is not on the menu is refused later
-        return GROUNDERS.get(grounder, GROUNDERS[GROUNDER]).threshold
+        return GROUNDERS.get(str(grounder), GROUNDERS[GROUNDER]).threshold
     low, high = THRESHOLDS
     if not isinstance(given, int | float) or not low <= given <= high:
         raise ValueError(

@@ -132,6 +132,8 @@ def _build_correction() -> Correction:
             list(TOOLS), value=TOOLS[0], label="Tool", info=HELP[TOOLS[0]], elem_id="seg-tool"
         )
         phrase = gr.Dropdown([], label="The box holds", visible=False, elem_id="seg-box-phrase")
+        # Gradio would refuse a click where the server has forgotten the answer, and say it wrongly.
+        phrase.preprocess = lambda chosen: chosen
         canvas = gr.Image(
             label="Click here",
             show_label=False,  # it would lie over a corner, where somebody may want to click

@@ -121,7 +121,8 @@ class ModelStore:
             return model
 
     def _locate(self, role: str, name: str, progress: Progress) -> Source:
-        if (entry := MENUS[role].get(name)) is None:
+        entry = MENUS[role].get(name) if isinstance(name, str) else None  # of programs
+        if entry is None:
             menu = ", ".join(MENUS[role])
             raise ValueError(f"There is no {role} {name!r}; choose one of {menu}.")
         self._import_libraries()  # what fetches imports from them, too

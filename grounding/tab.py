@@ -181,7 +181,7 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
     # A step of its own: much may have been done while the segmenter was at work.
     for made in (clicked, applied):
         made.success(display.show_corrected, [*state, corrected], shown, **_beside(outputs))
-    tools.undo.click(display.undo, state, shown, **_beside(outputs))
+    tools.undo.click(display.undo, [*state, outputs.key], shown, **_beside(outputs))
 
 
 def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
@@ -195,7 +195,7 @@ def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
             inputs.grounder,
             inputs.segmenter,
             outputs.slider,
-            outputs.settings,
+            *outputs.more,
         ],
         [several.file, several.gallery, several.text],
         api_visibility="private",
@@ -216,7 +216,7 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
     gr.on(
         [component.input for component in outputs.more],
         display.configure,
-        [outputs.session, outputs.threshold, *outputs.more],
+        [outputs.session, outputs.threshold, outputs.key, *outputs.more],
         [outputs.settings, *shown],
         **beside,
     )
@@ -236,7 +236,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     gr.on([], events.compare, asked, answer, api_name="compare", **MODELS)
     compared = started.success(
         events.compare_here,
-        [inputs.image, inputs.url, inputs.prompt, inputs.segmenter, outputs.settings],
+        [inputs.image, inputs.url, inputs.prompt, inputs.segmenter, *outputs.more],
         [*answer, parts.said],
         api_visibility="private",
         show_progress_on=[parts.gallery],

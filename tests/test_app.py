@@ -321,9 +321,17 @@ def test_mistakes_leave_zero_gpu_as_messages(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [(["--memory", "-1"], "memory for models"), (["--host", "nonsense.invalid"], "cannot listen")],
+    [
+        (["--memory", "-1"], "memory for models"),
+        (["--host", "nonsense.invalid"], "cannot listen"),
+        ([], "nothing can be written in /proc/nothing"),
+    ],
 )
-def test_mistakes_at_the_start_are_sentences(flags: list[str], said: str) -> None:
+def test_mistakes_at_the_start_are_sentences(
+    flags: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not flags:
+        monkeypatch.setenv("GRADIO_TEMP_DIR", "/proc/nothing")
     command = [sys.executable, "app.py", "--weights", "demo", "--offline", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr

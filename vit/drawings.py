@@ -14,7 +14,7 @@ from vit.confusion import MANY, draw_confusion, most_confused
 from vit.describe import describe_details
 from vit.heatmap import enlarge, outline, overlay
 from vit.strips import heat_tiles, numbered, sheet
-from vit.view import CLASS_METHODS, SIDE, Look, Settings, class_name, heat_map
+from vit.view import CLASS_METHODS, NO_ANSWER, SIDE, Look, Settings, class_name, heat_map
 
 TILE = 72  # side of a small map in pixels
 HEADS_HELP = """Where every head of every layer looks, seen from what the answer is read from; each
@@ -109,7 +109,7 @@ def run_test(look: Look | None, settings: Settings) -> tuple[Any, Any, str]:
         ValueError: If there is no picture yet, or its map has no order.
     """
     if look is None:
-        raise ValueError("Choose a picture first: there is no map to test yet.")
+        raise ValueError(NO_ANSWER)
     heat = heat_map(look, settings)
     if heat.min() == heat.max():
         raise ValueError("This map is the same everywhere: no patch comes before another.")

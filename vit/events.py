@@ -17,6 +17,7 @@ from vit.heatmap import enlarge
 from vit.samples import Sample, mistakes
 from vit.view import (
     BEST,
+    NO_ANSWER,
     NOTHING,
     SECOND,
     SIDE,
@@ -62,10 +63,16 @@ class Events:
         """Return what answers with a checkpoint; a training run may write its file anew.
 
         Raises:
-            ValueError: If there is none of that name.
+            ValueError: If there is none of that name, or it cannot be read.
         """
         path = self.path(name)
-        return self._load(path, path.stat().st_mtime_ns if path.exists() else 0)
+        try:
+            return self._load(path, path.stat().st_mtime_ns if path.exists() else 0)
+        except ValueError as error:  # it names folders of the server
+            print(f"Cannot load {name}: {error}")
+            raise ValueError(
+                f"The checkpoint {name} cannot be read; the console says why."
+            ) from error
 
     def refresh(self) -> gr.Dropdown:
         """Find the checkpoints again when a page opens: one may have been trained meanwhile."""
@@ -83,6 +90,8 @@ class Events:
             self.checkpoints = self.find()  # it may have been trained since
         if not self.checkpoints:
             raise ValueError("There is no checkpoint yet: train_vit.py makes one.")
+        if name is None:
+            raise ValueError("Choose a checkpoint: reload the page for those that are there now.")
         if name not in self.checkpoints:
             raise ValueError(f"checkpoint is {name!r}; choose one of {list(self.checkpoints)}")
         return self.checkpoints[name]
@@ -95,7 +104,7 @@ class Events:
         """
         path = self.path(name)
         if (facts := read_facts(path)) is None:
-            raise ValueError(f"{path} is not a checkpoint of train_vit.py any more")
+            raise ValueError(f"{name} is not a checkpoint of train_vit.py any more.")
         return facts
 
     def first_look(self, image: str | None, name: str | None, crop: Crop) -> tuple[Look, str]:
@@ -170,6 +179,21 @@ class Events:
         choice = gr.Column(visible=seen.is_part)
         return seen, seen.prediction.probabilities, text, choice, *draw(seen, *settings)
 
+    def redraw(
+        self, look: Look | None, image: str | None, name: str | None, *asked: Any
+    ) -> tuple[Any, ...]:
+        """Draw what was seen in another way; look again where the server has forgotten it.
+
+        Args:
+            look: What was seen.
+            image: The picture.
+            name: Of the checkpoint.
+            asked: The crop (across, down, size), then the settings.
+        """
+        if look is None:
+            return self.look(image, name, *asked)
+        return *(gr.skip(),) * 4, *draw(look, *asked[3:])
+
     def begin(self, image: str | None, name: str | None, *settings: Any) -> tuple[Any, ...]:
         """Let the model see the middle of a new picture; the answer before it goes in any case."""
         crop = CENTRE.across, CENTRE.down, CENTRE.size
@@ -230,7 +254,7 @@ class Events:
         """Write the NPZ and return its path."""
         with page_errors():
             if look is None:
-                raise ValueError("Choose a picture first: there is nothing to download yet.")
+                raise ValueError(NO_ANSWER)
             return str(save_arrays(look, shown(*values), new_folder()))
 
 

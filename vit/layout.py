@@ -146,15 +146,22 @@ class Page(NamedTuple):
     menu: gr.Dropdown
 
     @property
-    def compared(self) -> list[gr.components.Component]:
-        """Return what `draw` takes."""
+    def settings(self) -> list[gr.components.Component]:
+        """Return how maps are drawn."""
         controls = self.controls
-        return [self.session, controls.other_method, controls.other_label, *controls.mapped]
+        return [controls.other_method, controls.other_label, *controls.mapped]
 
     @property
-    def drawn(self) -> list[gr.components.Component]:
-        """Return what `draw` fills."""
-        return [*self.answer.pictures, self.source.whole]
+    def asked(self) -> list[gr.components.Component]:
+        """Return what `Events.look` takes."""
+        return [self.source.image, self.menu, *self.source.crop, *self.settings]
+
+    @property
+    def seen(self) -> list[gr.components.Component]:
+        """Return what `Events.look` fills."""
+        source, answer = self.source, self.answer
+        said = [self.session, answer.label, answer.note, source.part]
+        return [*said, *answer.pictures, source.whole]
 
 
 def _build_browser(samples: Sequence[Sample]) -> Browser:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from vit.drawings import draw_heads, draw_learned, draw_model, draw_patch, patch_at, run_test
-from vit.view import SIDE, Look, Settings
+from vit.view import NO_ANSWER, SIDE, Look, Settings
 from web.page import LATEST, MOTION, QUIET, choice_of, page_errors, show_picture
 
 PATCH_HELP = """Click a patch on any of the large pictures, here or above, or name it. Left: where
@@ -70,7 +70,7 @@ def place_of(look: Look | None, column: int | None, row: int | None) -> tuple[fl
     """Return x and y in [0, 1) of the middle of a patch, counted from 1."""
     with page_errors():
         if look is None:
-            raise ValueError("Choose a picture first: there are no patches yet.")
+            raise ValueError(NO_ANSWER)
         grid = look.prediction.config.grid_size
         if not (column and row and 1 <= column <= grid and 1 <= row <= grid):
             given = ["empty" if number is None else number for number in (column, row)]
@@ -114,7 +114,10 @@ def build_patch(
             seen_by = show_picture("Who looks at it", elem_id="vit-patch-seen-by")
         strip = _sheet("All layers", "vit-patch-strip")
 
-    def pick(event: gr.SelectData) -> tuple[tuple[float, ...], gr.Accordion]:
+    def pick(look: Look | None, event: gr.SelectData) -> tuple[tuple[float, ...], gr.Accordion]:
+        with page_errors():
+            if look is None:
+                raise ValueError(NO_ANSWER)
         return tuple(min(pixel, SIDE - 1) / SIDE for pixel in event.index), gr.Accordion(open=True)
 
     def draw(look: Look | None, at: tuple[float, float], layer: int) -> tuple[Any, ...]:
@@ -122,7 +125,7 @@ def build_patch(
 
     drawing = Drawing(draw, [session, place, layer], [looks, seen_by, strip, column, row])
     triggers = [picture.select for picture in (*pictures, looks, seen_by)]
-    picked = gr.on(triggers, pick, None, [place, panel], **QUIET)
+    picked = gr.on(triggers, pick, session, [place, panel], **QUIET)
     picked.success(*drawing, **QUIET)
     picked.success(None, js=SHOW_PATCH)
     named = gr.on(

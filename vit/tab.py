@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.context import Context
 from gradio.events import Dependency
 
-from vit.events import Events, FindCheckpoints, aim, draw
+from vit.events import Events, FindCheckpoints, aim
 from vit.facts import read_facts
 from vit.layout import Page, build_page
 from vit.panels import together
@@ -57,11 +57,10 @@ def _wire_browser(page: Page, events: Events) -> Dependency:
 
 def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     """Classify and draw anew whenever the picture, its part or the checkpoint changes."""
-    source, controls, answer, settings = page.source, page.controls, page.answer, page.compared[1:]
-    seen = [page.session, answer.label, answer.note, source.part, *page.drawn]
+    source, controls, seen = page.source, page.controls, page.seen
     # `change` comes twice where one picture takes another's place (gradio 6.31).
     opened = [Context.root_block.load, source.image.input]
-    given, shown = [source.image, page.menu, *settings], [*source.crop, *seen]
+    given, shown = [source.image, page.menu, *page.settings], [*source.crop, *seen]
     new = gr.on(opened, events.begin, given, shown, **ONE_BY_ONE)
     sample = picked.success(events.begin, given, shown, **ONE_BY_ONE | EVERY)
     # A picture that is taken away is `input`, too, and with its old path (gradio 6.31).
@@ -70,8 +69,7 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     aimed = source.whole.select(aim, [page.session, *source.crop], source.crop[:2], **QUIET)
     adapted = [controls.label, controls.other_label, *controls.layers, page.patch_layer]
     chosen = page.menu.change(events.choose, page.menu, adapted, **QUIET)
-    asked = [source.image, page.menu, *source.crop, *settings]
-    look = {"fn": events.look, "inputs": asked, "outputs": seen, **ONE_BY_ONE}
+    look = {"fn": events.look, "inputs": page.asked, "outputs": seen, **ONE_BY_ONE}
     aimed, chosen = aimed.success(**look), chosen.success(**look)
     moves = [slider.input for slider in source.crop]
     moved = gr.on(moves, **look)
@@ -84,13 +82,13 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
 def _wire_maps(page: Page, events: Events) -> None:
     """Draw anew what is already computed, and hand it out."""
     # Only what a person does: another checkpoint sets several of them, one after the other.
-    settings = [component.input for component in page.compared[1:]]
-    gr.on(settings, draw, page.compared, page.drawn, **ONE_BY_ONE)
+    moved = [component.input for component in page.settings]
+    gr.on(moved, events.redraw, [page.session, *page.asked], page.seen, **ONE_BY_ONE)
     controls = page.controls
     tested = [component.input for component in controls.mapped]
     gr.on(tested, *page.drawings[-1], **LATEST)  # the test was about another map
     packed = controls.pack.click(
-        events.pack, page.compared, controls.file, api_visibility="private"
+        events.pack, [page.session, *page.settings], controls.file, api_visibility="private"
     )
     hand_over_download(packed, controls.file)
 

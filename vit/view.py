@@ -32,6 +32,7 @@ the rule for self-attention of Chefer, Gur and Wolf (ICCV 2021).""",
 }
 CLASS_METHODS = (GRADIENT, CHEFER)
 BEST, SECOND = "the answer", "the second guess"  # in the place of a class
+NO_ANSWER = "There is no answer here, or no longer: choose a picture, maybe the same one again."
 NOTHING = "nothing"  # in the place of a method to compare with
 
 

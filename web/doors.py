@@ -17,7 +17,7 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CLOSED = re.compile(
@@ -140,7 +140,9 @@ class Doors:
             ):
                 await self.app(scope, _limited(receive, _max_bytes(scope)), send)
         except Refused as error:
-            answer = JSONResponse({"detail": error.detail}, error.status)
+            # The page shows the answer to an upload as it is.
+            said = error.detail if _is_upload(scope) else {"detail": error.detail}
+            answer = (PlainTextResponse if _is_upload(scope) else JSONResponse)(said, error.status)
             await answer(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:

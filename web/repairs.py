@@ -17,7 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from web.page import CHECK
+from web.page import CHECK, page_errors
 
 NO_UPLOAD = "A picture must be uploaded first; a path on the server is not accepted."
 MAX_NAME = 64  # letters of what a page calls its session; Gradio's own take 11
@@ -125,6 +125,7 @@ def replace_pictures_whole() -> None:
     processing_utils.save_pil_to_cache = _save_whole
 
 
+@page_errors()  # called behind what the events do
 def _save_whole(
     img: PIL.Image.Image, cache_dir: str, name: str = "image", format: str = "webp"
 ) -> str:

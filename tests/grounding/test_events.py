@@ -24,6 +24,8 @@ from grounding.settings import Settings
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source, Weights
 
+MORE = Settings().values().values()
+
 
 def test_one_model_at_a_time_is_at_work() -> None:
     """Two would take the memory of both, and hardly be faster."""
@@ -54,11 +56,11 @@ def test_what_the_page_asks_wrongly_is_a_warning() -> None:
     with pytest.raises(gr.Error, match="Choose a picture first"):
         events.segment(None, "", *asked)
     with pytest.warns(UserWarning, match="Choose a picture first"):
-        assert events.compare_here(None, "", *asked[::2], Settings()) == (gr.skip(),) * 4
+        assert events.compare_here(None, "", *asked[::2], print, *MORE) == (gr.skip(),) * 4
     with pytest.raises(gr.Error, match="Choose a picture first"):
         events.compare(None, "", *asked[::2])
     with pytest.warns(UserWarning, match="Choose pictures first"):
-        assert list(events.batch(None, *asked, Settings())) == [(gr.skip(),) * 3]
+        assert list(events.batch(None, *asked, print, *MORE)) == [(gr.skip(),) * 3]
 
 
 @pytest.mark.parametrize("grounder", GROUNDERS)
@@ -163,13 +165,13 @@ def test_who_has_left_gets_no_more_pictures(
     files = [str(tmp_path / f"{i}.png") for i in range(4)]
     for file in files:
         Image.new("RGB", (9, 9)).save(file)
-    asked = files, "a dog", "CLIPSeg", "SAM 2.1 tiny", 0.3, Settings()
-    answers = events.batch(*asked, progress=lambda *_, **__: None)
+    asked = files, "a dog", "CLIPSeg", "SAM 2.1 tiny", 0.3, lambda *_, **__: None, *MORE
+    answers = events.batch(*asked)
     assert next(answers) == (gr.skip(),) * 3 and len(looked) == 1
     answers.close()
     assert len(looked) == 1
     assert not [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
-    *_, (file, painted, text) = events.batch(*asked, progress=lambda *_, **__: None)
+    *_, (file, painted, text) = events.batch(*asked)
     assert len(painted) == 4 and text.startswith("4 of 4 pictures done")
     with zipfile.ZipFile(file) as archive:
         assert {name.partition("/")[0] for name in archive.namelist()} == {*"0123"}

@@ -34,6 +34,8 @@ def test_room_is_made_for_what_a_model_keeps(monkeypatch: pytest.MonkeyPatch) ->
 def test_unknown_model_names_the_menu() -> None:
     with pytest.raises(ValueError, match=r"no grounder 'GLIP-9'; choose one of GroundingDINO tiny"):
         ModelStore(Weights("demo"), "cpu").get("GLIP-9", "SAM 2.1 tiny")
+    with pytest.raises(ValueError, match=r"no grounder \['CLIPSeg'\]; choose one of"):
+        ModelStore(Weights("demo"), "cpu").get(["CLIPSeg"], "SAM 2.1 tiny")  # of a program
 
 
 def test_damaged_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

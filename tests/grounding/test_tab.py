@@ -239,8 +239,10 @@ def test_areas_of_a_map_say_where_they_were_cut(session: Session) -> None:
         lambda key: tick(None, Settings(), 0.3, key, []),
         lambda key: move(None, Settings(), 0.3, "CLIPSeg", key),
         lambda key: take_home(None, Settings(), 0.3, "manifest", key),
+        lambda key: configure(None, 0.3, key, *Settings().values().values()),
+        lambda key: undo(None, Settings(), 0.3, key),
     ],
-    ids=["tick", "move", "download"],
+    ids=["tick", "move", "download", "more settings", "undo"],
 )
 def test_an_answer_that_the_server_has_forgotten(event: Callable[[str], object]) -> None:
     """After a restart, or many other visitors."""
@@ -414,8 +416,8 @@ def test_a_correction_that_came_too_late_is_said(
 def test_nothing_to_undo(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(gr, "Info", said.append)
-    assert undo(None, Settings(), 0.3) == (gr.skip(),) * 7
-    assert undo(session, Settings(), 0.3)[2] == _rows(session, 0.3)
+    assert undo(None, Settings(), 0.3, "") == (gr.skip(),) * 7
+    assert undo(session, Settings(), 0.3, session.key)[2] == _rows(session, 0.3)
     assert said == ["There is nothing to undo."] * 2
 
 
@@ -479,7 +481,7 @@ def test_several_uploads_leave_no_other_files(tmp_path: Path) -> None:
 
 
 def test_more_settings_count_at_once(session: Session) -> None:
-    settings, _, _, rows, *_ = configure(session, 0.3, *BOLD.values().values())
+    settings, _, _, rows, *_ = configure(session, 0.3, session.key, *BOLD.values().values())
     assert settings.values() == BOLD.values()
     assert rows == look(session, BOLD, 0.3).rows != _rows(session, 0.3)
 

@@ -184,8 +184,25 @@ def test_a_page_without_checkpoint_opens_and_says_so(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_gone(tiny_checkpoint: Path, page: gr.Blocks) -> None:
     tiny_checkpoint.unlink()
     for name in ("choose", "show"):
-        with pytest.raises(gr.Error, match=r"is not a checkpoint of train_vit\.py any more"):
+        with pytest.raises(gr.Error, match=r"^'tiny is not a checkpoint of train_vit\.py any more"):
             handler(page, name)("tiny")
+
+
+def test_a_damaged_checkpoint(
+    tmp_path: Path, tiny_checkpoint: Path, page: gr.Blocks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it lies is nothing for strangers."""
+    Image.new("RGB", (9, 9)).save(tmp_path / "own.png")
+    tiny_checkpoint.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match=r"^The checkpoint tiny cannot be read; the console says"):
+        look(page, tmp_path / "own.png")
+    assert str(tiny_checkpoint) in capsys.readouterr().out
+
+
+def test_a_page_that_was_opened_without_checkpoints(page: gr.Blocks, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "own.png")
+    with pytest.raises(gr.Error, match="reload the page"):
+        handler(page, "classify")(str(tmp_path / "own.png"), "mean", 0.0, None, *MIDDLE)
 
 
 def test_no_picture_empties_the_page(page: gr.Blocks) -> None:
@@ -196,8 +213,20 @@ def test_no_picture_empties_the_page(page: gr.Blocks) -> None:
     assert (session, label, part.visible) == (None, None, False)
     assert note.startswith("Choose a picture first: ")
     assert (heat, other.value, other.visible, seen, whole) == (None, None, False, None, None)
-    with pytest.raises(gr.Error, match="there is nothing to download yet"):
-        handler(page, "pack")(None, *COMPARED)
+    for name, given in {"pack": COMPARED, "place_of": (1, 1), "pick": (None,)}.items():
+        with pytest.raises(gr.Error, match="There is no answer here, or no longer"):
+            handler(page, name)(None, *given)
+
+
+def test_settings_of_a_forgotten_answer_bring_it_back(tmp_path: Path, page: gr.Blocks) -> None:
+    """After a restart, or many other visitors."""
+    Image.new("RGB", (20, 9)).save(tmp_path / "own.png")
+    asked = str(tmp_path / "own.png"), "tiny", *MIDDLE, *COMPARED
+    kept, label, note, *drawn = handler(page, "redraw")(None, *asked)
+    assert kept and label and note
+    again = handler(page, "redraw")(kept, *asked)
+    assert {*map(str, again[:4])} == {str(gr.skip())}
+    assert again[6].tobytes() == drawn[3].tobytes(), "what was seen"
 
 
 def test_a_bad_picture_takes_the_answer_before_it_away(tmp_path: Path, page: gr.Blocks) -> None:
@@ -218,7 +247,7 @@ def test_the_patch_that_is_clicked_is_named(tmp_path: Path, page: gr.Blocks) -> 
     Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
     session, *_ = look(page, tmp_path / "own.png")
     click = gr.SelectData(None, {"index": [view.SIDE, 3], "value": None})  # at the very edge
-    place, panel = handler(page, "pick")(click)
+    place, panel = handler(page, "pick")(session, click)
     picture, *_ = draw_patch(session, place, 1)
     assert (numbers_of(session, place), panel.open) == ((4, 1), True)
     assert picture.getpixel((view.SIDE - 1, 0)) == (0, 255, 255), "its frame"

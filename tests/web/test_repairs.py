@@ -1,8 +1,10 @@
 import asyncio
+import errno
 import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import gradio as gr
 import pytest
@@ -189,5 +191,17 @@ def test_a_picture_that_is_being_sent_may_keep_its_file(
     assert processing_utils.save_pil_to_cache(*asked) == str(path)
     assert list(path.parent.iterdir()) == [path]
     path.unlink()
-    with pytest.raises(PermissionError):  # there is none that could be sent
+    with pytest.raises(gr.Error):  # there is none that could be sent
         processing_utils.save_pil_to_cache(*asked)
+
+
+def test_a_full_disk_is_said_of_pictures_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradio writes them when an event has ended."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(processing_utils, "save_pil_to_cache", None)  # put back afterwards
+    replace_pictures_whole()
+    monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=full))
+    with pytest.raises(gr.Error, match="The server's disk is full"):
+        processing_utils.save_pil_to_cache(Image.new("RGB", (3, 2)), str(tmp_path), "a", "png")
