@@ -25,6 +25,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ from vit.model import SIZES, ViT, ViTConfig
 from vit.recipes import RECIPES, TrainConfig, build_model_config
 from vit.start import start_from
 from vit.state import check_epochs, check_recipe, read_run
-from vit.teacher import load_teacher
+from vit.teacher import try_teacher
 from vit.training import Trainer
 
 SHIPPED = Path(__file__).parent / "assets" / "vit-cifar10.safetensors"
@@ -154,8 +155,10 @@ def prepare_folder(folder: Path, resume: bool) -> None:
     state = folder / "state.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=folder):
+            pass  # files can be written there
     except OSError as error:
-        raise ValueError(f"--out is {folder}, which cannot be a folder ({error})") from error
+        raise ValueError(f"--out is {folder}, which cannot be written ({error})") from error
     if not resume and state.exists():
         raise ValueError(f"{folder} holds a run; go on with --resume, or choose another --out")
 
@@ -171,7 +174,7 @@ def try_sources(config: TrainConfig, model_config: ViTConfig, resume: bool) -> N
     if config.start and not resume:
         start_from(ViT(model_config), load_checkpoint(Path(config.start)), classes=())
     if config.teacher:
-        load_teacher(config.teacher, classes=(), device=torch.device("cpu"))
+        try_teacher(config.teacher)
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
@@ -199,6 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"{args.out} is there already; choose another --out")
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=args.out.parent):
+            pass  # files can be written there
     except OSError as error:
         raise ValueError(f"--out is {args.out}, which cannot be written ({error})") from error
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vit.checkpoint import load_checkpoint
+from vit.checkpoint import load_checkpoint, replacing
 from vit.model import ViT
 
 PREPARATION = (
@@ -52,8 +52,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
         out: File to write; its folder is made.
 
     Raises:
-        ValueError: If the checkpoint cannot be read, the file cannot be written or a package is
-            missing.
+        ValueError: If the checkpoint cannot be read, the file cannot be written or is the
+            checkpoint, or a package is missing.
     """
     try:
         import onnxscript  # noqa: F401
@@ -62,6 +62,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
             f"{error}; ONNX needs it: pip install onnx onnxscript onnxruntime"
         ) from error
     loaded = load_checkpoint(checkpoint)
+    if out.exists() and out.samefile(checkpoint):
+        raise ValueError(f"{out} is the checkpoint itself; choose another --out")
     side = loaded.model.config.image_size
     with warnings.catch_warnings():
         # From inside of torch.export.
@@ -85,8 +87,5 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
         "preparation": PREPARATION,
     }
     program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        program.save(out)
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written ({error})") from error
+    with replacing(out) as new:
+        program.save(new)

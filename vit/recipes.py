@@ -12,6 +12,8 @@ import torch
 from common.precision import has_units
 from vit.model import ViTConfig
 
+MIXUPS = (0.01, 100.0)  # beyond, float32 draws only halves
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -40,7 +42,8 @@ class TrainConfig:
         augment: "none", "crop_flip", or "trivial" for crop, flip and TrivialAugment.
         crop_padding: Largest shift of the random crop, in pixels.
         cutmix: Share of the images that get a rectangle of another one.
-        mixup: Alpha of the Beta distribution that blends images; 0 switches it off.
+        mixup: Alpha of the Beta distribution that blends images, within `MIXUPS`; 0 switches it
+            off.
         random_erasing: Share of the images in which a rectangle becomes noise.
         plain_epochs: Number of last epochs with whole pictures that are only cropped and flipped.
         sam_rho: How far away sharpness-aware minimisation looks for worse weights, which takes
@@ -103,7 +106,6 @@ class TrainConfig:
         for name in (
             "weight_decay",
             "crop_padding",
-            "mixup",
             "plain_epochs",
             "sam_rho",
             "hint",
@@ -114,6 +116,9 @@ class TrainConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; it must be at least 0 and finite"
                 )
+        low, high = MIXUPS
+        if self.mixup and not low <= self.mixup <= high:
+            raise ValueError(f"mixup is {self.mixup}; it must be 0 or from {low} to {high}")
         if not 0 <= self.patch_dropout < 1:
             raise ValueError(f"patch_dropout is {self.patch_dropout}; it must be in [0, 1)")
         for name in ("warmup", "label_smoothing", "cutmix", "random_erasing", "ema_decay"):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,8 +75,25 @@ def _from_transformers(name: str, device: torch.device) -> Teacher:
         lambda images: Answer(model(pixel_values=images).logits),
         tuple(label for _, label in sorted(model.config.id2label.items())),
         size["height"] if "height" in size else size["shortest_edge"],
-        Preprocessing(tuple(processor.image_mean), tuple(processor.image_std)),
+        _preprocessing(processor),
     )
+
+
+def _preprocessing(processor: Any) -> Preprocessing:
+    """Return by what pixels in [0, 1] become what a processor of transformers makes of them.
+
+    Raises:
+        ValueError: If it swaps colours.
+    """
+    if getattr(processor, "do_flip_channel_order", False):
+        raise ValueError("it wants blue before red")
+    factor = processor.rescale_factor if getattr(processor, "do_rescale", True) else 1
+    # Some have a mean and do not use it.
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    if getattr(processor, "do_normalize", True):
+        mean, std = processor.image_mean, processor.image_std
+    whole = 255 * factor
+    return Preprocessing(tuple(m / whole for m in mean), tuple(s / whole for s in std))
 
 
 def _from_checkpoint(path: str, device: torch.device) -> Teacher:
@@ -142,12 +159,14 @@ def load_teacher(
             teacher = LIBRARIES[library](model_name, device)
         else:
             teacher = _from_checkpoint(name, device)
-    # OSError, UnpicklingError: of transformers, for an unknown name and for a pickle with code.
-    except (OSError, ValueError, UnpicklingError) as error:
+    # The last ones of transformers, for an unknown name, a pickle with code, and a processor that
+    # lacks something.
+    except (ValueError, OSError, UnpicklingError, TypeError) as error:
         raise ValueError(f"teacher {name} cannot be loaded: {error}") from error
     if missing := [label for label in classes if label not in teacher.classes]:
         raise ValueError(f"teacher {name} does not know the classes {missing}; it must know all")
-    ours = torch.tensor([teacher.classes.index(label) for label in classes], device=device)
+    places = [teacher.classes.index(label) for label in classes]
+    ours = torch.tensor(places, dtype=torch.long, device=device)
     mean, std = statistics(teacher.preprocessing, device)
 
     @torch.no_grad()
@@ -159,3 +178,16 @@ def load_teacher(
         return Answer(logits[:, ours].float(), maps)
 
     return answer
+
+
+def try_teacher(name: str) -> None:
+    """Load a teacher and ask it once, which shows what is wrong with it.
+
+    Raises:
+        ValueError: As `load_teacher`, or if it cannot answer for square pictures in colour.
+    """
+    ask = load_teacher(name, (), torch.device("cpu"))
+    try:
+        ask(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    except (RuntimeError, ValueError) as error:  # of transformers, for another size
+        raise ValueError(f"teacher {name} takes no square pictures in colour: {error}") from error

@@ -154,6 +154,7 @@ def test_without_data_it_downloads_cifar10(
         (["--holdout", "-1"], "holdout is -1; it must be at least 0"),
         (["--device", "gpu"], "device"),
         (["--out", "{folder}/a-file/net.safetensors"], "a-file.*which cannot be written"),
+        (["--out", "/proc/net.safetensors"], "which cannot be written"),  # a folder that is there
     ],
 )
 def test_refused_before_the_data_are_read(tmp_path: Path, flags: list[str], message: str) -> None:

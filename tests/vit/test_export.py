@@ -68,6 +68,13 @@ def test_a_folder_is_no_place_for_it(tmp_path: Path, tiny_checkpoint: Path) -> N
         export_onnx(tiny_checkpoint, tmp_path)
 
 
+def test_the_checkpoint_itself_is_no_place_for_it(tiny_checkpoint: Path) -> None:
+    before = tiny_checkpoint.read_bytes()
+    with pytest.raises(ValueError, match="is the checkpoint itself; choose another --out"):
+        export_onnx(tiny_checkpoint, tiny_checkpoint.parent / "." / tiny_checkpoint.name)
+    assert tiny_checkpoint.read_bytes() == before
+
+
 def test_a_missing_package_is_named(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

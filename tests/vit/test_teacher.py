@@ -14,7 +14,7 @@ from vit import convnet
 from vit.checkpoint import Preprocessing
 from vit.data import ImageSet, normalize, statistics
 from vit.model import ViT
-from vit.teacher import fingerprint, load_teacher
+from vit.teacher import _preprocessing, fingerprint, load_teacher, try_teacher
 
 CPU = torch.device("cpu")
 Labels = Callable[[Tensor], Tensor]
@@ -164,3 +164,50 @@ def test_pictures_have_the_side_that_the_processor_says(
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     teach = load_teacher(transformers_name, ("bright", "dark"), CPU)
     assert teach(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"do_normalize": False},  # some have a mean in their file even so
+        {"do_rescale": False},
+        {"do_rescale": False, "do_normalize": False},
+        {"rescale_factor": 1 / 127.5},  # from 0 to 2
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]},
+    ],
+)
+def test_pixels_are_what_the_processor_makes_of_them(said: dict[str, object]) -> None:
+    processor = transformers.ViTImageProcessor(do_resize=False, **said)
+    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    expected = processor(list(images), return_tensors="pt")["pixel_values"]
+    found = normalize(images, *statistics(_preprocessing(processor), CPU))
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "processor", "words"),
+    [
+        ({}, {"do_flip_channel_order": True}, "cannot be loaded: it wants blue before red"),
+        ({}, {"image_mean": None}, "cannot be loaded: "),
+        ({"num_channels": 1}, {"image_mean": [0.5], "image_std": [0.5]}, "takes no square"),
+        ({"image_size": (16, 32)}, {"size": {"height": 16, "width": 32}}, "takes no square"),
+    ],
+    ids=["BGR", "no mean", "grey", "not square"],
+)
+def test_teachers_that_cannot_teach(
+    tmp_path: Path, model: dict[str, object], processor: dict[str, object], words: str
+) -> None:
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        patch_size=8, **{"image_size": 16} | model,
+    )  # fmt: skip
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    usual = transformers.ViTImageProcessor(size={"height": 16, "width": 16}).to_dict()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(usual | processor))
+    with pytest.raises(ValueError, match=f"teacher transformers:.* {words}"):
+        try_teacher(f"transformers:{tmp_path}")
+
+
+def test_a_teacher_that_can(transformers_name: str) -> None:
+    try_teacher(transformers_name)

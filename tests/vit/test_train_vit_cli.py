@@ -288,13 +288,14 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--evaluate", "--device", "mps:9"], "train_vit.py: The device mps:9 is not"),
         (
             ["--out", "{checkpoint}"],
-            "train_vit.py: --out is {checkpoint}, which cannot be a folder",
+            "train_vit.py: --out is {checkpoint}, which cannot be written",
         ),
         (["--out", "typo", "--resume"], "train_vit.py: typo holds no run to go on with; --out is"),
         (
             ["--image-size", "64"],
             "train_vit.py: the model takes pictures of 64 pixels, and those of CIFAR-10 have 32",
         ),
+        (["--out", "/proc"], "train_vit.py: --out is /proc, which cannot be written"),
         (["--out", "{checkpoint}/run"], "train_vit.py: --out is {checkpoint}/run, which cannot be"),
         # What would not be obeyed.
         (
