@@ -13,6 +13,7 @@ MANY = 30  # classes; with more there is no room for names and numbers
 SIDE = 900  # about that of the picture of so many, in pixels
 HEIGHT = 26  # of a cell, in pixels
 LONGEST = 24  # letters of a name
+WIDEST = 150  # letters of all names above the columns
 LAST = "right"  # name of the last column
 
 
@@ -32,22 +33,23 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
     if len(classes) > MANY:
         matrix = Image.fromarray(colour(shares.astype(np.float32)))
         return enlarge(matrix, len(classes) * max(1, SIDE // len(classes)))
-    classes = [short(name) for name in classes]
-    width = text_width([*classes, LAST]) + 2
+    heads = [*(short(name, WIDEST // len(classes)) for name in classes), LAST]
+    width = text_width(heads) + 2
     rows = []
     for number, (row, share) in enumerate(zip(counts, shares, strict=True)):
         tiles = [_cell(f"{n:,}", s, width) for n, s in zip(row, share, strict=True)]
         rows.append([*tiles, _cell(f"{share[number]:.0%}", share[number], width)])
-    return sheet(rows, classes, [*classes, LAST])
+    return sheet(rows, [short(name) for name in classes], heads)
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST) -> str:
     """Return a class name for a picture, where a long one would take the place of all else.
 
     >>> short("cat"), len(short("cat" * 20))
     ('cat', 24)
     """
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    longest = min(longest, LONGEST)
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def most_confused(

@@ -18,9 +18,9 @@ from vit.view import CLASS_METHODS, NO_ANSWER, SIDE, Look, Settings, class_name,
 
 TILE = 72  # side of a small map in pixels
 HEADS_HELP = """Where every head of every layer looks, seen from what the answer is read from; each
-small map has its own range from dark to yellow. Under it: how far the head looks on average, in
-pixels of the small picture, and how spread out its attention is, from 0 bits (a single place) to
-{bits:.1f} bits (everywhere alike)."""
+small map has its own range from dark to yellow. Under it, as means over everything that looks and
+not only what the map shows: how far the head looks, in pixels of the small picture, and how spread
+out its attention is, from 0 bits (a single place) to {bits:.1f} bits (everywhere alike)."""
 CONFUSION_HELP = """**Who is taken for whom.** True classes down, answers across; the brighter a
 cell, the more of its row."""
 CELLS_HELP = "Counts of test pictures; the last column is the share of each class that is right."

@@ -117,7 +117,8 @@ class Events:
             raise ValueError(CHOOSE)
         picture, predictor = self.open_image(image), self.load(name)
         seen = Look(predictor, predictor.predict(picture, crop), picture)
-        truth = self.truths.get((picture.size, picture.tobytes())) if crop == CENTRE else None
+        middle = seen.prediction.box == CENTRE.box(picture.size)
+        truth = self.truths.get((picture.size, picture.tobytes())) if middle else None
         text = describe_answer(seen.prediction, truth, picture.size)
         return seen, f"{text}\n\n{describe_checkpoint(name or '', self.facts(name))}"
 
@@ -318,7 +319,10 @@ def draw(look: Look | None, *values: Any) -> tuple[Any, ...]:
         return None, hidden, None, None
     settings = shown(*values)
     with page_errors():
-        maps = [gr.Image(explain(look, s), label=title(look, s), visible=True) for s in settings]
+        maps = [
+            gr.Image(explain(look, each), label=title(look, each, settings), visible=True)
+            for each in settings
+        ]
         whole = explain_whole(look, settings[0]) if look.is_part else None
     heat, other = (*maps, hidden)[:2]
     return heat, other, enlarge(look.prediction.seen, SIDE), whole

@@ -49,6 +49,8 @@ CSS = """
 .vit-sheet :is(.image-container > button, .image-frame) { min-width: 600px; }
 /* The names on a sheet are dark, also where the page is. */
 .vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
+/* A sheet of few tiles is no larger than it is. */
+.vit-sheet img { width: auto !important; max-width: 100%; height: auto !important; }
 /* They stay in sight while somebody changes how they are made: above all layers of Gradio's but the
    topmost. What the keyboard reaches stops below them. */
 @media (min-width: 721px) and (min-height: 600px) {
@@ -59,6 +61,7 @@ CSS = """
 @media (max-width: 1160px) { #vit-samples .caption-label { font-size: 9px; padding: 1px 0; } }
 /* On a phone the answer comes right after the samples. */
 @media (max-width: 720px) {
+    .vit-sheet .image-frame { justify-content: start; }
     #vit-row { flex-direction: column; flex-wrap: nowrap; }
     #vit-left, #vit-right { display: contents; }
     #vit-answer { order: 1; }

@@ -31,14 +31,15 @@ def patch_filters(model: ViT) -> Tensor:
 
     Returns:
         float (n, 3, p, p), each stretched to [0, 1]: the first principal components of the
-        embedding's filters, the most important first; of a convolutional stem the first layer's
-        filters themselves.
+        embedding's filters, the most important first, but for those of which there is nothing; of a
+        convolutional stem the first layer's filters themselves.
     """
     if isinstance(model.patch_embed, ConvStem):
         filters = model.patch_embed.convs[0].weight
     else:
         weights = model.patch_embed.proj.weight
         centred = weights.flatten(1) - weights.flatten(1).mean(dim=0)
-        filters = torch.linalg.svd(centred, full_matrices=False).Vh.view(-1, *weights.shape[1:])
+        _, strengths, parts = torch.linalg.svd(centred, full_matrices=False)
+        filters = parts[strengths > 1e-5 * strengths[0]].view(-1, *weights.shape[1:])
     filters = filters[:FILTERS]
     return stretch(filters.flatten(2)).view(filters.shape)

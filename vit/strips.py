@@ -31,7 +31,8 @@ def sheet(
     Returns:
         RGBA picture.
     """
-    width, height = tiles[0][0].size
+    height = tiles[0][0].height
+    width = max(tiles[0][0].width, text_width([text for row in captions for text in row]))
     left, top = text_width(rows) + 2 * GAP if rows else 0, LINE * bool(columns)
     across, down = width + GAP, height + GAP + LINE * bool(captions)
     size = (left + across * max(map(len, tiles)) - GAP, top + down * len(tiles) - GAP)
@@ -47,16 +48,16 @@ def sheet(
         if rows:
             write((0, top + down * y + height / 2), rows[y], "lm")
         for x, tile in enumerate(row):
-            corner = (left + across * x, top + down * y)
-            canvas.paste(tile, corner)
+            middle, upper = left + across * x + width / 2, top + down * y
+            canvas.paste(tile, (int(middle - tile.width / 2), upper))
             if captions:
-                write((corner[0] + width / 2, corner[1] + height + 3), captions[y][x], "ma")
+                write((middle, upper + height + 3), captions[y][x], "ma")
     return canvas
 
 
 def text_width(names: Sequence[str]) -> int:
     """Return how wide the longest of some names is on a sheet, in pixels."""
-    return math.ceil(max(font(SIZE).getlength(drawable(name)) for name in names))
+    return math.ceil(max((font(SIZE).getlength(drawable(name)) for name in names), default=0))
 
 
 def heat_tiles(maps: NDArray[np.float32], side: int) -> list[list[Image.Image]]:

@@ -3,11 +3,13 @@
 Nothing here needs another forward pass. torch is imported with the first picture.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from vit.confusion import short
 from vit.heatmap import inset, overlay
 
 if TYPE_CHECKING:
@@ -21,16 +23,17 @@ ROLLOUT, LAYER = "Attention rollout", "Attention of one layer"
 GRADIENT, CHEFER = "Gradient-weighted rollout", "Transformer attribution"
 METHODS = {
     ROLLOUT: """Multiplies the attention of the chosen layers, residual connections included, and
-shows how much of each patch has reached what the answer is read from: the class token or, in a
-model without one, all patches, each as much. It is the same for every class.""",
-    LAYER: """Shows where one layer looks, as it is: the attention of the class token or, in a model
-without one, of all patches, each as much. It is the same for every class.""",
+shows how much of each patch has reached what the answer is read from: the class token (with a
+distillation token, both) or, in a model without one, all patches, each as much, whatever weights
+sequence pooling has learned. It is the same for every class.""",
+    LAYER: """Shows where one layer looks, as it is: the attention of what the answer is read from,
+the class token or, in a model without one, all patches. It is the same for every class.""",
     GRADIENT: """Is attention rollout of only that attention which raises the score of the chosen
 class: attention times gradient, where that is positive.""",
     CHEFER: """Adds up, layer by layer, the attention that raises the score of the chosen class:
 the rule for self-attention of Chefer, Gur and Wolf (ICCV 2021).""",
 }
-CLASS_METHODS = (GRADIENT, CHEFER)
+CLASS_METHODS = {GRADIENT: "Gradients", CHEFER: "Attribution"}  # and what a title calls them
 BEST, SECOND = "the answer", "the second guess"  # in the place of a class
 NO_ANSWER = "There is no answer here, or no longer: choose a picture, maybe the same one again."
 NOTHING = "nothing"  # in the place of a method to compare with
@@ -149,10 +152,12 @@ def explain_whole(look: Look, settings: Settings) -> Image.Image:
     return inset(look.picture, look.prediction.box, heat, WHOLE)
 
 
-def title(look: Look, settings: Settings) -> str:
-    """Say what the map shows."""
+def title(look: Look, settings: Settings, shown: Sequence[Settings] = ()) -> str:
+    """Say what a map shows and, if of those `shown` another has another method, by which one."""
     if settings.method in CLASS_METHODS:
-        return f"For {class_name(look.prediction, settings.label)}"
+        name = short(class_name(look.prediction, settings.label))
+        several = len({each.method for each in shown} & CLASS_METHODS.keys()) > 1
+        return f"{CLASS_METHODS[settings.method]} for {name}" if several else f"For {name}"
     if settings.method == LAYER:
         layer, head = _layer_and_head(look, settings)
         return f"Layer {layer}, head {head}" if head else f"Layer {layer}"

@@ -26,6 +26,11 @@ def test_a_cell_is_bright_as_its_share_of_the_row() -> None:
     assert (picture[LINE:, text_width(classes) + 2 * GAP :, 3].max(0) > 0).any()
 
 
+def test_thirty_long_names_leave_the_numbers_legible() -> None:
+    names = [f"{i:02d} of a long name in full" for i in range(MANY)]
+    assert draw_confusion(np.eye(MANY, dtype=int).tolist(), names).width < 2000
+
+
 def test_many_classes_are_one_small_picture() -> None:
     for count in (MANY + 1, 1000):
         counts = np.eye(count, dtype=int)

@@ -27,7 +27,7 @@ def test_similarity_of_the_patches_only(
     [
         ({}, (12, 3, 2, 2)),  # no more components than numbers in a patch
         ({"stem": "conv"}, (16, 3, 3, 3)),  # a single convolution for patches of 2
-        ({"patch_size": 4}, (16, 3, 4, 4)),  # no more components than filters
+        ({"patch_size": 4}, (15, 3, 4, 4)),  # fewer components than filters
     ],
     ids=str,
 )
@@ -38,6 +38,14 @@ def test_filters(
     assert filters.shape == shape
     assert filters.amin((1, 2, 3)).tolist() == [0] * shape[0]
     assert filters.amax((1, 2, 3)).tolist() == [1] * shape[0]
+
+
+def test_components_of_which_there_is_nothing_are_no_filters(
+    make_model: Callable[..., ViT],
+) -> None:
+    """Of n filters around their mean there are n - 1."""
+    model = make_model(patch_size=4)
+    assert len(model.patch_embed.proj.weight) == 16 and len(patch_filters(model)) == 15
 
 
 def test_the_first_filter_is_what_the_filters_share_most(tiny_model: ViT) -> None:

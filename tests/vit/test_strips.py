@@ -27,6 +27,16 @@ def test_every_tile_is_in_its_place(options: dict, corner: tuple[int, int], step
             assert picture.getpixel(place) == (*colour, 255)
 
 
+def test_captions_wider_than_tiles_do_not_meet() -> None:
+    text = "126 px, 6.6 b"
+    alone, beside = (sheet([[TILES[0][0]] * n], captions=[[text] * n]) for n in (1, 3))
+    assert alone.width >= text_width([text]) > 60
+    words = np.asarray(alone)[40:]
+    for column in range(3):
+        left = column * (alone.width + GAP)
+        assert (np.asarray(beside)[40:, left : left + alone.width] == words).all()
+
+
 def test_names_are_written_on_nothing() -> None:
     picture = np.asarray(sheet(TILES, "ab", "abc"))
     assert text_width(["W", "a long name"]) > 3 * text_width(["W"]) > 0

@@ -146,6 +146,17 @@ def test_two_maps_side_by_side(tmp_path: Path, page: gr.Blocks) -> None:
     assert whole == view.explain_whole(session, chefer)
 
 
+def test_a_sample_that_is_seen_whole_keeps_its_true_label(
+    tmp_path: Path, classify: Handler
+) -> None:
+    """In a square picture there is no other place."""
+    load_samples()[0].picture.save(tmp_path / "own.png")
+    texts = [
+        classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", x, 0.5, 1)[3] for x in (0.2, 0.5)
+    ]
+    assert texts[0] == texts[1] and "True label" in texts[0]
+
+
 def test_a_part_of_a_sample_has_no_true_label(tmp_path: Path, classify: Handler) -> None:
     load_samples()[0].picture.save(tmp_path / "own.png")
     *_, note = classify(str(tmp_path / "own.png"), "mean", 0.0, "tiny", 0, 0, 0.5)

@@ -78,6 +78,21 @@ def test_the_title_names_what_is_shown(look: Look, settings: Settings, text: str
     assert title(look, settings) == text
 
 
+@pytest.mark.parametrize(
+    ("methods", "titles"),
+    [
+        ((GRADIENT, CHEFER), ["Gradients for red", "Attribution for red"]),
+        ((GRADIENT, GRADIENT), ["For red"] * 2),  # of two classes, say
+        ((ROLLOUT, CHEFER), ["Where it looked", "For red"]),
+    ],
+)
+def test_titles_of_two_maps_tell_their_methods_apart(
+    look: Look, methods: tuple[str, str], titles: list[str]
+) -> None:
+    shown = [Settings(method, "red") for method in methods]
+    assert [title(look, each, shown) for each in shown] == titles
+
+
 @pytest.mark.parametrize("method", CLASS_METHODS)
 def test_the_answer_and_the_second_guess(look: Look, method: str) -> None:
     ranked = sorted(look.prediction.probabilities.items(), key=lambda item: -item[1])
@@ -117,17 +132,17 @@ def test_everything_is_drawn_for_any_model(
     for picture in (strip, heads, *drawings.draw_learned(look)):
         assert np.asarray(picture)[..., 3].any()
     deletion, insertion, sentence = drawings.run_test(look, Settings(CHEFER, SECOND))
-    assert len(deletion["data"]) == len(insertion["data"]) == 3 * 13
+    assert len(deletion["data"]) == len(insertion["data"]) == 4 * 13
     assert {order for _, order, _ in deletion["data"]} == set(panels.LINES)
     assert class_name(look.prediction, SECOND) in sentence
-    assert sentence.count("|\n|") == 4  # a table: head, rule, three orders
+    assert sentence.count("|\n|") == 5  # a table: head, rule, four orders
 
 
 def test_without_a_picture_the_panels_stay_empty() -> None:
     assert drawings.draw_patch(None, (0, 0), 1) == (None,) * 3
     assert drawings.draw_heads(None) == ("", None)
     assert drawings.draw_learned(None) == (None, None)
-    with pytest.raises(ValueError, match="Choose a picture first"):
+    with pytest.raises(ValueError, match="There is no answer here"):
         drawings.run_test(None, Settings())
 
 
@@ -180,7 +195,7 @@ def test_a_patch_may_be_named_by_its_numbers(look: Look) -> None:
     for column, row in ((0, 1), (1, 5), (None, 1), (5, 1), (1, 0)):
         with pytest.raises(gr.Error, match="both must be from 1 to 4"):
             place_of(look, column, row)
-    with pytest.raises(gr.Error, match="Choose a picture first"):
+    with pytest.raises(gr.Error, match="There is no answer here"):
         place_of(None, 1, 1)
 
 
