@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STEPS = 12  # pictures along a curve, at most one per patch
-CONTROLS = 5  # of each kind
+STEPS = 10  # pictures along a curve, at most one per patch
+CONTROLS = 4  # of each kind
 MARGIN = 0.005  # of an area: what is less cannot be seen in the table
 ORDERS = ("this map", "moved", "random", "reversed")
 Classify = Callable[[Tensor], Tensor]

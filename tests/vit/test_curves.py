@@ -53,7 +53,7 @@ def test_curves_equal_a_slow_reference() -> None:
 
 def test_ends_do_not_depend_on_the_order() -> None:
     curves = measure(striped(), HEAT, sees_the_last_patches, 1)
-    assert curves.shares.tolist() == [round(16 * step / 12) / 16 for step in range(13)]
+    assert curves.shares.tolist() == [round(16 * step / 10) / 16 for step in range(11)]
     assert curves.deletion[:, 0].tolist() == curves.insertion[:, -1].tolist() == [1] * 4
     assert curves.deletion[:, -1].tolist() == [0] * 4
 
@@ -63,7 +63,7 @@ def test_ends_do_not_depend_on_the_order() -> None:
     [
         (1, 2),  # a single patch: all or nothing
         (2, 5),  # fewer patches than steps
-        (5, 13),  # 25 patches in 12 steps
+        (5, 11),  # 25 patches in 10 steps
     ],
 )
 def test_masks_grow_from_nothing_to_all(grid: int, pictures: int) -> None:
@@ -136,7 +136,7 @@ def test_areas_of_the_other_orders() -> None:
     torch.testing.assert_close(means, area(curves.shares, both))
 
 
-@pytest.mark.parametrize(("grid", "places"), [(2, 1), (3, 4), (8, 5)])
+@pytest.mark.parametrize(("grid", "places"), [(2, 1), (3, 4), (8, 4)])
 def test_of_few_patches_there_are_few_other_places(grid: int, places: int) -> None:
     heat = torch.rand(grid, grid, generator=torch.Generator().manual_seed(2))
     chance = measure(torch.rand(1, 3, 24, 24), heat, lambda x: x.mean((1, 2, 3))[:, None], 0).chance

@@ -132,7 +132,7 @@ def test_everything_is_drawn_for_any_model(
     for picture in (strip, heads, *drawings.draw_learned(look)):
         assert np.asarray(picture)[..., 3].any()
     deletion, insertion, sentence = drawings.run_test(look, Settings(CHEFER, SECOND))
-    assert len(deletion["data"]) == len(insertion["data"]) == 4 * 13
+    assert len(deletion["data"]) == len(insertion["data"]) == 4 * 11
     assert {order for _, order, _ in deletion["data"]} == set(panels.LINES)
     assert class_name(look.prediction, SECOND) in sentence
     assert sentence.count("|\n|") == 5  # a table: head, rule, four orders
