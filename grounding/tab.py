@@ -12,6 +12,7 @@ from PIL import Image
 
 from grounding import display
 from grounding.core import Clicks, Masks, Regions
+from grounding.divider import MEND_DIVIDER
 from grounding.events import Events, Fetch
 from grounding.inputs import SAMPLES, Inputs, load_samples
 from grounding.layout import build_page
@@ -57,13 +58,6 @@ SHOW_ANSWER = _bring(
 )
 # It comes in above an earlier answer, which stays where it is seen.
 SHOW_COMPARISON = _bring("#seg-comparison", "above > 0")
-# Left alone, Gradio's slider takes every touch of its pictures, also those that mean the page.
-LET_SCROLL = """() => document.addEventListener("touchstart", event => {
-    const pictures = event.target.closest("#seg-stages .slider-wrap")
-    if (!pictures || event.touches.length > 1 || event.target.closest(".outer")) return
-    const {a: zoom} = new DOMMatrix(getComputedStyle(pictures.querySelector("img")).transform)
-    if (zoom < 1.01) event.stopPropagation()
-}, {capture: true, passive: true})"""
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
 PRESS_RUN = "() => document.querySelector('#seg-run').click()"
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -292,6 +286,6 @@ def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.comp
     _wire_compare(inputs, outputs, events)
     _wire_correction(outputs, events)
     _wire_several(inputs, outputs, events)
-    Context.root_block.load(None, js=LET_SCROLL)
+    Context.root_block.load(None, js=MEND_DIVIDER)
     chosen = [inputs.prompt, inputs.url, inputs.grounder, inputs.segmenter, outputs.slider]
     return [outputs.settings, *chosen, *outputs.more]

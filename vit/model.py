@@ -71,8 +71,10 @@ class ViTConfig:
 
     def _check_combinations(self) -> None:
         if self.image_size % self.patch_size:
+            fits = [n for n in range(1, self.image_size + 1) if self.image_size % n == 0]
             raise ValueError(
-                f"patch_size {self.patch_size} does not divide image_size {self.image_size}"
+                f"patch_size {self.patch_size} does not divide image_size {self.image_size}; "
+                f"choose one of {fits}"
             )
         if self.embed_dim % self.num_heads:
             raise ValueError(

@@ -15,6 +15,8 @@ NAME_PARTS = f"""() => {{
             tile.removeAttribute("aria-label")
             tile.querySelector("img").alt = ""
         }})
+        each("#seg-result .base-image", picture => picture.alt = "The picture with its masks")
+        each("#seg-result .mask", layer => layer.alt = "")
         each("#vit-samples .thumbnail-item", tile =>
             tile.ariaPressed = tile.classList.contains("selected"))
         each("fieldset:has(input[type=radio])", group => {{

@@ -56,6 +56,23 @@ def test_an_answer_is_read_out_and_not_how_long_it_takes(page: Page) -> None:
     assert not any(word in words for words in said for word in ("queue:", "/1.", "common."))
 
 
+def test_the_pictures_before_and_after_are_named_and_parted_by_arrows(page: Page) -> None:
+    page.get_by_role("tab", name="Segmentation").click()
+    page.locator("#seg-run").click()
+    expect(page.locator("#seg-result img:not([alt=''])")).to_have_count(1)
+    expect(page.get_by_alt_text("The picture with its masks", exact=True)).to_have_count(1)
+    divider = page.get_by_role("slider", name="Where the picture before ends")
+    expect(divider).to_have_attribute("aria-valuenow", "50")
+    for name in ("What the grounder found", "What SAM 2 made of it"):
+        expect(page.locator("#seg-stages").get_by_alt_text(name)).to_have_count(1)
+    for key, now in {"ArrowRight": "55", "ArrowLeft": "50"}.items():
+        divider.press(key)
+        expect(divider).to_have_attribute("aria-valuenow", now)
+    for _ in range(12):
+        divider.press("ArrowLeft")
+    expect(divider).to_have_attribute("aria-valuenow", "0")
+
+
 def test_on_a_phone_the_keyboard_goes_from_the_settings_to_the_answer(page: Page) -> None:
     """And from there to the samples, as they stand below each other."""
     page.set_viewport_size({"width": 390, "height": 844})

@@ -268,7 +268,10 @@ def test_every_block_starts_as_the_identity(tiny_config: ViTConfig) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch_size": 3}, "patch_size 3 does not divide image_size 8"),
+        (
+            {"patch_size": 3},
+            "patch_size 3 does not divide image_size 8; choose one of [1, 2, 4, 8]",
+        ),
         ({"num_heads": 3}, "embed_dim 16 is not a multiple of num_heads 3"),
         ({"dropout": 1.0}, "dropout is 1.0; it must be in [0, 1)"),
         ({"dropout": -0.1}, "dropout is -0.1"),
