@@ -282,10 +282,16 @@ def test_space_names_models_of_the_menus_and_preloads_files_they_load() -> None:
             assert fnmatch.filter(files.split(","), pattern), f"{repo}: nothing for {pattern}"
 
 
-def test_readme_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(((?!https?://|#)[^)]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/hosting.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    place, pages = ROOT / page, re.compile(r'(?:\]\(|src=")((?!https?://)[^)"]+)[)"]')
+    links = [link.partition("#") for link in pages.findall(place.read_text(encoding="utf-8"))]
+    for path, _, part in links:
+        target = (place.parent / path).resolve() if path else place
+        assert target.exists(), path
+        if part:
+            heads = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert part in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads]
 
 
 def test_the_page_gives_models_their_memory_and_cleans_up(monkeypatch: pytest.MonkeyPatch) -> None:
