@@ -6,18 +6,18 @@ Which picture has which, under which name a new one comes, and how one replaces 
 import glob
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from common.images import SUFFIXES
-from grounding.export import File, write_all
+from grounding.export import File, name_of_row, write_all
 from grounding.filenames import free_name
 from grounding.weights import BUNDLED
 
-OF_A_ROW = re.compile(r"(masks|cutouts)/\d+-[^/]*\.png")  # a new answer may have fewer rows
+OF_ROWS = ("masks", "cutouts")  # folders with a file for each row
 Asked = dict[str, Any]
 Marks = tuple[str, int | None, int | None]  # name, bytes and time of a file
 
@@ -131,26 +131,33 @@ def replace_folder(folder: Path, files: Iterable[File]) -> None:
     if folder.exists() and not read_manifest(folder):
         raise ValueError(f"{folder} is there already and holds no results; it is left alone.")
     part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
-    _remove(part, old)  # from a run that was killed
+    _settle(folder, part, old)  # after a run that was killed
     try:
         write_all(part, files)
         if folder.exists():
-            _copy_foreign(folder, part)
             folder.rename(old)
         part.rename(folder)
     finally:
-        _remove(part, old)
+        _settle(folder, part, old)
 
 
-def _copy_foreign(folder: Path, part: Path) -> None:
-    """Copy what is in an answer's folder and is none of its files into that of a new answer."""
-    for path in filter(Path.is_file, folder.rglob("*")):
-        name = path.relative_to(folder)
-        if not (part / name).exists() and not OF_A_ROW.fullmatch(name.as_posix()):
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, part / name)
+def _settle(folder: Path, part: Path, old: Path) -> None:
+    """Take away what is left of a new answer that did not come, or of an older one before it."""
+    shutil.rmtree(part, ignore_errors=True)
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    elif old.exists():
+        _take_over(old, folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+def _take_over(old: Path, folder: Path) -> None:
+    """Move what somebody has put into the folder of an older answer to that of the new one."""
+    rows = read_manifest(old).get("rows", [])
+    names = [name_of_row(row["number"], row["phrase"]) for row in rows]
+    made = {*OF_ROWS, *(f"{place}/{name}" for place in OF_ROWS for name in names)}
+    for path in chain(old.glob("*"), *(old.glob(f"{place}/*") for place in OF_ROWS)):
+        name = path.relative_to(old)
+        if name.as_posix() not in made and not (folder / name).exists():
+            (folder / name).parent.mkdir(exist_ok=True)
+            path.rename(folder / name)

@@ -9,9 +9,9 @@ _LET_SCROLL = """document.addEventListener("touchstart", event => {
     }, {capture: true, passive: true})"""
 # It listens to the mouse alone, and stops at the edges by itself.
 _MOVE_BY_KEYS = """document.addEventListener("keydown", event => {
-        const step = {ArrowLeft: -1, ArrowRight: 1}[event.key]
+        const step = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[event.key]
         const divider = event.target.closest("#seg-stages .outer")
-        if (!step || !divider) return
+        if (!step || !divider || event.altKey || event.ctrlKey || event.metaKey) return
         event.preventDefault()
         const {left, width} = divider.getBoundingClientRect(), from = left + width / 2
         const {width: whole} = divider.parentElement.getBoundingClientRect()

@@ -221,7 +221,12 @@ def _masks(result: Result) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each mask with the name of its files."""
     masks = result.masks.masks
     for number, label, mask in zip(result.numbers, result.regions.labels, masks, strict=True):
-        yield f"{number:02d}-{safe_name(label)}.png", mask
+        yield name_of_row(number, label), mask
+
+
+def name_of_row(number: int, phrase: str) -> str:
+    """Return the name of the files of a row, in a folder of masks or of cut-outs."""
+    return f"{number:02d}-{safe_name(phrase)}.png"
 
 
 def _mask_files(export: Export) -> Iterator[File]:

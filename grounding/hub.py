@@ -144,9 +144,9 @@ def forbidden() -> bool:
 
 def is_missing(error: Exception) -> bool:
     """Return whether the hub says that it does not have a repository or a file of it."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+    missing = isinstance(error, RepositoryNotFoundError) and _status(error) != HTTPStatus.FORBIDDEN
     return missing or _status(error) == HTTPStatus.NOT_FOUND
 
 
@@ -156,6 +156,10 @@ def is_of_one(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int:
+    from huggingface_hub.errors import GatedRepoError
+
+    if isinstance(error, GatedRepoError):
+        return HTTPStatus.FORBIDDEN  # it has 401 where no token is sent
     # The hub's client lets its HTTP library's errors through, and its versions use different
     # libraries, so there is no narrower class to name.
     return getattr(getattr(error, "response", None), "status_code", 0)

@@ -13,7 +13,7 @@ MANY = 30  # classes; with more there is no room for names and numbers
 SIDE = 900  # about that of the picture of so many, in pixels
 HEIGHT = 26  # of a cell, in pixels
 LONGEST = 24  # letters of a name
-WIDEST = 150  # letters of all names above the columns
+WIDEST = 150  # letters of all names; where there are more, numbers stand above the columns
 LAST = "right"  # name of the last column
 
 
@@ -33,23 +33,25 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
     if len(classes) > MANY:
         matrix = Image.fromarray(colour(shares.astype(np.float32)))
         return enlarge(matrix, len(classes) * max(1, SIDE // len(classes)))
-    heads = [*(short(name, WIDEST // len(classes)) for name in classes), LAST]
-    width = text_width(heads) + 2
+    names = heads = [short(name) for name in classes]
+    if len("".join(names)) > WIDEST:
+        heads = [str(number) for number in range(1, len(classes) + 1)]
+        names = [f"{head} {name}" for head, name in zip(heads, names, strict=True)]
+    width = text_width([*heads, LAST, f"{counts.max():,}"]) + 2
     rows = []
     for number, (row, share) in enumerate(zip(counts, shares, strict=True)):
         tiles = [_cell(f"{n:,}", s, width) for n, s in zip(row, share, strict=True)]
         rows.append([*tiles, _cell(f"{share[number]:.0%}", share[number], width)])
-    return sheet(rows, [short(name) for name in classes], heads)
+    return sheet(rows, names, [*heads, LAST])
 
 
-def short(name: str, longest: int = LONGEST) -> str:
+def short(name: str) -> str:
     """Return a class name for a picture, where a long one would take the place of all else.
 
     >>> short("cat"), len(short("cat" * 20))
     ('cat', 24)
     """
-    longest = min(longest, LONGEST)
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def most_confused(

@@ -185,6 +185,8 @@ class Events:
     ) -> tuple[Any, ...]:
         """Draw what was seen in another way; look again where the server has forgotten it.
 
+        (The panels then wait for the next picture, part or checkpoint.)
+
         Args:
             look: What was seen.
             image: The picture.

@@ -32,7 +32,8 @@ def sheet(
         RGBA picture.
     """
     height = tiles[0][0].height
-    width = max(tiles[0][0].width, text_width([text for row in captions for text in row]))
+    texts = [*columns, *(text for row in captions for text in row)]
+    width = max(tiles[0][0].width, text_width(texts))
     left, top = text_width(rows) + 2 * GAP if rows else 0, LINE * bool(columns)
     across, down = width + GAP, height + GAP + LINE * bool(captions)
     size = (left + across * max(map(len, tiles)) - GAP, top + down * len(tiles) - GAP)

@@ -9,11 +9,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from vit import convnet
@@ -70,30 +70,35 @@ def _from_transformers(name: str, device: torch.device) -> Teacher:
 
     model: nn.Module = AutoModelForImageClassification.from_pretrained(name).to(device).eval()
     processor = AutoImageProcessor.from_pretrained(name)
-    size = processor.crop_size if getattr(processor, "do_center_crop", None) else processor.size
+    # Of one colour each. What a processor does to numbers is not all in its fields.
+    shades = [Image.new("RGB", (32, 32), colour) for colour in ("black", "white", "red")]
+    seen = torch.as_tensor(processor(shades, return_tensors="pt")["pixel_values"])
     return Teacher(
         lambda images: Answer(model(pixel_values=images).logits),
         tuple(label for _, label in sorted(model.config.id2label.items())),
-        size["height"] if "height" in size else size["shortest_edge"],
-        _preprocessing(processor),
+        seen.shape[-1],
+        _preprocessing(seen),
     )
 
 
-def _preprocessing(processor: Any) -> Preprocessing:
-    """Return by what pixels in [0, 1] become what a processor of transformers makes of them.
+def _preprocessing(seen: Tensor) -> Preprocessing:
+    """Return by what pixels in [0, 1] become what a processor makes of them.
+
+    Args:
+        seen: What it makes of a black, a white and a red picture: float (3, 3, S, S).
 
     Raises:
-        ValueError: If it swaps colours.
+        ValueError: If it has other shapes, tells black not from white or swaps colours.
     """
-    if getattr(processor, "do_flip_channel_order", False):
-        raise ValueError("it wants blue before red")
-    factor = processor.rescale_factor if getattr(processor, "do_rescale", True) else 1
-    # Some have a mean and do not use it.
-    mean, std = (0.0,) * 3, (1.0,) * 3
-    if getattr(processor, "do_normalize", True):
-        mean, std = processor.image_mean, processor.image_std
-    whole = 255 * factor
-    return Preprocessing(tuple(m / whole for m in mean), tuple(s / whole for s in std))
+    if seen.ndim != 4 or seen.shape[:2] != (3, 3) or seen.shape[2] != seen.shape[3]:
+        raise ValueError(f"its pictures are {tuple(seen.shape[1:])}, not (3, side, side)")
+    black, white, red = seen[..., seen.shape[2] // 2, seen.shape[3] // 2].double()
+    if (black == white).any():
+        raise ValueError("it cannot tell black from white")
+    if not torch.allclose(red, torch.stack((white[0], black[1], black[2]))):
+        raise ValueError("it wants its colours in another order than red, green, blue")
+    std = 1 / (white - black)
+    return Preprocessing(tuple((-black * std).tolist()), tuple(std.tolist()))
 
 
 def _from_checkpoint(path: str, device: torch.device) -> Teacher:
@@ -159,9 +164,7 @@ def load_teacher(
             teacher = LIBRARIES[library](model_name, device)
         else:
             teacher = _from_checkpoint(name, device)
-    # The last ones of transformers, for an unknown name, a pickle with code, and a processor that
-    # lacks something.
-    except (ValueError, OSError, UnpicklingError, TypeError) as error:
+    except Exception as error:  # where something is missing the libraries raise almost anything
         raise ValueError(f"teacher {name} cannot be loaded: {error}") from error
     if missing := [label for label in classes if label not in teacher.classes]:
         raise ValueError(f"teacher {name} does not know the classes {missing}; it must know all")
@@ -189,5 +192,5 @@ def try_teacher(name: str) -> None:
     ask = load_teacher(name, (), torch.device("cpu"))
     try:
         ask(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
-    except (RuntimeError, ValueError) as error:  # of transformers, for another size
+    except Exception as error:  # of transformers, for another size, say
         raise ValueError(f"teacher {name} takes no square pictures in colour: {error}") from error

@@ -189,10 +189,10 @@ def test_other_settings_do_it_again(
 ) -> None:
     _save(tmp_path / "in", "a.png")
     _run(tmp_path)
-    (tmp_path / "out/a/masks/02-from-before.png").touch()
+    (tmp_path / "out/a/overlay.png").write_text("of before")
     assert _run(tmp_path, *flags) == 0
     assert len(fake.seen) == 1 + done_again
-    assert (tmp_path / "out/a/masks/02-from-before.png").exists() != done_again
+    assert ((tmp_path / "out/a/overlay.png").read_bytes() == b"of before") != done_again
 
 
 def test_a_changed_picture_is_done_again(tmp_path: Path, fake: Fake) -> None:
@@ -368,15 +368,38 @@ def test_what_somebody_put_beside_an_answer_stays(tmp_path: Path, fake: Fake) ->
     _save(tmp_path / "in", "a.png")
     _run(tmp_path)
     answer = tmp_path / "out/a"
-    mine = [answer / name for name in ("notes.txt", "mine/b.txt", "masks/better.png")]
-    rows = [answer / name for name in ("masks/02-a-dog.png", "cutouts/10-a-cat.png")]
-    for path in [*mine, *rows]:
+    mine = [answer / n for n in ("notes.txt", "mine/b.txt", "masks/07-mine.png", "cutouts/x/y.png")]
+    for path in mine:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
+    (answer / "empty").mkdir()
+    (answer / "link").symlink_to("nowhere")
+    main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--prompt", "a cat", *DEMO])
+    assert read_manifest(answer)["prompt"] == "a cat"
+    assert [path.read_text() for path in mine] == ["mine"] * 4
+    assert (answer / "empty").is_dir() and (answer / "link").is_symlink()
+    assert sorted(path.name for path in (answer / "masks").iterdir()) == [
+        "01-a-cat.png",
+        "07-mine.png",
+    ]
+    assert [*(tmp_path / "out").iterdir()] == [answer]
+
+
+@pytest.mark.parametrize("new", [False, True])  # whether the new answer had its name already
+def test_what_somebody_put_beside_an_answer_outlives_a_kill(
+    new: bool, tmp_path: Path, fake: Fake
+) -> None:
+    _save(tmp_path / "in", "a.png")
+    _run(tmp_path)
+    answer, old = tmp_path / "out/a", tmp_path / "out/.a.old"
+    answer.rename(old)
+    (old / "notes.txt").write_text("mine")
+    if new:
+        shutil.copytree(old, answer, ignore=shutil.ignore_patterns("notes.txt"))
     _run(tmp_path, "--threshold", "0.2")
     assert read_manifest(answer)["settings"]["threshold"] == 0.2
-    assert [path.read_text() for path in mine] == ["mine"] * 3
-    assert not any(path.exists() for path in rows)
+    assert (answer / "notes.txt").read_text() == "mine"
+    assert [*(tmp_path / "out").iterdir()] == [answer]
 
 
 def test_what_was_left_out_is_said(

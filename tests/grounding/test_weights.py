@@ -92,6 +92,7 @@ NO_DOWNLOAD = [
     (Answer(403), "does not let this machine have them"),
     (Answer(429), "has been asked too often from here"),
     (GatedRepoError("gated", response=refusal(403)), "does not let this machine have them"),
+    (GatedRepoError("gated", response=refusal(401)), "does not let this machine have them"),
     (RepositoryNotFoundError("none", response=refusal(404)), "does not have them"),
     (Answer(404), "does not have them"),  # of a file
     (PermissionError(errno.EACCES, "Permission denied"), "HF_HOME"),
@@ -153,7 +154,7 @@ def test_a_cache_that_may_not_be_read_is_none(cache: Path, monkeypatch: pytest.M
         (ConnectionError("no route"), False),
         (Answer(503), False),
         (Answer(403), True),
-        (GatedRepoError("gated", response=refusal(403)), True),  # somebody has to sign first
+        (GatedRepoError("gated", response=refusal(401)), True),  # somebody has to sign first
         (RepositoryNotFoundError("none", response=refusal(401)), True),
     ],
 )

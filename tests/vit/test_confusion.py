@@ -27,8 +27,22 @@ def test_a_cell_is_bright_as_its_share_of_the_row() -> None:
 
 
 def test_thirty_long_names_leave_the_numbers_legible() -> None:
-    names = [f"{i:02d} of a long name in full" for i in range(MANY)]
+    names = [f"a long name that ends in {i}" for i in range(MANY)]
     assert draw_confusion(np.eye(MANY, dtype=int).tolist(), names).width < 2000
+
+
+def test_names_without_room_have_numbers_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confusion, "sheet", lambda *parts: parts)
+    _, rows, heads = draw_confusion(
+        np.eye(9, dtype=int).tolist(), [f"a long name {i}" * 2 for i in range(9)]
+    )
+    assert heads == [*"123456789", LAST]
+    assert rows[1] == "2 a long name 1a long nam…"
+
+
+def test_large_numbers_stay_in_their_cells() -> None:
+    small, large = (draw_confusion([[n, n], [n, n]], ("a", "b")).width for n in (1, 10**9))
+    assert large > small + 3 * text_width(["1,000"])
 
 
 def test_many_classes_are_one_small_picture() -> None:

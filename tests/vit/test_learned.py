@@ -40,14 +40,6 @@ def test_filters(
     assert filters.amax((1, 2, 3)).tolist() == [1] * shape[0]
 
 
-def test_components_of_which_there_is_nothing_are_no_filters(
-    make_model: Callable[..., ViT],
-) -> None:
-    """Of n filters around their mean there are n - 1."""
-    model = make_model(patch_size=4)
-    assert len(model.patch_embed.proj.weight) == 16 and len(patch_filters(model)) == 15
-
-
 def test_the_first_filter_is_what_the_filters_share_most(tiny_model: ViT) -> None:
     pattern = torch.rand(3, 2, 2)
     with torch.no_grad():

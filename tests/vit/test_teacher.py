@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision.models
 import transformers
+from PIL import Image
 from torch import Tensor
 
 from vit import convnet
@@ -167,33 +168,44 @@ def test_pictures_have_the_side_that_the_processor_says(
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("kind", "said"),
     [
-        {},
-        {"do_normalize": False},  # some have a mean in their file even so
-        {"do_rescale": False},
-        {"do_rescale": False, "do_normalize": False},
-        {"rescale_factor": 1 / 127.5},  # from 0 to 2
-        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]},
+        ("ViT", {}),
+        ("ViT", {"do_normalize": False}),  # some have a mean in their file even so
+        ("ViT", {"do_rescale": False}),
+        ("ViT", {"do_rescale": False, "do_normalize": False}),
+        ("ViT", {"rescale_factor": 1 / 127.5}),  # from 0 to 2
+        ("ViT", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}),
+        ("EfficientNet", {"include_top": True}),  # divides by the deviation once more
     ],
 )
-def test_pixels_are_what_the_processor_makes_of_them(said: dict[str, object]) -> None:
-    processor = transformers.ViTImageProcessor(do_resize=False, **said)
-    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
-    expected = processor(list(images), return_tensors="pt")["pixel_values"]
-    found = normalize(images, *statistics(_preprocessing(processor), CPU))
-    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-4)
+def test_pixels_are_what_the_processor_makes_of_them(kind: str, said: dict[str, object]) -> None:
+    processor = getattr(transformers, f"{kind}ImageProcessor")(do_resize=False, **said)
+    colours = [Image.new("RGB", (4, 4), colour) for colour in ("black", "white", "red")]
+    found = _preprocessing(processor(colours, return_tensors="pt")["pixel_values"])
+    pixels = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
+    expected = processor(pictures, return_tensors="pt")["pixel_values"]
+    got = normalize(pixels, *statistics(found, CPU))
+    torch.testing.assert_close(got, expected.float(), rtol=1e-5, atol=1e-4)
+
+
+def test_a_processor_to_which_all_is_one() -> None:
+    with pytest.raises(ValueError, match="it cannot tell black from white"):
+        _preprocessing(torch.zeros(3, 3, 4, 4))
 
 
 @pytest.mark.parametrize(
     ("model", "processor", "words"),
     [
-        ({}, {"do_flip_channel_order": True}, "cannot be loaded: it wants blue before red"),
+        ({}, {"image_processor_type": "MobileViTImageProcessor"}, "loaded: it wants its colours"),
+        ({}, {"rescale_factor": 0}, "cannot be loaded: "),
         ({}, {"image_mean": None}, "cannot be loaded: "),
-        ({"num_channels": 1}, {"image_mean": [0.5], "image_std": [0.5]}, "takes no square"),
-        ({"image_size": (16, 32)}, {"size": {"height": 16, "width": 32}}, "takes no square"),
+        ({"num_channels": 1}, {}, "takes no square pictures in colour"),
+        ({}, {"size": {"height": 16, "width": 32}}, r"its pictures are \(3, 16, 32\), not"),
+        ({}, {"size": {"longest_edge": 16}}, "loaded: "),
     ],
-    ids=["BGR", "no mean", "grey", "not square"],
+    ids=["BGR", "nothing", "no mean", "grey", "not square", "any size"],
 )
 def test_teachers_that_cannot_teach(
     tmp_path: Path, model: dict[str, object], processor: dict[str, object], words: str
