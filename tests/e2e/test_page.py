@@ -44,6 +44,14 @@ def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=re.compile(name, re.IGNORECASE)).first.click()
 
 
+def rest(page: Page, locator: Locator) -> None:
+    """Wait until a part of the page has its place on the screen."""
+    before = None
+    while (now := locator.bounding_box()) != before:
+        before = now
+        page.wait_for_timeout(300)
+
+
 def screenshot(page: Page, locator: Locator) -> np.ndarray:
     page.mouse.move(0, 0)
     return pixels(Image.open(io.BytesIO(locator.screenshot(animations="disabled"))))
@@ -138,6 +146,7 @@ def painted(page: Page) -> np.ndarray:
     """Return where the masks change what is on the screen, bool over the picture's own pixels."""
     base = page.locator("#seg-result img.base-image")
     width, height = picture_of(page, base).size
+    rest(page, base)  # the page may still be on its way to the answer
     shown = screenshot(page, base)
     page.add_style_tag(content="#seg-result img.mask { visibility: hidden }")
     changed = np.abs(shown - screenshot(page, base)).max(2) > 4
