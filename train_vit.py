@@ -25,12 +25,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from common.devices import DEVICES, find_device
+from common.folders import make_writable
 from vit.ablation import PARTS, STUDIES, ablate, try_variants
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import CIFAR_CLASSES, load_data
@@ -154,9 +154,7 @@ def prepare_folder(folder: Path, resume: bool) -> None:
     """
     state = folder / "state.safetensors"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=folder):
-            pass  # files can be written there
+        make_writable(folder)
     except OSError as error:
         raise ValueError(f"--out is {folder}, which cannot be written ({error})") from error
     if not resume and state.exists():

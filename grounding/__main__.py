@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from PIL import Image
 from tqdm import tqdm
 
 from common.devices import DEVICES, find_device
+from common.folders import make_writable
 from common.images import MAX_SIDE, open_image
 from grounding.answers import (
     Asked,
@@ -199,7 +199,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     parse_prompt(args.prompt)
     pictures = find_pictures(args.pictures, args.out)
-    args.out.mkdir(parents=True, exist_ok=True)
     answers = {name: read_manifest(args.out / name) for name in pictures}
     asked = {name: asked_of(path, args) for name, path in pictures.items()}
     done = {name for name in pictures if asked[name].items() <= answers[name].items()}
@@ -207,8 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     demo = {name: demo_roles(answers[name]) for name in done if args.weights != "demo"}
     bad = {}
     if len(done) < len(pictures) or any(demo.values()):
-        with TemporaryDirectory(prefix=".", dir=args.out):
-            pass  # before the models look at anything: files can be written there
+        make_writable(args.out)  # before the models look at anything
         models = load_models(args)
         public = {role for role, source in models.origin.sources.items() if not source.demo}
         if again := {name for name, roles in demo.items() if roles & public}:

@@ -1,4 +1,4 @@
-"""What Gradio's before/after pictures lack (6.31): scrolling by touch, the keyboard, names."""
+"""What Gradio's before/after pictures lack (6.31): scrolling by touch, and the keyboard."""
 
 # Left alone, they take every touch, also those that mean the page.
 _LET_SCROLL = """document.addEventListener("touchstart", event => {
@@ -21,22 +21,7 @@ _MOVE_BY_KEYS = """document.addEventListener("keydown", event => {
         drag(window, "mousemove", from + step * whole / 20)
         drag(window, "mouseup", from + step * whole / 20)
     })"""
-# Gradio makes them anew with every answer.
-_NAME = """new MutationObserver(() => {
-        const [before, after] = document.querySelectorAll("#seg-stages img")
-        const divider = document.querySelector("#seg-stages .outer")
-        if (!after || !divider) return
-        before.alt = "What the grounder found"
-        after.alt = "What SAM 2 made of it"
-        const {x, width} = divider.getBoundingClientRect()
-        const whole = divider.parentElement.getBoundingClientRect()
-        divider.tabIndex = 0
-        divider.role = "slider"
-        divider.ariaLabel = "Where the picture before ends and the one after begins"
-        divider.ariaValueNow = Math.round(100 * (x + width / 2 - whole.x) / (whole.width || 1))
-    }).observe(document.body, {subtree: true, childList: true, attributeFilter: ["style"]})"""
 MEND_DIVIDER = f"""() => {{
     {_LET_SCROLL}
     {_MOVE_BY_KEYS}
-    {_NAME}
 }}"""

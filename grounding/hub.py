@@ -142,24 +142,19 @@ def forbidden() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def is_missing(error: Exception) -> bool:
-    """Return whether the hub says that it does not have a repository or a file of it."""
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    missing = isinstance(error, RepositoryNotFoundError) and _status(error) != HTTPStatus.FORBIDDEN
-    return missing or _status(error) == HTTPStatus.NOT_FOUND
-
-
 def is_of_one(error: Exception) -> bool:
     """Return whether an error is of one repository and says nothing of others."""
-    return is_missing(error) or _status(error) == HTTPStatus.FORBIDDEN
+    return _status(error) in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 
 
 def _status(error: Exception) -> int:
-    from huggingface_hub.errors import GatedRepoError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    # Where no token is sent, these have 401.
     if isinstance(error, GatedRepoError):
-        return HTTPStatus.FORBIDDEN  # it has 401 where no token is sent
+        return HTTPStatus.FORBIDDEN
+    if isinstance(error, RepositoryNotFoundError):
+        return HTTPStatus.NOT_FOUND
     # The hub's client lets its HTTP library's errors through, and its versions use different
     # libraries, so there is no narrower class to name.
     return getattr(getattr(error, "response", None), "status_code", 0)
@@ -167,8 +162,6 @@ def _status(error: Exception) -> int:
 
 def explain(error: Exception) -> str:
     """Return why there is no download, as half a sentence."""
-    if is_missing(error):
-        return MISSING
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
             "the folder for downloads cannot be written; the environment variable HF_HOME names "
@@ -177,5 +170,6 @@ def explain(error: Exception) -> str:
     return {
         HTTPStatus.UNAUTHORIZED: "the Hugging Face hub refuses the token of this machine",
         HTTPStatus.FORBIDDEN: "the Hugging Face hub does not let this machine have them",
+        HTTPStatus.NOT_FOUND: MISSING,
         HTTPStatus.TOO_MANY_REQUESTS: "the Hugging Face hub has been asked too often from here",
     }.get(_status(error), "the Hugging Face hub did not answer")

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from tqdm import tqdm
 
 from common.devices import DEVICES, find_device
+from common.folders import make_writable
 from common.precision import fast
 from vit.augment import augment
 from vit.checkpoint import Preprocessing, load_tensors, save_tensors
@@ -199,9 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out.exists():
         raise ValueError(f"{args.out} is there already; choose another --out")
     try:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=args.out.parent):
-            pass  # files can be written there
+        make_writable(args.out.parent)
     except OSError as error:
         raise ValueError(f"--out is {args.out}, which cannot be written ({error})") from error
     torch.manual_seed(0)

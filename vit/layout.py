@@ -47,10 +47,9 @@ CSS = """
     padding-top: 34px; }
 /* The button around it, too, in which it would reach out to the left, where nothing scrolls. */
 .vit-sheet :is(.image-container > button, .image-frame) { min-width: 600px; }
-/* The names on a sheet are dark, also where the page is. */
-.vit-sheet img { background: white; padding: 4px; border-radius: 4px; }
-/* A sheet of few tiles is no larger than it is. */
-.vit-sheet img { width: auto !important; max-width: 100%; height: auto !important; }
+/* The names on a sheet are dark, also on a dark page. One of few tiles is no larger than it is. */
+.vit-sheet img { background: white; padding: 4px; border-radius: 4px;
+    width: auto !important; max-width: 100%; height: auto !important; }
 /* They stay in sight while somebody changes how they are made: above all layers of Gradio's but the
    topmost. What the keyboard reaches stops below them. */
 @media (min-width: 721px) and (min-height: 600px) {

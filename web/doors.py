@@ -141,8 +141,10 @@ class Doors:
                 await self.app(scope, _limited(receive, _max_bytes(scope)), send)
         except Refused as error:
             # The page shows the answer to an upload as it is.
-            said = error.detail if _is_upload(scope) else {"detail": error.detail}
-            answer = (PlainTextResponse if _is_upload(scope) else JSONResponse)(said, error.status)
+            if _is_upload(scope):
+                answer = PlainTextResponse(error.detail, error.status)
+            else:
+                answer = JSONResponse({"detail": error.detail}, error.status)
             await answer(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:

@@ -17,6 +17,16 @@ NAME_PARTS = f"""() => {{
         }})
         each("#seg-result .base-image", picture => picture.alt = "The picture with its masks")
         each("#seg-result .mask", layer => layer.alt = "")
+        each("#seg-stages img", (picture, place) =>
+            picture.alt = ["What the grounder found", "What SAM 2 made of it"][place])
+        each("#seg-stages .outer", divider => {{
+            const {{x, width}} = divider.getBoundingClientRect()
+            const whole = divider.parentElement.getBoundingClientRect()
+            divider.tabIndex = 0
+            divider.role = "slider"
+            divider.ariaLabel = "Where the picture before ends and the one after begins"
+            divider.ariaValueNow = Math.round(100 * (x + width / 2 - whole.x) / (whole.width || 1))
+        }})
         each("#vit-samples .thumbnail-item", tile =>
             tile.ariaPressed = tile.classList.contains("selected"))
         each("fieldset:has(input[type=radio])", group => {{
@@ -34,7 +44,8 @@ NAME_PARTS = f"""() => {{
         due = 0
         nameParts()
     }})).observe(document.body,
-        {{subtree: true, childList: true, characterData: true, attributeFilter: ["class"]}})
+        {{subtree: true, childList: true, characterData: true,
+            attributeFilter: ["class", "style"]}})
     nameParts()
 }}"""
 

@@ -424,7 +424,7 @@ def test_where_nothing_can_be_written_no_model_is_loaded(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     _save(tmp_path / "in", "a.png")
-    monkeypatch.setattr(command, "TemporaryDirectory", refuse)
+    monkeypatch.setattr("common.folders.TemporaryDirectory", refuse)
     with pytest.raises(PermissionError):
         _run(tmp_path)
     assert not fake.seen
