@@ -13,7 +13,7 @@
     python train_vit.py --evaluate runs/best/model.safetensors
     python train_vit.py --evaluate runs/best/model.safetensors --save
     python train_vit.py --export onnx --checkpoint runs/best/model.safetensors --out best.onnx
-    python train_vit.py --ablate --epochs 5 --out runs/ablation
+    python train_vit.py --ablate                          # short runs: what each part is worth
 
 A flag given beside --recipe replaces that value of the recipe. Ctrl-C saves; --resume goes on, as
 the run in --out was begun: only --data and --device are to be given again.
@@ -31,7 +31,7 @@ import torch
 
 from common.devices import DEVICES, find_device
 from common.folders import make_writable
-from vit.ablation import PARTS, STUDIES, ablate, try_variants
+from vit.ablation import PARTS, SHORT, STUDIES, ablate, try_variants, vary
 from vit.checkpoint import load_checkpoint, save_checkpoint
 from vit.data import CIFAR_CLASSES, load_data
 from vit.distributed import process_group, rank, wait_for_all
@@ -71,8 +71,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     action.add_argument("--evaluate", type=Path, nargs="?", const=SHIPPED, metavar="CHECKPOINT",
                         help="print its accuracy on --data; default: --checkpoint")  # fmt: skip
     action.add_argument("--export", choices=["onnx"], help="write --checkpoint to --out as ONNX")
-    action.add_argument("--ablate", action="store_true", help="short runs that ask "
-                        "what each part of the recipe is worth")  # fmt: skip
+    action.add_argument("--ablate", action="store_true", help="ask what each part of "
+                        "the recipe is worth; short runs without --recipe")  # fmt: skip
     parser.add_argument("--data", type=Path, help="folder or archive with train|test/<class>/* or "
                         "<class>/*; default: download CIFAR-10")  # fmt: skip
     parser.add_argument("--out", type=Path, help="default: runs/vit; with --ablate runs/ablation;"
@@ -81,8 +81,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         "the result in CHECKPOINT, where the page finds it")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, help="for --export, and for --evaluate without "
                         "one; default: the shipped one")  # fmt: skip
-    parser.add_argument("--recipe", choices=RECIPES, help="default: reference; with --resume that "
-                        "of the run")  # fmt: skip
+    parser.add_argument("--recipe", choices=RECIPES, help="default: reference (with --ablate a "
+                        "short form of it); with --resume that of the run")  # fmt: skip
     parser.add_argument("--device", help=f"{DEVICES}; default: cuda where there is one, else cpu")
     recipe = parser.add_argument_group("recipe (vit/recipes.py explains each field)")
     _add_fields(recipe, TrainConfig(), RECIPE_FLAGS)
@@ -129,8 +129,8 @@ def choose_recipe(args: argparse.Namespace, folder: Path) -> tuple[TrainConfig, 
     Raises:
         ValueError: If there is no run to go on with, or it had others, or a value is not allowed.
     """
-    config = RECIPES[args.recipe or "reference"]
-    sizes: dict[str, int] = {}
+    short = SHORT if args.ablate and not args.recipe else {}
+    config, sizes = vary(RECIPES[args.recipe or "reference"], {}, short)
     if args.resume:
         state = folder / "state.safetensors"
         if not state.exists():

@@ -25,6 +25,15 @@ from vit.training import Trainer
 
 Changes = dict[str, object]
 Studies = dict[str, tuple[Changes, ...]]
+# What makes runs of the reference recipe short: each sees few pictures, and those often.
+SHORT: Changes = {
+    "patch_size": 8,
+    "train_images": 5000,
+    "batch_size": 64,
+    "epochs": 30,
+    "test_every": 30,
+    "precision": "bf16",
+}
 STUDIES: Studies = {
     "patch size": ({"patch_size": 4}, {"patch_size": 8}, {"patch_size": 16}),
     "depth": ({"depth": 4}, {"depth": 6}, {"depth": 8}, {"depth": 10}),
@@ -51,6 +60,14 @@ PARTS: Studies = {
 }
 
 
+def vary(
+    config: TrainConfig, sizes: dict[str, int], changes: Changes
+) -> tuple[TrainConfig, dict[str, int]]:
+    """Return a recipe and the sizes of its model with `changes`, which are fields of either."""
+    sizes = sizes | {k: v for k, v in changes.items() if not hasattr(config, k)}
+    return replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)}), sizes
+
+
 def try_variants(studies: Studies, config: TrainConfig, sizes: dict[str, int]) -> None:
     """See whether all variants of `studies` are possible, before pictures are read.
 
@@ -61,7 +78,7 @@ def try_variants(studies: Studies, config: TrainConfig, sizes: dict[str, int]) -
         raise ValueError(f"--ablate was started in {world_size()} processes; it needs one")
     start = load_checkpoint(Path(config.start)) if config.start else None
     for changes in chain.from_iterable(studies.values()):
-        varied, varied_sizes = _vary(config, sizes, changes)
+        varied, varied_sizes = vary(config, sizes, changes)
         model_config = build_model_config(varied, **varied_sizes)
         if start:
             start_from(ViT(model_config), start, classes=())
@@ -154,13 +171,6 @@ def _read_rows(path: Path, same: dict[str, str]) -> list[dict[str, object]]:
     return rows
 
 
-def _vary(
-    config: TrainConfig, sizes: dict[str, int], changes: Changes
-) -> tuple[TrainConfig, dict[str, int]]:
-    sizes = sizes | {k: v for k, v in changes.items() if not hasattr(config, k)}
-    return replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)}), sizes
-
-
 def _train(
     config: TrainConfig,
     sizes: dict[str, int],
@@ -171,7 +181,7 @@ def _train(
 ) -> dict[str, object] | None:
     """Return the numbers of one run, or None if it was stopped before its end."""
     before = _settings(config, sizes)
-    config, sizes = _vary(config, sizes, changes)
+    config, sizes = vary(config, sizes, changes)
     # Studies that share a setting share its run.
     name = "-".join(_changed(before, _settings(config, sizes))) or "base"
     model_config = build_model_config(config, **sizes, num_classes=len(data.classes))

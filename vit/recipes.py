@@ -56,7 +56,7 @@ class TrainConfig:
             with a "convnet:" teacher only.
         holdout: Training images that are kept apart and tested on instead of the test set; what
             files then call `test_accuracy` is theirs.
-        train_images: How many of the training images are used, always the same; 0 for all.
+        train_images: How many of the training images are used at most, always the same; 0 for all.
         precision: "fp32", or "bf16" for the matrix products and the tokens between them where the
             device has units for that (weights and moments stay float32).
         test_every: Epochs between two test passes, after which the model is written; the last epoch

@@ -75,7 +75,7 @@ class Trainer:
 
         Raises:
             ValueError: If a batch has fewer images than parts, there are fewer pictures than are
-                held out or taken, or the teacher does not know the classes.
+                held out, or the teacher does not know the classes.
         """
         torch.manual_seed(config.seed)
         self.config, self.folder, self.device = config, folder, device

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,16 @@ from PIL import Image
 import app
 import train_vit
 from vit import report
+from vit.ablation import PARTS, SHORT, STUDIES
 from vit.checkpoint import Checkpoint, Preprocessing, load_checkpoint, save_checkpoint
 from vit.data import ImageSet, load_image_folder
 from vit.evaluation import accuracy, confusion_matrix
 from vit.model import ViT
+from vit.recipes import RECIPES, TrainConfig
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--image-size", "8", "--embed-dim", "16", "--depth", "1", "--num-heads", "2"]
-SHORT = ["--epochs", "1", "--plain-epochs", "0", "--batch-size", "4", "--device", "cpu"]
+BRIEF = ["--epochs", "1", "--plain-epochs", "0", "--batch-size", "4", "--device", "cpu"]
 
 Write = Callable[[str, tuple[str, ...]], Path]
 
@@ -57,7 +60,7 @@ def folder(write: Write) -> Path:
 def test_a_terminal_of_few_letters_is_no_end(tmp_path: Path, write: Write) -> None:
     """On Windows a file that takes the output has few."""
     folder = write("собаки", ("cat", "dog"))
-    arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *SHORT]
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *BRIEF]
     done = subprocess.run(
         [sys.executable, "train_vit.py", *arguments],
         cwd=ROOT,
@@ -72,7 +75,7 @@ def test_a_terminal_of_few_letters_is_no_end(tmp_path: Path, write: Write) -> No
 def test_trains_and_resumes(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *SHORT]
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *BRIEF]
     train_vit.main(arguments)
     checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert checkpoint.classes == ("cat", "dog")
@@ -119,7 +122,7 @@ def test_what_comes_after_a_stopped_training_sees_that_it_was_stopped(
 ) -> None:
     """As `coarse && fine` would begin `fine` with half a `coarse`."""
     monkeypatch.setattr("vit.training.Trainer.run", lambda trainer: trainer.train_step() is None)
-    arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *SHORT]
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *BRIEF]
     with pytest.raises(SystemExit) as ended:
         train_vit.main([*arguments, *flags])
     said = f"{capsys.readouterr().err}{ended.value.code}"  # Python prints a text, and ends with 1
@@ -144,15 +147,41 @@ def test_a_flag_replaces_the_recipe(
     recipe: dict[str, object],
     model: dict[str, object],
 ) -> None:
-    train_vit.main(["--data", str(folder), "--out", str(tmp_path), *SIZES, *SHORT, *flags])
+    train_vit.main(["--data", str(folder), "--out", str(tmp_path), *SIZES, *BRIEF, *flags])
     checkpoint = load_checkpoint(tmp_path / "model.safetensors")
     assert checkpoint.recipe.items() >= recipe.items()
     assert vars(checkpoint.model.config).items() >= model.items()
 
 
+@pytest.mark.parametrize(
+    ("flags", "differs"),
+    [
+        ([], SHORT),  # short, where nothing is said of it
+        (["--epochs", "2", "--patch-size", "4"], SHORT | {"epochs": 2, "patch_size": 4}),
+        (["--recipe", "reference"], {}),  # a recipe that is named is varied as it is
+        (["--recipe", "best"], asdict(RECIPES["best"])),
+    ],
+)
+def test_which_recipe_is_ablated(
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    differs: dict[str, object],
+) -> None:
+    asked = []
+    monkeypatch.setattr(train_vit, "ablate", lambda *given: asked.append(given) or True)
+    given = ["--ablate", "--data", str(folder), "--out", str(tmp_path), "--image-size", "16"]
+    train_vit.main([*given, *flags])
+    [(studies, config, sizes, *_)] = asked
+    assert studies is (PARTS if "best" in flags else STUDIES)
+    expected = asdict(TrainConfig()) | {"image_size": 16} | differs
+    assert asdict(config) | sizes == expected
+
+
 def test_two_stages(tmp_path: Path, folder: Path) -> None:
     """Coarse patches first, fine ones then, which begin with what the coarse ones learned."""
-    given = ["--data", str(folder), *SIZES, *SHORT]
+    given = ["--data", str(folder), *SIZES, *BRIEF]
     coarse, fine = tmp_path / "coarse", tmp_path / "fine"
     train_vit.main([*given, "--recipe", "coarse", "--patch-size", "4", "--out", str(coarse)])
     start = ["--start", str(coarse / "model.safetensors"), "--patch-size", "2"]
@@ -170,7 +199,7 @@ def test_without_data_cifar10_is_downloaded(
     asked = []
     monkeypatch.setattr("vit.data.CIFAR_SIDE", 8)
     monkeypatch.setattr("vit.data.download_cifar10", lambda root: asked.append(root) or tiny_set)
-    train_vit.main(["--out", str(tmp_path), *SIZES, *SHORT])
+    train_vit.main(["--out", str(tmp_path), *SIZES, *BRIEF])
     assert asked == [Path("data")]
     assert load_checkpoint(tmp_path / "model.safetensors").classes == tiny_set.classes
 
@@ -179,7 +208,7 @@ def test_own_pictures_in_plain_class_folders(
     tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pets = write("pets", ("bird", "cat", "dog"))
-    train_vit.main(["--data", str(pets), "--out", str(tmp_path / "run"), *SIZES, *SHORT])
+    train_vit.main(["--data", str(pets), "--out", str(tmp_path / "run"), *SIZES, *BRIEF])
     assert capsys.readouterr().out.startswith(
         "pets (about every 5th picture of a class held out): 6 training and 3 test pictures of 3"
     )
