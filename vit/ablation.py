@@ -1,6 +1,7 @@
 """Short runs that ask what a part of a recipe is worth: `train_vit.py --ablate`.
 
-Every run differs from the recipe of the command line in what a study says and in nothing else. A
+Every run differs from the recipe of the command line in what a study says and in nothing else; one
+setting may have several, of other seeds. A
 finished run is a row of `ablation.csv` and is not repeated; an unfinished one goes on. Rows of
 another recipe, of other pictures, or with another teacher or start are never among them.
 """
@@ -9,6 +10,7 @@ import csv
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
+from statistics import mean
 
 import torch
 
@@ -24,6 +26,7 @@ from vit.teacher import fingerprint
 from vit.training import Trainer
 
 Changes = dict[str, object]
+Row = dict[str, object]
 Studies = dict[str, tuple[Changes, ...]]
 # What makes runs of the reference recipe short: each sees few pictures, and those often.
 SHORT: Changes = {
@@ -34,18 +37,19 @@ SHORT: Changes = {
     "test_every": 30,
     "precision": "bf16",
 }
+
+
+def _repeat(seeds: int, *variants: Changes) -> tuple[Changes, ...]:
+    return tuple(changes | {"seed": seed} for changes in variants for seed in range(seeds))
+
+
+# Repeated, as seeds alone differ by some points; the more often, the smaller the differences.
 STUDIES: Studies = {
-    "patch size": ({"patch_size": 4}, {"patch_size": 8}, {"patch_size": 16}),
-    "depth": ({"depth": 4}, {"depth": 6}, {"depth": 8}, {"depth": 10}),
-    "width": tuple({"embed_dim": width, "mlp_dim": 2 * width} for width in (128, 256, 384)),
-    # Small differences are measured twice; "seed" shows how much comes by chance.
-    "augmentation": tuple(
-        {"augment": name, "seed": seed} for name in ("crop_flip", "none") for seed in (0, 1)
-    ),
-    "optimizer": tuple(
-        {"optimizer": name, "seed": seed} for name in ("adamw", "adam") for seed in (0, 1)
-    ),
-    "seed": ({"seed": 0}, {"seed": 1}, {"seed": 2}),
+    "patch size": _repeat(2, {"patch_size": 4}, {"patch_size": 8}, {"patch_size": 16}),
+    "depth": _repeat(3, {"depth": 4}, {"depth": 6}, {"depth": 8}, {"depth": 10}),
+    "width": _repeat(3, *({"embed_dim": width, "mlp_dim": 2 * width} for width in (128, 256, 384))),
+    "augmentation": _repeat(2, {"augment": "crop_flip"}, {"augment": "none"}),
+    "optimizer": _repeat(2, {"optimizer": "adamw"}, {"optimizer": "adam"}),
 }
 # Of the recipe `best`: all of it, and each part taken away.
 PARTS: Studies = {
@@ -133,7 +137,7 @@ def ablate(
     return True
 
 
-def _missing(studies: Studies, rows: list[dict[str, object]]) -> list[tuple[str, str, Changes]]:
+def _missing(studies: Studies, rows: list[Row]) -> list[tuple[str, str, Changes]]:
     """Return the variants without a row: the study's name, what is changed in words, the change."""
     done = {(row["study"], row["value"]) for row in rows}
     named = [
@@ -157,11 +161,11 @@ def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
     return [f"{name}={after[name]}" for name in before if after[name] != before[name]]
 
 
-def _read_rows(path: Path, same: dict[str, str]) -> list[dict[str, object]]:
+def _read_rows(path: Path, same: dict[str, str]) -> list[Row]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows: list[dict[str, object]] = list(csv.DictReader(file))
+        rows: list[Row] = list(csv.DictReader(file))
     for key, wanted in same.items():
         if others := {row.get(key) for row in rows} - {wanted}:
             raise ValueError(
@@ -178,7 +182,7 @@ def _train(
     data: ImageSet,
     folder: Path,
     device: torch.device,
-) -> dict[str, object] | None:
+) -> Row | None:
     """Return the numbers of one run, or None if it was stopped before its end."""
     before = _settings(config, sizes)
     config, sizes = vary(config, sizes, changes)
@@ -201,28 +205,49 @@ def _train(
     }
 
 
-def _write_markdown(path: Path, rows: list[dict[str, object]], accuracy_name: str) -> None:
+def _by_setting(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Return the rows by study and setting; those of one setting differ in their seed."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        setting, _, _ = str(row["value"]).partition(", seed ")
+        groups.setdefault((str(row["study"]), setting), []).append(row)
+    return groups
+
+
+def _percent(rows: list[Row], name: str) -> list[float]:
+    return [100 * float(str(row[name])) for row in rows]
+
+
+def _minutes(rows: list[Row]) -> str:
+    return f"{mean(float(str(row['minutes'])) for row in rows):.1f}"
+
+
+def _write_markdown(path: Path, rows: list[Row], accuracy_name: str) -> None:
     lines = [
         f"The reference recipe with {rows[0]['recipe'] or 'nothing changed'}, trained on "
-        f"{rows[0]['data']}; each row changes one thing:",
+        f"{rows[0]['data']}; each row changes one thing, and has the accuracy with each seed:",
         "",
         f"| study | setting | parameters | train accuracy | {accuracy_name} | minutes |",
         "|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        train, test = (f"{100 * float(str(row[f'{x}_accuracy'])):.1f} %" for x in ("train", "test"))
+    for (study, setting), runs in _by_setting(rows).items():
+        train, test = (
+            ", ".join(f"{value:.1f}" for value in _percent(runs, f"{part}_accuracy"))
+            for part in ("train", "test")
+        )
         lines.append(
-            f"| {row['study']} | {row['value']} | {row['parameters']} | {train} | {test} "
-            f"| {row['minutes']} |"
+            f"| {study} | {setting} | {runs[0]['parameters']} | {train} % | {test} % "
+            f"| {_minutes(runs)} |"
         )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _plot(folder: Path, study: str, rows: list[dict[str, object]], accuracy_name: str) -> None:
+def _plot(folder: Path, study: str, rows: list[Row], accuracy_name: str) -> None:
+    settings = _by_setting(rows)
     named = {"test_accuracy": accuracy_name, "train_accuracy": "train accuracy"}
     bars = {
-        f"{words} in %": [100 * float(str(row[name])) for row in rows]
+        f"{words} in %": [_percent(runs, name) for runs in settings.values()]
         for name, words in named.items()
     }
-    names = [f"{row['value']}\n{float(str(row['minutes'])):.1f} min" for row in rows]
+    names = [f"{setting}\n{_minutes(runs)} min" for (_, setting), runs in settings.items()]
     report.plot_bars(folder / f"{study.replace(' ', '-')}.png", study, names, bars)

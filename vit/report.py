@@ -7,6 +7,7 @@ import csv
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -103,15 +104,24 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
     _save(path, axes)
 
 
-def plot_bars(path: Path, title: str, names: Sequence[str], bars: dict[str, list[float]]) -> None:
-    """Draw groups of horizontal bars: for each of `names` one bar of every list in `bars`."""
+def plot_bars(
+    path: Path, title: str, names: Sequence[str], bars: dict[str, list[list[float]]]
+) -> None:
+    """Draw groups of horizontal bars: for each of `names` one bar of every list in `bars`.
+
+    A bar is as long as the mean of its values; a line goes from the lowest to the highest.
+    """
     if not _is_installed("matplotlib"):
         return
     axes = _new_axes()
     height = 0.8 / len(bars)
     for number, (label, values) in enumerate(bars.items()):
         places = [place + number * height for place in range(len(names))]
-        axes.bar_label(axes.barh(places, values, height, label=label), fmt="%.1f")
+        means = [mean(runs) for runs in values]
+        below = [middle - min(runs) for middle, runs in zip(means, values, strict=True)]
+        above = [max(runs) - middle for middle, runs in zip(means, values, strict=True)]
+        drawn = axes.barh(places, means, height, label=label, xerr=(below, above), capsize=3)
+        axes.bar_label(drawn, fmt="%.1f", padding=3)
     axes.set(title=title, yticks=[place + 0.4 - height / 2 for place in range(len(names))])
     axes.set_yticklabels(names)
     axes.invert_yaxis()

@@ -48,7 +48,7 @@ def test_table_and_plots(
 ) -> None:
     drawn, plot_bars = {}, report.plot_bars
 
-    def plot(path: Path, title: str, names: list[str], bars: dict[str, list[float]]) -> None:
+    def plot(path: Path, title: str, names: list[str], bars: dict[str, list[list[float]]]) -> None:
         drawn[title] = [len(names), *map(len, bars.values())]
         plot_bars(path, title, names, bars)
 
@@ -238,19 +238,34 @@ def test_the_accuracies_are_those_of_the_last_weights(
 def test_numbers_are_in_their_columns_and_bars(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = {"study": "depth", "value": "depth 4", "parameters": 7, "train_accuracy": "0.9",
-           "test_accuracy": 0.5, "minutes": 3.25, "recipe": "", "data": "pets"}  # fmt: skip
-    ablation._write_markdown(tmp_path / "ablation.md", [row], "test accuracy")
-    text, _, head, _, line = (tmp_path / "ablation.md").read_text().splitlines()
+    same = {"study": "depth", "parameters": 7, "recipe": "", "data": "pets"}
+    rows = [
+        same | dict(zip(("value", "train_accuracy", "test_accuracy", "minutes"), row, strict=True))
+        for row in [
+            ("depth 4, seed 0", "0.9", 0.5, 3.25),
+            ("depth 6, seed 0", 0.75, 0.25, 2),
+            ("depth 4, seed 1", 0.8, 0.625, "4.25"),
+            ("seed 1", 0.0, 1.0, 1),  # which is the setting
+        ]
+    ]
+    ablation._write_markdown(tmp_path / "ablation.md", rows, "test accuracy")
+    text, _, head, _, *lines = (tmp_path / "ablation.md").read_text().splitlines()
     assert text.startswith("The reference recipe with nothing changed, trained on pets; each row")
     assert head == "| study | setting | parameters | train accuracy | test accuracy | minutes |"
-    assert line == "| depth | depth 4 | 7 | 90.0 % | 50.0 % | 3.25 |"
+    assert lines == [
+        "| depth | depth 4 | 7 | 90.0, 80.0 % | 50.0, 62.5 % | 3.8 |",
+        "| depth | depth 6 | 7 | 75.0 % | 25.0 % | 2.0 |",
+        "| depth | seed 1 | 7 | 0.0 % | 100.0 % | 1.0 |",
+    ]
     drawn: list[object] = []
     monkeypatch.setattr(report, "plot_bars", lambda *parts: drawn.extend(parts))
-    ablation._plot(tmp_path, "patch size", [row], "test accuracy")
+    ablation._plot(tmp_path, "patch size", rows, "test accuracy")
     assert drawn == [
         tmp_path / "patch-size.png",
         "patch size",
-        ["depth 4\n3.2 min"],
-        {"test accuracy in %": [50.0], "train accuracy in %": [90.0]},
+        ["depth 4\n3.8 min", "depth 6\n2.0 min", "seed 1\n1.0 min"],
+        {
+            "test accuracy in %": [[50.0, 62.5], [25.0], [100.0]],
+            "train accuracy in %": [[90.0, 80.0], [75.0], [0.0]],
+        },
     ]

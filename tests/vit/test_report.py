@@ -81,7 +81,7 @@ def test_plot_confusion_of_many_classes_has_no_text(tmp_path: Path) -> None:
 
 
 def test_plot_bars(tmp_path: Path) -> None:
-    bars = {"test": [70.0, 60.0], "train": [80.0, 90.0]}
+    bars = {"test": [[70.0], [60.0, 62.0, 64.0]], "train": [[80.0], [90.0, 91.0]]}
     report.plot_bars(tmp_path / "bars.png", "depth", ("4", "6"), bars)
     assert colours(tmp_path / "bars.png") >= {(31, 119, 180), (255, 127, 14)}
 
@@ -98,5 +98,5 @@ def test_without_the_packages(
     report.write_tensorboard(tmp_path / "logs", HISTORY[0])
     report.plot_curve(tmp_path / "curve.png", HISTORY, "test accuracy")
     report.plot_confusion(tmp_path / "confusion.png", torch.eye(2), ("cat", "dog"))
-    report.plot_bars(tmp_path / "bars.png", "depth", ("4",), {"test": [70.0]})
+    report.plot_bars(tmp_path / "bars.png", "depth", ("4",), {"test": [[70.0]]})
     assert not list(tmp_path.iterdir())
