@@ -54,7 +54,7 @@ def segment_files(
         answer: Runs the models on a picture; the number is the share of pictures done.
         settings: Which detections are shown, and how.
         threshold: Lowest score of a region, in [0, 1].
-        report: Is filled.
+        report: Filled in while the pictures are worked on.
 
     Raises:
         ValueError: If there is no picture or there are too many.

@@ -14,22 +14,22 @@ from grounding.session import Session, look, pack, switch
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
 from web.page import new_folder, page_errors
 
-NOTHING = (gr.skip(),) * 7  # new, of what `show` returns
+NOTHING = (gr.skip(),) * 6  # new, of what `show` returns
 
 
 def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
     """Show an answer in another way; before the first answer nothing changes.
 
     Returns:
-        The picture with its masks, the grounder's own answer, the table, the status, both stages,
-        the picture to click on, and the key of the answer.
+        The picture with its masks, the table, the status, both stages, the picture to click on, and
+        the key of the answer.
     """
     if session is None:
         return NOTHING
     with page_errors():
         view = look(session, settings, threshold)
     result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
-    return result, view.regions, view.rows, view.status, view.stages, view.canvas, session.key
+    return result, view.rows, view.status, view.stages, view.canvas, session.key
 
 
 def show_corrected(
@@ -106,12 +106,12 @@ def tick(
     if session is None or session.key != key:
         return NOTHING
     switch(session, settings, threshold, rows)
-    result, regions, table, *rest = show(session, settings, threshold)
+    result, table, *rest = show(session, settings, threshold)
     # Where no more than boxes has changed, the table keeps the keyboard's place. The Delete key
     # leaves an empty cell in the place of a box.
     boxes = all(isinstance(row[0], bool) for row in rows if row)
     same = boxes and [row[1:] for row in rows] == [row[1:] for row in table]
-    return result, regions, gr.skip() if same else table, *rest
+    return result, gr.skip() if same else table, *rest
 
 
 def undo(

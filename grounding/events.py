@@ -156,7 +156,10 @@ class Events:
             a table of counts, scores and seconds
             the detections of each grounder as data, as in segment
         """
-        return self._compare((image, url, prompt), segmenter, Settings(), progress)[:3]
+        pictures, rows, data, _ = self._compare(
+            (image, url, prompt), segmenter, Settings(), progress
+        )
+        return pictures, rows, data
 
     def compare_here(
         self,
@@ -167,15 +170,23 @@ class Events:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
         *more: Any,
     ) -> tuple[Any, ...]:
-        """Answer the page: as `_compare`, or nothing new where something was wrong.
+        """Answer the page.
 
         “More settings” come from the page itself: the server may have forgotten them.
+
+        Returns:
+            A picture for each grounder, the table, and what is to be said of them; nothing new
+            where something was wrong, which is said.
         """
+        asked = image, url, prompt
         try:
-            return self._compare((image, url, prompt), segmenter, read_settings(*more), progress)
+            pictures, rows, _, said = self._compare(
+                asked, segmenter, read_settings(*more), progress
+            )
         except gr.Error as error:
             warn(error)
-            return (gr.skip(),) * 4
+            return (gr.skip(),) * 3
+        return pictures, rows, said
 
     def _compare(
         self,
@@ -278,9 +289,9 @@ class Events:
         report, file = Report(), None
 
         def answer(picture: Image.Image, done: float) -> Session:
-            session = self._answer(picture, prompt, grounder, segmenter, threshold, progress)
-            progress(done, desc="Working on the pictures")
-            return session
+            return self._answer(
+                picture, prompt, grounder, segmenter, threshold, progress, done=done
+            )
 
         try:
             with page_errors():
@@ -312,12 +323,16 @@ class Events:
         threshold: float,
         progress: gr.Progress,
         url: str = "",
+        done: float = 1.0,
     ) -> Session:
-        """Run the models; `url` is where the picture came from, if it has an address."""
+        """Run the models.
+
+        `url` is where the picture came from, if it has an address; `done` is how far the bar is.
+        """
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
         # Not loaded: on ZeroGPU only `infer` and `draw` can, in a process of their own.
         found = self.store.fetch(grounder, segmenter, _report(progress))
-        progress(1.0, desc="Looking for regions")
+        progress(done, desc="Looking for regions")
         proposals, origin = self.infer(grounder, segmenter, *found, picture, prompt, threshold)
         asked = {
             "prompt": prompt,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import gradio as gr
 
 from grounding.compare import HEADERS as COMPARE_HEADERS
-from grounding.compare import HELP as COMPARE_HELP
 from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
 from grounding.overlay import HEADERS
@@ -78,7 +77,7 @@ def _build_comparison() -> Comparison:
             buttons=["copy"],
             elem_id="seg-numbers",
         )
-        said = gr.Markdown(COMPARE_HELP, elem_id="seg-compared")
+        said = gr.Markdown(elem_id="seg-compared")
     return Comparison(column, gallery, numbers, said)
 
 
@@ -183,7 +182,7 @@ def build_outputs(weights: str) -> Outputs:
     """Build the right column; `weights` says which are going to be used."""
     comparison = _build_comparison()
     with gr.Column(elem_id="seg-answer"):
-        result = gr.AnnotatedImage(label="Masks", height=460, elem_id="seg-result")
+        result = gr.AnnotatedImage(label="Masks", height=460, format="jpeg", elem_id="seg-result")
         with gr.Row():
             # Beside each other: the words get longer and shorter while the slider is moved.
             with gr.Column(scale=4, min_width=280):
@@ -197,6 +196,7 @@ def build_outputs(weights: str) -> Outputs:
         stages = gr.ImageSlider(
             label="Before SAM 2 (left) and after",
             interactive=False,
+            format="jpeg",  # which takes a twentieth of the time of WebP
             max_height=460,
             elem_id="seg-stages",
         )

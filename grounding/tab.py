@@ -100,7 +100,7 @@ def _wire_run(inputs: Inputs, outputs: Outputs, samples: list[Dependency], event
         [],
         events.segment,
         [*_build_given(inputs), inputs.grounder, inputs.segmenter, _build_threshold(outputs)],
-        [*_shown(outputs)[:4], outputs.data],
+        [outputs.result, outputs.regions, outputs.table, outputs.status, outputs.data],
         api_name="segment",
         **MODELS,
     )
@@ -142,7 +142,6 @@ def _beside(outputs: Outputs) -> dict[str, Any]:
 def _shown(outputs: Outputs) -> list[gr.components.Component]:
     return [
         outputs.result,
-        outputs.regions,
         outputs.table,
         outputs.status,
         outputs.stages,
@@ -225,19 +224,19 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     parts = outputs.comparison
     started = inputs.compare.click(_show, None, parts.column, api_visibility="private")
     started.success(None, js=SHOW_COMPARISON)
-    answer = [parts.gallery, parts.numbers, outputs.data]
     asked = [*_build_given(inputs), inputs.segmenter]
+    answer = [parts.gallery, parts.numbers, outputs.data]
     gr.on([], events.compare, asked, answer, api_name="compare", **MODELS)
     compared = started.success(
         events.compare_here,
         [inputs.image, inputs.url, inputs.prompt, inputs.segmenter, *outputs.more],
-        [*answer, parts.said],
+        [parts.gallery, parts.numbers, parts.said],
         api_visibility="private",
         show_progress_on=[parts.gallery],
         **MODELS,
     )
     # Also where all went well: an answer to Run may have hidden it meanwhile.
-    compared.then(_show_if, outputs.data, parts.column, **LATEST)
+    compared.then(_show_if, parts.said, parts.column, **LATEST)
 
 
 def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.components.Component]:

@@ -176,6 +176,7 @@ def test_the_server_has_the_limits_that_strangers_need(monkeypatch: pytest.Monke
     monkeypatch.setattr(app, "close_url_inputs", lambda: None)
     monkeypatch.setattr(app, "delete_files_of_tools", lambda page: given.update(tools=page))
     monkeypatch.setattr(app, "delete_broken_uploads", lambda: given.update(broken=True))
+    monkeypatch.setattr(app, "replace_pictures_whole", lambda: given.update(whole=True))
     monkeypatch.setattr(app, "forget_sessions", lambda queue: given.update(forgets=queue))
     page = Page()
     app.launch(page, app.parse_args(["--share", "--host", "::1", "--port", "99"]))
@@ -183,7 +184,7 @@ def test_the_server_has_the_limits_that_strangers_need(monkeypatch: pytest.Monke
     assert (given["api_open"], given["max_size"], given["tools"]) == (False, 64, page)
     assert given["max_file_size"] == MAX_BYTES and given["state_session_capacity"] == 64
     assert (given["enable_monitoring"], given["run_history"]) == (False, False)
-    assert given["broken"] and given["forgets"] == "queue"
+    assert given["broken"] and given["whole"] and given["forgets"] == "queue"
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="each account has a folder of its own here")

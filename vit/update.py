@@ -88,7 +88,7 @@ class Update:
         Args:
             chosen: int64 (B,), which pictures of the split are the batch.
             factor: In [0, 1], on the peak learning rates.
-            seed: Of augmentation and dropout, which so do not depend on the steps before.
+            seed: Of augmentation and dropout, so that they do not depend on earlier steps.
             plain: Whether pictures are only cropped and flipped, and seen whole.
 
         Returns:

@@ -56,7 +56,7 @@ def test_what_the_page_asks_wrongly_is_a_warning() -> None:
     with pytest.raises(gr.Error, match="Choose a picture first"):
         events.segment(None, "", *asked)
     with pytest.warns(UserWarning, match="Choose a picture first"):
-        assert events.compare_here(None, "", *asked[::2], print, *MORE) == (gr.skip(),) * 4
+        assert events.compare_here(None, "", *asked[::2], print, *MORE) == (gr.skip(),) * 3
     with pytest.raises(gr.Error, match="Choose a picture first"):
         events.compare(None, "", *asked[::2])
     with pytest.warns(UserWarning, match="Choose pictures first"):
@@ -157,10 +157,10 @@ def test_who_has_left_gets_no_more_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gradio stops an event between two of its answers."""
-    looked: list[Image.Image] = []
+    looked: list[float] = []  # how far the bar was
     events = Events(ModelStore(Weights("demo"), "cpu"), print, print, fetch=None)
     session = _session(Source("demo", Path(), demo=True, why="so"))
-    monkeypatch.setattr(events, "_answer", lambda picture, *_: looked.append(picture) or session)
+    monkeypatch.setattr(events, "_answer", lambda *_, done: looked.append(done) or session)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "made"))
     files = [str(tmp_path / f"{i}.png") for i in range(4)]
     for file in files:
@@ -173,6 +173,7 @@ def test_who_has_left_gets_no_more_pictures(
     assert not [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
     *_, (file, painted, text) = events.batch(*asked)
     assert len(painted) == 4 and text.startswith("4 of 4 pictures done")
+    assert looked[1:] == [0, 0.25, 0.5, 0.75]
     with zipfile.ZipFile(file) as archive:
         assert {name.partition("/")[0] for name in archive.namelist()} == {*"0123"}
 

@@ -122,11 +122,11 @@ def test_a_row_is_the_same_wherever_it_stood(session: Session) -> None:
     rows = _rows(session, 0.3)
     dropped = replace(session, corrections=Corrections((drop(session.proposals, 0),)))
     rows[1][0] = False
-    table = tick(dropped, Settings(), 0.3, dropped.key, rows)[2]
+    table = tick(dropped, Settings(), 0.3, dropped.key, rows)[1]
     assert dropped.corrections.off == {1}
     assert [row[:3] for row in table] == [[False, 1, "dog"], [True, 2, "−collar"]]
     again = tick(dropped, Settings(), 0.3, dropped.key, _rows(dropped, 0.3))
-    assert again[2] == gr.skip(), "the page has that very table"
+    assert again[1] == gr.skip(), "the page has that very table"
 
 
 def test_rows_that_say_the_same_are_switched_one_by_one(session: Session) -> None:
@@ -164,7 +164,7 @@ def test_the_others_keep_their_names_when_rows_are_off(session: Session) -> None
 def test_a_row_of_an_earlier_answer_switches_nothing(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[0][0] = False
-    assert tick(session, Settings(), 0.3, "of another", rows) == (gr.skip(),) * 7
+    assert tick(session, Settings(), 0.3, "of another", rows) == (gr.skip(),) * 6
     assert session.corrections.off == frozenset()
 
 
@@ -179,7 +179,7 @@ def test_a_box_that_is_gone_comes_back(session: Session, box: bool | str, anew: 
     plain = replace(session.proposals, query=parse_prompt("dog, collar"))
     rows = _rows(session := replace(session, proposals=plain), 0.3)
     rows[0][0] = box
-    _, _, table, *_ = tick(session, Settings(), 0.3, session.key, rows)
+    _, table, *_ = tick(session, Settings(), 0.3, session.key, rows)
     assert len(session.corrections.off) == 1
     assert table == (_rows(session, 0.3) if anew else gr.skip())
 
@@ -366,19 +366,19 @@ def test_a_new_answer_is_shown_at_its_own_threshold(
     session: Session, grounder: str, threshold: float
 ) -> None:
     more = Settings(Choice(0, 5)).values().values()
-    shown, _, _, rows, *rest, settings = reveal(session, "", 0.7, grounder, *more)
+    shown, _, rows, *rest, settings = reveal(session, "", 0.7, grounder, *more)
     assert shown == threshold and rows == _rows(session, threshold)
     nothing = reveal(None, "", 0.7, grounder, *more)  # a session that is lost
-    assert nothing == reveal(session, session.key, 0.7, grounder, *more) == (gr.skip(),) * 12
+    assert nothing == reveal(session, session.key, 0.7, grounder, *more) == (gr.skip(),) * 11
     assert session.key in rest and [*settings.values().values()] == [*more]
     assert [column.visible for column in rest[-2:]] == [True, False], "no comparison any more"
 
 
 def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:
-    shown, _, _, rows, *_ = move(session, Settings(), 0.7, "CLIPSeg", session.key)
+    shown, _, rows, *_ = move(session, Settings(), 0.7, "CLIPSeg", session.key)
     assert shown == 0.7 and rows == _rows(session, 0.7) != _rows(session, 0.3)
     nothing = move(session, Settings(), 0.7, "GLIP-T", session.key)
-    assert nothing == move(None, Settings(), 0.7, "CLIPSeg", "") == (gr.skip(),) * 8
+    assert nothing == move(None, Settings(), 0.7, "CLIPSeg", "") == (gr.skip(),) * 7
 
 
 @pytest.mark.parametrize(
@@ -409,15 +409,15 @@ def test_a_correction_that_came_too_late_is_said(
     said: list[str] = []
     monkeypatch.setattr(gr, "Warning", said.append)
     for key in (session.key, "of the answer before"):
-        assert show_corrected(session, Settings(), 0.3, key)[2] == _rows(session, 0.3)
+        assert show_corrected(session, Settings(), 0.3, key)[1] == _rows(session, 0.3)
     assert len(said) == 1 and "without that correction" in said[0]
 
 
 def test_nothing_to_undo(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(gr, "Info", said.append)
-    assert undo(None, Settings(), 0.3, "") == (gr.skip(),) * 7
-    assert undo(session, Settings(), 0.3, session.key)[2] == _rows(session, 0.3)
+    assert undo(None, Settings(), 0.3, "") == (gr.skip(),) * 6
+    assert undo(session, Settings(), 0.3, session.key)[1] == _rows(session, 0.3)
     assert said == ["There is nothing to undo."] * 2
 
 
@@ -481,7 +481,7 @@ def test_several_uploads_leave_no_other_files(tmp_path: Path) -> None:
 
 
 def test_more_settings_count_at_once(session: Session) -> None:
-    settings, _, _, rows, *_ = configure(session, 0.3, session.key, *BOLD.values().values())
+    settings, _, rows, *_ = configure(session, 0.3, session.key, *BOLD.values().values())
     assert settings.values() == BOLD.values()
     assert rows == look(session, BOLD, 0.3).rows != _rows(session, 0.3)
 
@@ -500,7 +500,7 @@ def test_one_file_comes_as_it_is_and_several_come_in_a_zip(session: Session) -> 
 def test_a_row_without_cells_does_no_harm(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[1][0] = False
-    table = tick(session, Settings(), 0.3, session.key, [*rows, []])[2]
+    table = tick(session, Settings(), 0.3, session.key, [*rows, []])[1]
     assert session.corrections.off == {1} and table == _rows(session, 0.3)
 
 
