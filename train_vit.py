@@ -153,10 +153,7 @@ def prepare_folder(folder: Path, resume: bool) -> None:
         ValueError: If it cannot be made, or holds a run that is not to go on.
     """
     state = folder / "state.safetensors"
-    try:
-        make_writable(folder)
-    except OSError as error:
-        raise ValueError(f"--out is {folder}, which cannot be written ({error})") from error
+    make_writable(folder)
     if not resume and state.exists():
         raise ValueError(f"{folder} holds a run; go on with --resume, or choose another --out")
 

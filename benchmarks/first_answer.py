@@ -88,7 +88,7 @@ def main() -> None:
     lean = copy.deepcopy(dino)
     make_lean(lean, "cpu")
     grounder, segmenter = GroundingDino(lean, processor, "cpu"), Sam2(sam2)
-    source = Source("random", real.ROOT, True)
+    source = Source("random", real.ROOT)
     models = Models(ThreeBoxes(grounder), segmenter, Origin(source, source))
 
     def plain(turn: int) -> None:

@@ -54,7 +54,7 @@ def demo_models() -> Models:
 
 
 def real_models() -> Models:
-    source = Source("random", Path(), demo=False)
+    source = Source("random", Path())
     return Models(ThreeBoxes(real.grounding_dino()), Ellipses(real.sam2()), Origin(source, source))
 
 

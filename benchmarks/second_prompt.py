@@ -39,7 +39,7 @@ class ThreeBoxes:
 
 
 def measure(name: str, grounder: Grounder, segmenter: Sam2, seeds: range) -> None:
-    source = Source("random", Path(), True)
+    source = Source("random", Path())
     models = Models(ThreeBoxes(grounder), segmenter, Origin(source, source))
     seconds: dict[str, list[float]] = {key: [] for key in ("first", "second", "look", "click")}
     for seed in seeds:

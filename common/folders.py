@@ -5,11 +5,14 @@ from tempfile import TemporaryDirectory
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder if it is not there, and try it: before hours of work, not after them.
+    """Make the folder of an --out if it is not there, and try it: before hours of work, not after.
 
     Raises:
-        OSError: If it cannot be made, or no file can be written in it.
+        ValueError: If it cannot be made, or no file can be written in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", dir=folder):
-        pass
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out is {folder}, which cannot be written ({error})") from error

@@ -25,14 +25,17 @@ class Source:
     Attributes:
         name: What to call them on the page.
         folder: Where their files lie.
-        demo: Whether they are the bundled demo weights.
         why: Why it is those, as half a sentence.
     """
 
     name: str
     folder: Path
-    demo: bool
     why: str = field(default="", compare=False)
+
+    @property
+    def demo(self) -> bool:
+        """Return whether they are the bundled demo weights."""
+        return self.name == BUNDLED
 
     @property
     def revision(self) -> str | None:
@@ -48,7 +51,7 @@ class Source:
 def names(sources: Iterable[Source]) -> str:
     """Return what to call weights together.
 
-    >>> names([Source("a/b", Path(), False), Source("c/d", Path(), False)] * 2)
+    >>> names([Source("a/b", Path()), Source("c/d", Path())] * 2)
     'a/b and c/d'
     """
     return " and ".join(dict.fromkeys(source.name for source in sources))
@@ -111,7 +114,7 @@ class Weights:
         if self.mode == "demo":
             return self._bundled(repo, demo, "the app was started with --weights demo")
         try:
-            return Source(repo, self._find(repo, files, progress), demo=False)
+            return Source(repo, self._find(repo, files, progress))
         except Unavailable as error:
             beside = f"; the weights folder has no {repo}/{files[-1]}" if self.folder else ""
             if self.mode == "auto":
@@ -169,7 +172,7 @@ class Weights:
                 f"There are no demo weights to stand in for {repo}: {folder} is missing. Start the "
                 "app where the Hugging Face hub can be reached, and without --weights demo."
             )
-        return Source(BUNDLED, folder, demo=True, why=why)
+        return Source(BUNDLED, folder, why=why)
 
     def _download(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path:
         if why := self._forbidden():

@@ -55,7 +55,7 @@ class Store:
         self.file, self.weights = file, weights
 
     def fetch(self, *_: Any) -> tuple[Source, Source]:
-        return (Source("fake", Path(), demo=False),) * 2
+        return (Source("fake", Path()),) * 2
 
     def load(self, _grounder: str, _segmenter: str, *sources: Source) -> Models:
         return Models(RedFinder(self.file), FakeSegmenter(), Origin(*sources))

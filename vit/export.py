@@ -64,6 +64,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     loaded = load_checkpoint(checkpoint)
     if out.exists() and out.samefile(checkpoint):
         raise ValueError(f"{out} is the checkpoint itself; choose another --out")
+    if out.is_dir():
+        raise ValueError(f"{out} cannot be written, as it is a folder; choose a file for --out")
     side = loaded.model.config.image_size
     with warnings.catch_warnings():
         # From inside of torch.export.

@@ -34,7 +34,7 @@ def _answer(picture: Image.Image, _done: float) -> Session:
         parse_prompt("a dog"), regions, pack_masks(mask), regions.scores, (height, width), 0.05,
         {}, {},
     )  # fmt: skip
-    source = Source("a/b", Path(), False)
+    source = Source("a/b", Path())
     return Session(picture, found, Origin(source, source), ASKED)
 
 

@@ -12,7 +12,7 @@ from grounding.overlay import COLOURS, Style
 from grounding.prompt import Query
 from grounding.select import Choice, Proposals, pack_masks
 from grounding.settings import Settings
-from grounding.weights import Source
+from grounding.weights import BUNDLED, Source
 
 PICTURE = Image.new("RGB", (10, 10))
 
@@ -80,9 +80,9 @@ def test_the_settings_of_the_page_count(count: int, found: int) -> None:
     ("sources", "words"),
     [
         ([], ""),  # every grounder has failed
-        ([Source("a/b", Path(), False)] * 2, "Weights in use: a/b."),
+        ([Source("a/b", Path())] * 2, "Weights in use: a/b."),
         (
-            [Source("a/b", Path(), False), Source("demo", Path(), True, "so")],
+            [Source("a/b", Path()), Source(BUNDLED, Path(), "so")],
             "<b>a/b and demo</b>, which know only",
         ),
     ],

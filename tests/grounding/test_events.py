@@ -22,7 +22,7 @@ from grounding.select import Proposals, pack_masks
 from grounding.session import Session
 from grounding.settings import Settings
 from grounding.store import ModelStore
-from grounding.weights import Origin, Source, Weights
+from grounding.weights import BUNDLED, Origin, Source, Weights
 
 MORE = Settings().values().values()
 
@@ -141,7 +141,7 @@ def test_which_picture_is_read(tmp_path: Path, url: str, opened: str) -> None:
 
 def _session(segmenter: Source) -> Session:
     """A dog in the corner."""
-    origin = Origin(Source("a/b", Path("its"), demo=False), segmenter)
+    origin = Origin(Source("a/b", Path("its")), segmenter)
     regions = Regions(np.array([[0, 0, 4, 4]], np.float32), np.ones(1, np.float32), ("a dog",))
     mask = np.zeros((1, 9, 9), bool)
     mask[0, :4, :4] = True
@@ -159,7 +159,7 @@ def test_who_has_left_gets_no_more_pictures(
     """Gradio stops an event between two of its answers."""
     looked: list[float] = []  # how far the bar was
     events = Events(ModelStore(Weights("demo"), "cpu"), print, print, fetch=None)
-    session = _session(Source("demo", Path(), demo=True, why="so"))
+    session = _session(Source(BUNDLED, Path(), why="so"))
     monkeypatch.setattr(events, "_answer", lambda *_, done: looked.append(done) or session)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "made"))
     files = [str(tmp_path / f"{i}.png") for i in range(4)]
@@ -186,7 +186,7 @@ def test_a_correction_has_the_weights_of_its_answer() -> None:
         used.append(source)
         return Masks(np.ones((1, picture.height, picture.width), bool), np.ones(1, np.float32))
 
-    mine = Source("demo", Path("mine"), demo=True, why="so")
+    mine = Source(BUNDLED, Path("mine"), why="so")
     session = _session(mine)
     weights = Weights("demo")
     weights.locate = lambda *_: pytest.fail("the hub may be asked")  # type: ignore[method-assign]

@@ -132,8 +132,8 @@ def _asked() -> dict[str, Any]:
 
 def _origin() -> Origin:
     return Origin(
-        Source("a/b", Path("hub/models--a--b/snapshots/0123abc"), False),
-        Source("bundled demo weights", Path("assets/demo/sam2"), True),
+        Source("a/b", Path("hub/models--a--b/snapshots/0123abc")),
+        Source("bundled demo weights", Path("assets/demo/sam2")),
     )
 
 

@@ -38,7 +38,7 @@ class Fake:
         return self
 
     def get(self, grounder: str, segmenter: str) -> Models:
-        source = Source(BUNDLED if self.demo else "fake", Path(), self.demo)
+        source = Source(BUNDLED if self.demo else "fake", Path())
         return Models(self, self, Origin(source, source))
 
     def ground(self, image: Image.Image, phrases: list[str], threshold: float) -> Regions:

@@ -12,7 +12,7 @@ from grounding.core import Masks, Regions
 from grounding.pipeline import FLOOR, cut, keep_best, propose, run
 from grounding.select import MAX_SHOWN
 from grounding.store import Models
-from grounding.weights import Origin, Source
+from grounding.weights import BUNDLED, Origin, Source
 
 PICTURE = Image.new("RGB", (40, 30))
 
@@ -41,7 +41,7 @@ class FakeSegmenter:
 
 
 def _models(count: int) -> Models:
-    source = Source("fake", Path(), demo=True)
+    source = Source(BUNDLED, Path())
     return Models(FakeGrounder(count), FakeSegmenter(), Origin(source, source))
 
 

@@ -30,7 +30,7 @@ def session() -> Session:
     found = Proposals(
         parse_prompt("a dog, a cat"), regions, pack_masks(masks), scores, (80, 100), 0.05, {}, {}
     )
-    source = Source("a/b", Path(), False)
+    source = Source("a/b", Path())
     return Session(Image.new("RGB", (100, 80)), found, Origin(source, source), {})
 
 

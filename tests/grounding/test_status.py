@@ -10,7 +10,7 @@ from grounding.edits import apply_edits, drop, redraw
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks, select
 from grounding.status import describe
-from grounding.weights import Origin, Source
+from grounding.weights import BUNDLED, Origin, Source
 
 
 def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) -> Proposals:
@@ -27,8 +27,8 @@ def _proposals(labels: tuple[str, ...], prompt: str, best: float, floor: float) 
 
 
 def _origin(demo: bool) -> Origin:
-    name, why = ("bundled demo weights", "it was asked for them") if demo else ("a/b", "")
-    source = Source(name, Path(), demo, why)
+    name, why = (BUNDLED, "it was asked for them") if demo else ("a/b", "")
+    source = Source(name, Path(), why)
     return Origin(source, source, "cuda")
 
 

@@ -18,7 +18,7 @@ from grounding.memory import Shelf, file_bytes
 from grounding.menu import ModelEntry
 from grounding.segmenters import SEGMENTERS, SegmenterEntry
 from grounding.store import LIBRARIES, ModelStore
-from grounding.weights import DEMO_ROOT, Source, Weights
+from grounding.weights import BUNDLED, DEMO_ROOT, Source, Weights
 from tests.grounding.test_faults import load_with
 
 
@@ -85,12 +85,12 @@ def test_two_adapters_may_read_the_same_files(monkeypatch: pytest.MonkeyPatch) -
     one, folder = GROUNDERS["CLIPSeg"], DEMO_ROOT / "clipseg"
     monkeypatch.setitem(GROUNDERS, "Mine", replace(one, module="mine"))
     monkeypatch.setitem(SEGMENTERS, "Mine", SegmenterEntry("mine", one.repo))
-    store, source = ModelStore(Weights("demo"), "cpu"), Source("a/b", folder, demo=False)
+    store, source = ModelStore(Weights("demo"), "cpu"), Source("a/b", folder)
     asked = [("grounder", "CLIPSeg"), ("grounder", "Mine"), ("segmenter", "Mine")]
     models = [store._load(role, name, source) for role, name in asked * 2]
     assert [model.module for model in models[:3]] == ["clipseg", "mine", "mine"]
     assert len({*map(id, models)}) == 3, "each is loaded once"
-    others = store._load("grounder", "CLIPSeg", Source("c/d", folder, demo=True))
+    others = store._load("grounder", "CLIPSeg", Source(BUNDLED, folder))
     assert others is not models[0], "as the public weights after the demo weights"
 
 

@@ -68,7 +68,7 @@ def session() -> Session:
         mask[y1:y2, x1:x2] = True
     query, sure = parse_prompt("dog -collar"), np.ones(3, np.float32)
     found = Proposals(query, regions, pack_masks(masks), sure, (20, 20), 0.05, {}, {})
-    source = Source("a/b", Path(), False)
+    source = Source("a/b", Path())
     return Session(Image.new("RGB", (20, 20)), found, Origin(source, source), ASKED)
 
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 from grounding.grounders import GROUNDERS
 from grounding.hub import Downloads, reporting_bar
 from grounding.store import ModelStore
-from grounding.weights import DEMO_ROOT, Source, Weights
+from grounding.weights import BUNDLED, DEMO_ROOT, Source, Weights
 
 REPO = "IDEA-Research/grounding-dino-tiny"
 FILES = GROUNDERS["GroundingDINO tiny"].files
@@ -187,7 +187,7 @@ def test_whose_weights_a_failure_keeps_away(
 def test_what_to_do_about_damaged_weights(
     cache: Path, folder: str, offline: bool, words: str
 ) -> None:
-    source = Source("a/b", Path(folder), demo="demo" in folder)
+    source = Source(BUNDLED if "demo" in folder else "a/b", Path(folder))
     assert re.match(words, Weights("auto", offline).remedy(source))
     # Without the rest of it, the hub's client would take the same bytes again.
     assert source.home == Path(folder.removesuffix("/snapshots/1f"))

@@ -184,13 +184,13 @@ def test_an_impossible_variant() -> None:
         try_variants(studies, CONFIG, SIZES)
 
 
-def test_a_start_that_fits_some_variants_only(tmp_path: Path, tiny_set: ImageSet) -> None:
-    ablate({"seed": ({"seed": 0},)}, CONFIG, SIZES, tiny_set, tmp_path, CPU)
-    config = replace(CONFIG, start=str(tmp_path / "runs" / "base" / "model.safetensors"))
+def test_a_start_that_fits_some_variants_only(make_checkpoint: Make) -> None:
+    config = replace(CONFIG, start=str(make_checkpoint(patch_size=4, depth=1)))
+    sizes = SIZES | {"mlp_dim": 24}
     fitting = ({"depth": SIZES["depth"]},)
-    try_variants({"depth": fitting}, config, SIZES)
+    try_variants({"depth": fitting}, config, sizes)
     with pytest.raises(ValueError, match=r"start is of a model with \{'depth'"):
-        try_variants({"depth": (*fitting, {"depth": 9})}, config, SIZES)
+        try_variants({"depth": (*fitting, {"depth": 9})}, config, sizes)
 
 
 def test_one_process_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

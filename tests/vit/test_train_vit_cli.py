@@ -1,9 +1,8 @@
-import os
+import io
 import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -57,19 +56,16 @@ def folder(write: Write) -> Path:
     return write("data/test", ("cat", "dog")).parent
 
 
-def test_a_terminal_of_few_letters_is_no_end(tmp_path: Path, write: Write) -> None:
+def test_a_terminal_of_few_letters_is_no_end(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On Windows a file that takes the output has few."""
-    folder = write("собаки", ("cat", "dog"))
+    folder, taken = write("собаки", ("cat", "dog")), io.BytesIO()
     arguments = ["--data", str(folder), "--out", str(tmp_path / "run"), *SIZES, *BRIEF]
-    done = subprocess.run(
-        [sys.executable, "train_vit.py", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert r"\u0441\u043e\u0431\u0430\u043a\u0438" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["train_vit.py", *arguments])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(taken, "cp1252", write_through=True))
+    runpy.run_path(str(ROOT / "train_vit.py"), run_name="__main__")
+    assert rb"\u0441\u043e\u0431\u0430\u043a\u0438" in taken.getvalue()
 
 
 def test_trains_and_resumes(
