@@ -25,8 +25,8 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
         classes: The K names.
 
     Returns:
-        RGBA picture on nothing, the brighter a cell the larger its share of the row. With more than
-        30 classes it is RGB, without names, numbers and the last column.
+        RGBA picture on a transparent ground, the brighter a cell the larger its share of the row.
+        With more than 30 classes it is RGB, without names, numbers and the last column.
     """
     counts = np.asarray(confusion)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)

@@ -20,7 +20,7 @@ def sheet(
     columns: Sequence[str] = (),
     captions: Sequence[Sequence[str]] = (),
 ) -> Image.Image:
-    """Put tiles of one size in a grid, on nothing, so that the page shines through.
+    """Put tiles of one size in a grid; the ground is transparent, so that the page shows.
 
     Args:
         tiles: RGB pictures, a list per row.

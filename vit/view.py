@@ -55,7 +55,7 @@ class Look:
 
     @property
     def is_part(self) -> bool:
-        """Tell whether the model sees a part of the picture, or may see one, for a choice of it."""
+        """Tell whether the model sees only a part of the picture, or could be made to."""
         width, height = self.picture.size
         whole = self.prediction.box == (0, 0, width, height)
         return not whole or width > self.prediction.seen.width

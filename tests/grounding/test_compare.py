@@ -83,7 +83,7 @@ def test_the_settings_of_the_page_count(count: int, found: int) -> None:
         ([Source("a/b", Path())] * 2, "Weights in use: a/b."),
         (
             [Source("a/b", Path()), Source(BUNDLED, Path(), "so")],
-            "<b>a/b and demo</b>, which know only",
+            "<b>a/b and bundled demo weights</b>, which know only",
         ),
     ],
 )
