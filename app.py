@@ -108,6 +108,8 @@ CSS = """
 }
 /* Gradio leaves small pictures small there, but reads clicks on them as if they filled it. */
 .block.fullscreen .image-container img { object-fit: contain; }
+/* What asks for the camera is higher than the field, and would lie over the buttons below. */
+.upload-container button > .wrap { height: 100%; min-height: 0 !important; }
 .label-wrap { text-align: left; }
 /* Beside a title of two lines it would be stretched, and when turned reach out of the page. */
 .label-wrap .icon { flex: none; align-self: center; width: 1em; line-height: 1;

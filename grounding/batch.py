@@ -75,7 +75,7 @@ def segment_files(
             continue
         report.sources.extend(session.origin.sources.values())
         view = look(session, settings, threshold)
-        report.painted.append((view.stages[1], f"{view.found} found: {path.name}"))
+        report.painted.append((view.stages[1], f"{len(view.numbers)} found: {path.name}"))
         folder = free_name(Path(path.name), taken)
         for name, content in pack(session, settings, threshold, EVERYTHING):
             yield f"{folder}/{name}", content

@@ -10,15 +10,21 @@ import gradio as gr
 from grounding import retouch
 from grounding.export import ARCHIVE, File, write_zip
 from grounding.grounders import GROUNDERS
-from grounding.session import Session, look, pack, switch
+from grounding.session import Session, View, look, pack, switch
 from grounding.settings import RANGES, Settings, read_settings, settings_from_query
 from web.page import new_folder, page_errors
 
+MASKS = "Masks"
+OLD_MASKS = "Masks of the picture before: press Run"
 NOTHING = (gr.skip(),) * 6  # new, of what `show` returns
 
 
-def show(session: Session | None, settings: Settings, threshold: float) -> tuple[Any, ...]:
+def show(
+    session: Session | None, settings: Settings, threshold: float, **new: Any
+) -> tuple[Any, ...]:
     """Show an answer in another way; before the first answer nothing changes.
+
+    `new` is what else the component of the masks gets.
 
     Returns:
         The picture with its masks, the table, the status, both stages, the picture to click on, and
@@ -28,8 +34,17 @@ def show(session: Session | None, settings: Settings, threshold: float) -> tuple
         return NOTHING
     with page_errors():
         view = look(session, settings, threshold)
-    result = gr.AnnotatedImage(value=view.painted, color_map=view.colours)
+    result = gr.AnnotatedImage(**_numbered(view), **new)
     return result, view.rows, view.status, view.stages, view.canvas, session.key
+
+
+def _numbered(view: View) -> dict[str, Any]:
+    """Return the masks for the page, where two of one phrase have different names."""
+    picture, pairs = view.painted
+    names = [f"{n} {phrase}" for n, (_, phrase) in zip(view.numbers, pairs, strict=True)]
+    masks = [mask for mask, _ in pairs]
+    colours = {name: view.colours[phrase] for name, (_, phrase) in zip(names, pairs, strict=True)}
+    return {"value": (picture, list(zip(masks, names, strict=True))), "color_map": colours}
 
 
 def show_corrected(
@@ -80,7 +95,7 @@ def reveal(
     asked = session.asked
     shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
     columns = (gr.Column(visible=True),) * 2 + (gr.Column(visible=False),)
-    return shown, *show(session, settings, shown), *columns, settings
+    return shown, *show(session, settings, shown, label=MASKS), *columns, settings
 
 
 def configure(session: Session | None, threshold: float, key: str, *values: Any) -> tuple[Any, ...]:

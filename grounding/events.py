@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.images import open_image
 from grounding.batch import Report, segment_files
-from grounding.compare import compare, describe
+from grounding.compare import COMPARED, compare, describe
 from grounding.core import Clicks, Masks, Regions
 from grounding.export import ARCHIVE, detections, zip_files
 from grounding.grounders import GROUNDERS
@@ -201,7 +201,7 @@ class Events:
 
         def ask(grounder: str, threshold: float) -> Proposals:
             found = self.store.fetch(grounder, segmenter, _report(progress))
-            progress(1.0, desc=f"Asking {grounder}")
+            progress(COMPARED.index(grounder) / len(COMPARED), desc=f"Asking {grounder}")
             proposals, _ = self.infer(grounder, segmenter, *found, picture, prompt, threshold)
             sources.extend(found)
             return proposals
@@ -323,11 +323,11 @@ class Events:
         threshold: float,
         progress: gr.Progress,
         url: str = "",
-        done: float = 1.0,
+        done: float | None = None,
     ) -> Session:
         """Run the models.
 
-        `url` is where the picture came from, if it has an address; `done` is how far the bar is.
+        `url` is where the picture came from, if it has an address; `done` is how far a bar is.
         """
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
         # Not loaded: on ZeroGPU only `infer` and `draw` can, in a process of their own.

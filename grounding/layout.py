@@ -76,9 +76,11 @@ CSS = """
    topmost layer. What the keyboard reaches stops below them. */
 @media (min-width: 721px) and (min-height: 600px) {
     #seg-answer { --masks-height: clamp(300px, 100vh - 280px, 460px); }
-    #seg-result:not(.fullscreen) { position: sticky; top: 0; z-index: 60;
-        height: var(--masks-height) !important; box-shadow: 0 8px var(--body-background-fill); }
-    #seg-answer :is(input, button) { scroll-margin-top: calc(var(--masks-height) + 20px); }
+    #seg-result:has(img):not(.fullscreen) { position: sticky; top: 0; z-index: 60;
+        box-shadow: 0 8px var(--body-background-fill); }
+    #seg-result:not(.fullscreen) { height: var(--masks-height) !important; }
+    #seg-answer :is(input, button, #seg-status p) {
+        scroll-margin-top: calc(var(--masks-height) + 20px); }
 }
 /* So low that Run is in sight in the window of a laptop, too. */
 #seg-image:not(.fullscreen) { height: clamp(200px, calc(100vh - 420px), 360px) !important; }
@@ -86,6 +88,10 @@ CSS = """
     #seg-image:not(.fullscreen) { height: clamp(200px, calc(100svh - 495px), 360px) !important; }
     #seg-row { grid: "asked" "answer" "samples" / 1fr; }
     #seg-result:not(.fullscreen) { height: auto !important; }
+    /* The words come between the threshold and what is folded. */
+    #seg-moved { display: contents; }
+    #seg-said { order: 1; }
+    #seg-more { order: 2; }
     #seg-gallery .grid-container .thumbnail-item { padding-bottom: 40px; }
 }
 """

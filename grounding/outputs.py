@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from grounding.compare import HEADERS as COMPARE_HEADERS
+from grounding.display import MASKS
 from grounding.export import PARTS
 from grounding.grounders import GROUNDERS
 from grounding.overlay import HEADERS
@@ -182,12 +183,12 @@ def build_outputs(weights: str) -> Outputs:
     """Build the right column; `weights` says which are going to be used."""
     comparison = _build_comparison()
     with gr.Column(elem_id="seg-answer"):
-        result = gr.AnnotatedImage(label="Masks", height=460, format="jpeg", elem_id="seg-result")
+        result = gr.AnnotatedImage(label=MASKS, height=460, format="jpeg", elem_id="seg-result")
         with gr.Row():
             # Beside each other: the words get longer and shorter while the slider is moved.
-            with gr.Column(scale=4, min_width=280):
+            with gr.Column(scale=4, min_width=280, elem_id="seg-moved"):
                 slider, more = _build_slider(), _build_more()
-            with gr.Column(scale=5, min_width=280):
+            with gr.Column(scale=5, min_width=280, elem_id="seg-said"):
                 status = gr.Markdown(f"Weights: {weights}", label="Status", elem_id="seg-status")
         with gr.Column(visible=False) as found:
             table = _build_table()

@@ -43,7 +43,7 @@ class View(NamedTuple):
         status: The words, as Markdown.
         stages: What the grounder proposed, and what the segmenter made of it.
         canvas: The picture to click on.
-        found: How many detections are shown.
+        numbers: Of the masks, as in the table.
     """
 
     painted: Painted
@@ -53,7 +53,7 @@ class View(NamedTuple):
     status: str
     stages: tuple[Image.Image, Image.Image]
     canvas: Image.Image
-    found: int
+    numbers: list[int]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
         f"{text}\n\n{settings_link(session.asked, threshold, settings)}",
         (shrink(regions), painted),
         mark(painted, corner, shown_scale(session.image)),
-        len(rows),
+        [int(row) + 1 for row in rows],
     )
 
 

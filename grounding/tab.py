@@ -21,7 +21,7 @@ from grounding.pipeline import propose
 from grounding.select import Proposals
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
-from web.page import LATEST, MOTION, QUIET, hand_over_download
+from web.page import LATEST, QUIET, bring, hand_over_download
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody. What is asked again at work comes after that.
@@ -32,38 +32,25 @@ MODELS: dict[str, Any] = {
 }
 
 
-def _bring(element: str, unseen: str) -> str:
-    """Return a script that scrolls to an element if `unseen` is true.
-
-    What is seen only an observer knows: the frame of a Space may be as high as its page.
-
-    Args:
-        element: Its selector.
-        unseen: An expression of `found`, what the observer says; `seen`, the rectangle that is in
-            sight; and `above`, how many pixels of the element lie above that.
-    """
-    return f"""() => {{
-    const element = document.querySelector("{element}")
-    new IntersectionObserver(([found], observer) => {{
-        observer.disconnect()
-        const seen = found.intersectionRect, above = seen.top - found.boundingClientRect.top
-        if ({unseen}) element.scrollIntoView({{behavior: {MOTION}}})
-    }}).observe(element)
-}}"""
-
-
 # On a phone the answer lies below the settings and above the samples, out of sight.
-SHOW_ANSWER = _bring(
-    "#seg-right", "seen.height < 200 || above > (found.rootBounds ?? seen).height / 2"
+# Where a field is empty, which will be said, that field is to stay in sight.
+FILLED = """document.querySelector("#seg-prompt textarea").value.trim() && (
+    document.querySelector("#seg-image img") ?? document.querySelector("#seg-url input")?.value)"""
+SHOW_ANSWER = bring(
+    "#seg-right",
+    f"({FILLED}) && (seen.height < 200 || above > (found.rootBounds ?? seen).height / 2)",
 )
+# Below the masks, which stay in sight: what was found, or that nothing was.
+SHOW_WORDS = """() => matchMedia("(min-width: 721px)").matches
+    && document.querySelector("#seg-status p:nth-of-type(2)")?.scrollIntoView({block: "nearest"})"""
 # It comes in above an earlier answer, which stays where it is seen.
-SHOW_COMPARISON = _bring("#seg-comparison", "above > 0")
+SHOW_COMPARISON = bring("#seg-comparison", "above > 0")
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
 PRESS_RUN = "() => document.querySelector('#seg-run').click()"
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _wire_inputs(inputs: Inputs) -> None:
+def _wire_inputs(inputs: Inputs, outputs: Outputs) -> None:
     # An old address must not win over a new upload; a picture that goes leaves it alone.
     first, *_ = load_samples(SAMPLES)[0]
 
@@ -71,7 +58,11 @@ def _wire_inputs(inputs: Inputs) -> None:
         # The page also says so of the picture it opens with, beside the address of a link.
         return gr.skip() if not path or cmp(path, first, shallow=False) else ""
 
+    def outdate(path: str | None, key: str) -> Any:
+        return gr.AnnotatedImage(label=display.OLD_MASKS) if path and key else gr.skip()
+
     inputs.image.change(forget, inputs.image, inputs.url, **QUIET)
+    inputs.image.change(outdate, [inputs.image, outputs.key], outputs.result, **QUIET)
     inputs.image.upload(lambda: "", None, inputs.url, **QUIET)  # of that very file, too
 
 
@@ -94,7 +85,8 @@ def _wire_run(inputs: Inputs, outputs: Outputs, samples: list[Dependency], event
     shown = [outputs.threshold, *_shown(outputs)]
     rest = [*outputs.details, outputs.comparison.column, outputs.settings]
     now = [outputs.session, outputs.key, outputs.slider, inputs.grounder, *outputs.more]
-    ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
+    revealed = ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
+    revealed.success(None, js=SHOW_WORDS)
     # For programs: without what the page keeps between events.
     gr.on(
         [],
@@ -278,7 +270,7 @@ def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.comp
         )
 
     inputs, outputs, samples = build_page(fetch is not None, store.weights.describe())
-    _wire_inputs(inputs)
+    _wire_inputs(inputs, outputs)
     events = Events(store, infer, draw, fetch)
     _wire_run(inputs, outputs, samples, events)
     _wire_look(inputs, outputs)

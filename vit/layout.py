@@ -24,7 +24,7 @@ FIRST = 7  # the sample shown when the page opens
 SLIDER: dict[str, Any] = {"buttons": []}
 CSS = """
 /* No longer than the window: whoever picks one below would not see what the model says of it. */
-#vit-samples .grid-wrap { max-height: max(200px, calc(100vh - 500px)); min-height: 0;
+#vit-samples .grid-wrap { max-height: max(222px, calc(100vh - 500px)); min-height: 0;
     overflow-y: auto; }
 #vit-samples .grid-container {
     grid-template: none / repeat(5, minmax(0, 1fr)); grid-auto-rows: auto; gap: 6px; }

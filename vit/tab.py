@@ -15,12 +15,14 @@ from vit.facts import read_facts
 from vit.layout import Page, build_page
 from vit.panels import together
 from vit.samples import load_samples
-from web.page import LATEST, QUIET, hand_over_download
+from web.page import LATEST, QUIET, bring, hand_over_download
 
 # What makes or reads an answer, or the maps of an earlier one might come after those of the next.
 ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}
 # Of samples, one soon after another: "always_last" would come with the place of the first click.
 EVERY: dict[str, Any] = {"trigger_mode": "multiple"}
+# On a phone the answer lies above the picture that is uploaded, out of sight.
+SHOW_ANSWER = bring("#vit-answer", "seen.height < 200")
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
 
 
@@ -46,6 +48,7 @@ def _wire_browser(page: Page, events: Events) -> Dependency:
     page.source.image.upload(
         lambda: gr.Gallery(selected_index=None), None, browser.gallery, **QUIET
     )
+    page.source.image.upload(None, js=SHOW_ANSWER)
     return browser.gallery.select(
         events.pick_sample,
         browser.chosen,

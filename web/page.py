@@ -29,6 +29,26 @@ UNEXPECTED = "Something unexpected went wrong; the server's log says what. Pleas
 NO_ROOM = "The server's disk is full, so that nothing could be written. Please try again later."
 
 
+def bring(element: str, unseen: str) -> str:
+    """Return a script that scrolls to an element if `unseen` is true.
+
+    What is seen only an observer knows: the frame of a Space may be as high as its page.
+
+    Args:
+        element: Its selector.
+        unseen: An expression of `found`, what the observer says; `seen`, the rectangle that is in
+            sight; and `above`, how many pixels of the element lie above that.
+    """
+    return f"""() => {{
+    const element = document.querySelector("{element}")
+    new IntersectionObserver(([found], observer) => {{
+        observer.disconnect()
+        const seen = found.intersectionRect, above = seen.top - found.boundingClientRect.top
+        if ({unseen}) element.scrollIntoView({{behavior: {MOTION}}})
+    }}).observe(element)
+}}"""
+
+
 def choice_of(count: int, value: int, **options: Any) -> gr.Slider:
     """Return a slider that chooses one of `count` things, from 1; hidden where there is but one."""
     # Gradio takes no slider whose ends are the same.

@@ -136,7 +136,7 @@ def mask_layers(page: Page) -> dict[str, np.ndarray]:
     layers, labels = result.locator("img.mask"), result.locator(".legend-item")
     found: dict[str, np.ndarray] = {}
     for i in range(layers.count()):
-        name = labels.nth(i).inner_text().strip()
+        name = labels.nth(i).inner_text().strip().partition(" ")[2]  # after its number
         mask = np.asarray(picture_of(page, layers.nth(i)).convert("RGBA"))[..., 3] > 127
         found[name] = found.get(name, np.zeros_like(mask)) | mask
     return found
@@ -443,7 +443,8 @@ def test_colours_belong_to_phrases_in_the_order_of_the_prompt(page: Page) -> Non
         for i in range(layers.count()):
             mask = np.asarray(picture_of(page, layers.nth(i)).convert("RGBA"))
             seen = mask[mask[..., 3] > 127][0, :3]
-            number = prompt.split(", ").index(labels.nth(i).inner_text().strip())
+            _, _, phrase = labels.nth(i).inner_text().strip().partition(" ")
+            number = prompt.split(", ").index(phrase)
             assert "#" + bytes(seen.tolist()).hex().upper() == COLOURS[number]
     # The button that only a script presses stays hidden on a second run, too.
     expect(page.locator("#seg-zip")).to_be_hidden()

@@ -79,7 +79,8 @@ def _rows(session: Session, threshold: float) -> list[list[Any]]:
 def test_look_shows_the_answer_in_every_part(session: Session) -> None:
     view = look(session, Settings(), 0.3)
     regions, rows, stages = view.regions, view.rows, view.stages
-    assert [label for _, label in view.painted[1]] == ["dog", "dog"] and view.found == 2
+    assert [label for _, label in view.painted[1]] == ["dog", "dog"]
+    assert view.numbers == [1, 2]
     assert view.colours == {"dog": COLOURS[0], "collar": NEGATIVE_COLOUR}
     assert [row[2] for row in rows] == ["dog", "dog", "−collar"]
     assert [row[-1] for row in rows] == [20.0, 4.0, 5.0], "the collar's area is taken out"
@@ -272,7 +273,7 @@ def test_a_correction_shows_everywhere_and_undo_takes_it_back(session: Session) 
     before = look(session, Settings(), 0.3)
     edited = replace(session, corrections=Corrections((drop(session.proposals, 0),)))
     after = look(edited, Settings(), 0.3)
-    assert len(after.rows) == len(before.rows) - 1 and after.found == 1
+    assert len(after.rows) == len(before.rows) - 1 and len(after.numbers) == 1
     assert "Corrections by hand: 1." in after.status and "Corrections" not in before.status
     assert after.canvas.tobytes() != before.canvas.tobytes()
     manifest = json.loads(dict(pack(edited, Settings(), 0.3, "manifest"))["manifest.json"])
@@ -284,7 +285,7 @@ def test_what_was_drawn_joins_the_table(session: Session) -> None:
     mask[12:, 12:] = True
     drawn = add(session.proposals, "dog", np.array([12, 12, 20, 20], np.float32), mask, 0.8)
     view = look(replace(session, corrections=Corrections((drawn,))), Settings(), 0.3)
-    assert view.found == 3 and "Found 3 regions" in view.status
+    assert view.numbers == [1, 2, 3] and "Found 3 regions" in view.status
     assert [row[2] for row in view.rows] == ["dog", "dog", "dog", "−collar"]
 
 
@@ -298,7 +299,7 @@ def test_a_phrase_of_which_all_was_dropped_is_said(session: Session) -> None:
 def test_the_grounders_answer_keeps_what_is_switched_off(session: Session) -> None:
     less = replace(session, corrections=Corrections(off=frozenset({1})))
     before, after = (look(s, Settings(), 0.3) for s in (session, less))
-    assert after.regions.tobytes() == before.regions.tobytes() and after.found == 1
+    assert after.regions.tobytes() == before.regions.tobytes() and len(after.numbers) == 1
 
 
 def test_before_sam_are_the_boxes_that_it_got(session: Session) -> None:
