@@ -99,6 +99,9 @@ CSS = """
 .gradio-container footer .divider { display: none !important; }
 /* Phones zoom into fields of smaller letters, and do not zoom out again. */
 @media (pointer: coarse) {
+    /* As large as a finger needs them. */
+    .icon-button-wrapper button, .source-selection button { min-width: 34px; min-height: 34px;
+        justify-content: center; }
     :is(textarea, input:not([type="range"], [type="radio"], [type="checkbox"])) {
         font-size: 16px !important; }
 }

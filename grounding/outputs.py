@@ -89,7 +89,7 @@ def _build_slider() -> gr.Slider:
         first.threshold,
         step=0.01,
         label="Threshold",
-        info="Moving it needs no new run, but for CLIPSeg's outlines.",
+        info="Moving it needs no new run; only CLIPSeg's outlines stay as they are.",
         buttons=[],  # "reset" tells nobody, and goes back to the first grounder's
         elem_id="seg-threshold",
     )
@@ -134,15 +134,6 @@ def _build_correction() -> Correction:
         phrase = gr.Dropdown([], label="The box holds", visible=False, elem_id="seg-box-phrase")
         # Gradio would refuse a click where the server has forgotten the answer, and say it wrongly.
         phrase.preprocess = lambda chosen: chosen
-        canvas = gr.Image(
-            label="Click here",
-            show_label=False,  # it would lie over a corner, where somebody may want to click
-            alt_text="The picture with its masks, to click on",
-            interactive=False,
-            format="jpeg",
-            buttons=["fullscreen"],
-            elem_id="seg-canvas",
-        )
         with gr.Row(elem_id="seg-point"):
             # For those who cannot use a mouse.
             x, y = (
@@ -157,6 +148,15 @@ def _build_correction() -> Correction:
             )
             apply = gr.Button("Apply there", min_width=110, elem_id="seg-apply")
             undo = gr.Button("Undo", min_width=90, elem_id="seg-undo")
+        canvas = gr.Image(
+            label="Click here",
+            show_label=False,  # it would lie over a corner, where somebody may want to click
+            alt_text="The picture with its masks, to click on",
+            interactive=False,
+            format="jpeg",
+            buttons=["fullscreen"],
+            elem_id="seg-canvas",
+        )
     tool.change(
         lambda name: (gr.Radio(info=HELP[name]), gr.Dropdown(visible=name == BOX)),
         tool,

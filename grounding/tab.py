@@ -62,7 +62,7 @@ def _wire_inputs(inputs: Inputs, outputs: Outputs) -> None:
         return gr.AnnotatedImage(label=display.OLD_MASKS) if path and key else gr.skip()
 
     inputs.image.change(forget, inputs.image, inputs.url, **QUIET)
-    inputs.image.change(outdate, [inputs.image, outputs.key], outputs.result, **QUIET)
+    inputs.image.change(outdate, [inputs.image, outputs.key], outputs.result, **_beside(outputs))
     inputs.image.upload(lambda: "", None, inputs.url, **QUIET)  # of that very file, too
 
 

@@ -10,6 +10,7 @@ from vit.crop import Crop
 if TYPE_CHECKING:
     from vit.predictor import Prediction
 
+FEW = 12  # classes, which are named
 SAID = ("confusion", "test_accuracy", "test_images", "data")  # metrics with a place of their own
 
 
@@ -58,10 +59,12 @@ def describe_checkpoint(name: str, facts: dict[str, Any]) -> str:
     """
     metrics, count = facts["metrics"], facts["parameters"]
     parameters = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
+    classes = facts["classes"]
+    named = f" ({escape(', '.join(classes))})" if len(classes) <= FEW else ""
     return (
         f"Model: **{escape(name)}**, a ViT with {parameters} parameters, "
         f"**{metrics['test_accuracy']:.1%}** right on the {metrics['test_images']:,} test pictures "
-        f"of {escape(metrics['data'])}. It knows {count_classes(facts['classes'])} and always "
+        f"of {escape(metrics['data'])}. It knows {count_classes(classes)}{named} and always "
         "answers with one of them."
     )
 

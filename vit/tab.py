@@ -22,7 +22,7 @@ ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}
 # Of samples, one soon after another: "always_last" would come with the place of the first click.
 EVERY: dict[str, Any] = {"trigger_mode": "multiple"}
 # On a phone the answer lies above the picture that is uploaded, out of sight.
-SHOW_ANSWER = bring("#vit-answer", "seen.height < 200")
+SHOW_ANSWER = bring("#vit-answer", "seen.height < 200 || above > 200")
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
 
 

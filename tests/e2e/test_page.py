@@ -268,6 +268,36 @@ def test_an_old_address_does_not_win_over_a_new_picture(
     expect(box).to_have_value(address if stays else "")
 
 
+def test_masks_of_an_earlier_picture_are_called_so(page: Page, tmp_path: Path) -> None:
+    open_tab(page, "segment")
+    pick_segmentation_sample(page)
+    label = page.locator("#seg-result label").first
+    expect(label).to_have_text("Masks")
+    Image.new("RGB", (40, 30), "green").save(tmp_path / "green.png")
+    page.locator("#seg-image").get_by_role("button", name="Remove Image").click()
+    expect(label).to_have_text("Masks")
+    page.locator("#seg-image input[type=file]").first.set_input_files(tmp_path / "green.png")
+    expect(label).to_have_text("Masks of the picture before: press Run")
+    page.locator("#seg-threshold input[type=number]").fill("0.4")  # shows them anew
+    expect(page.locator("#seg-status a")).to_have_attribute("href", re.compile("threshold=0.4"))
+    expect(label).to_have_text("Masks of the picture before: press Run")
+    press_run(page)
+    expect(label).to_have_text("Masks")
+
+
+@pytest.mark.parametrize(("tab", "field"), [("Vision", "#vit-image"), ("Segment", "#seg-image")])
+def test_what_asks_for_the_camera_leaves_the_other_sources_in_reach(
+    page: Page, tab: str, field: str
+) -> None:
+    page.set_viewport_size({"width": 1366, "height": 657})
+    open_tab(page, tab)
+    part = page.locator(field)
+    part.get_by_role("button", name="Capture from camera").click()
+    expect(part.get_by_text("Click to Access Webcam")).to_be_visible()
+    part.get_by_role("button", name="Upload file").click(timeout=5000)
+    expect(part.get_by_text("Click to Access Webcam")).to_be_hidden()
+
+
 def test_what_is_shown_is_what_is_taken_home(page: Page) -> None:
     """Also when the next grounder has been chosen, which brings a threshold of its own: that is
     for its answer. The slider goes back with the first one.

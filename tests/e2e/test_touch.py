@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from .conftest import opened, settle
@@ -70,6 +72,33 @@ def test_samples_move_sideways_and_fit_on_the_screen_with_the_map_below(phone: P
     answer = phone.locator("#vit-overlay img").bounding_box()
     top = samples.bounding_box()["y"]
     assert answer["y"] + answer["height"] - top < phone.viewport_size["height"]
+
+
+def test_a_field_that_is_empty_stays_in_sight(phone: Page) -> None:
+    phone.get_by_role("tab", name="Segmentation").tap()
+    prompt = phone.locator("#seg-prompt textarea")
+    prompt.fill("")
+    phone.locator("#seg-run").tap()
+    expect(phone.get_by_test_id("toast-body").first).to_contain_text("Type what to look for")
+    settle(phone)
+    expect(prompt).to_be_in_viewport()
+    prompt.fill("a dog")
+    phone.locator("#seg-run").tap()
+    expect(phone.locator("#seg-status")).to_contain_text("Found 1 region")
+    settle(phone)
+    expect(prompt).not_to_be_in_viewport()
+    expect(phone.locator("#seg-result img").first).to_be_in_viewport()
+
+
+def test_an_own_picture_brings_its_answer_into_sight(phone: Page, tmp_path: Path) -> None:
+    phone.locator("#vit-image").get_by_role("button", name="Remove Image").tap()
+    phone.locator("#vit-image").scroll_into_view_if_needed()
+    expect(phone.locator("#vit-overlay")).not_to_be_in_viewport()
+    Image.new("RGB", (40, 30), "green").save(tmp_path / "green.png")
+    phone.locator("#vit-image input[type=file]").first.set_input_files(tmp_path / "green.png")
+    expect(phone.locator("#vit-note")).to_contain_text("of your picture")
+    settle(phone)
+    expect(phone.locator("#vit-overlay")).to_be_in_viewport()
 
 
 def test_no_field_is_so_small_that_a_phone_zooms_into_it(phone: Page) -> None:

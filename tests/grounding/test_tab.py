@@ -81,6 +81,8 @@ def test_look_shows_the_answer_in_every_part(session: Session) -> None:
     regions, rows, stages = view.regions, view.rows, view.stages
     assert [label for _, label in view.painted[1]] == ["dog", "dog"]
     assert view.numbers == [1, 2]
+    result, *_ = show(session, Settings(), 0.3)
+    assert result.color_map == dict.fromkeys(("1 dog", "2 dog"), COLOURS[0])
     assert view.colours == {"dog": COLOURS[0], "collar": NEGATIVE_COLOUR}
     assert [row[2] for row in rows] == ["dog", "dog", "−collar"]
     assert [row[-1] for row in rows] == [20.0, 4.0, 5.0], "the collar's area is taken out"
@@ -460,7 +462,7 @@ def test_what_is_shown_beside_a_run_leaves_its_progress_in_sight() -> None:
         if result in {block._id for block in function.outputs}
         and function.show_progress == "hidden"
     ]
-    names = {"reveal", "move", "configure", "tick", "show_corrected", "undo"}
+    names = {"outdate", "reveal", "move", "configure", "tick", "show_corrected", "undo"}
     assert {f.name for f in beside} == names
     assert all([b._id for b in f.show_progress_on or []] == [status] for f in beside)
     # Or one that has begun earlier might end later, and the page would show what is no more.

@@ -62,7 +62,13 @@ def test_checkpoint() -> None:
     assert text.startswith(
         "Model: **my &lt;run&gt;**, a ViT with 3.2 M parameters, **87.5%** right"
     )
-    assert "on the 1,234 test pictures of &lt;colours&gt;. It knows 2 classes" in text
+    assert "on the 1,234 test pictures of &lt;colours&gt;. It knows 2 classes (a, b) and" in text
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, True), (12, True), (13, False)])
+def test_few_classes_are_named(count: int, named: bool) -> None:
+    text = describe_checkpoint("run", FACTS | {"classes": [f"<{i}" for i in range(count)]})
+    assert (f"&lt;{count - 1}) and always" in text) == named
 
 
 def test_details() -> None:

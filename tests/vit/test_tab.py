@@ -97,7 +97,7 @@ def test_any_checkpoint(
     assert tuple(probabilities) == options.get("classes", ("red", "green", "blue"))
     assert overlay.size == seen.size == (view.SIDE, view.SIDE)
     count = len(probabilities)
-    assert f"It knows {count} {'class' if count == 1 else 'classes'} and" in note
+    assert f"It knows {count} {'class' if count == 1 else 'classes'} (" in note
 
 
 def test_an_own_picture(tmp_path: Path, classify: Handler) -> None:
