@@ -19,13 +19,18 @@ it looks in the chosen layer. Right: which patches look at it. Below: the same i
 of the heads)."""
 TEST_HELP = """A map that is right about what matters should pass this test. Left: patches are
 replaced by a plain colour, those the map calls most important first, and the probability should
-fall fast. Right: they are put back on a blurred picture, and it should rise fast (after Petsiuk et
-al. 2018, RISE). Compare with the same map moved to up to four other places, with four random
-orders, each as their mean, and with the map's order reversed. A map is called better than chance
-where it is better than each of these places and orders: a smooth map easily beats scattered
-patches, and itself elsewhere only if it looks at the right place. One test is weak evidence, as
-things tend to be in the middle: of the 30 samples the bundled model's transformer attribution was
-better both ways in 16, a mere blob in the middle in 7."""
+fall fast. Right: they are put back on a blurred picture, and it should rise fast.
+
+<details><summary>What it is compared with, and how far to trust it</summary>
+
+After Petsiuk et al. 2018 (RISE). Compare with the same map moved to up to four other places, with
+four random orders, each as their mean, and with the map's order reversed. A map is called better
+than chance where it is better than each of these places and orders: a smooth map easily beats
+scattered patches, and itself elsewhere only if it looks at the right place. One test is weak
+evidence, as things tend to be in the middle: of the 30 samples the bundled model's transformer
+attribution was better both ways in 16, a mere blob in the middle in 7.
+
+</details>"""
 POSITION_HELP = """**Positions.** How alike the learned position of each patch is to those of all
 others; a small map per patch, at its place in the picture, yellow where they are most alike. Nearby
 patches should be alike: nobody told the model which patches are neighbours."""
