@@ -1,13 +1,15 @@
 """What of an answer is found, kept and replaced by the whole command is in `test_main.py`."""
 
 import errno
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from grounding.answers import find_pictures
+from grounding.answers import find_pictures, source_of
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -48,6 +50,17 @@ def test_find_pictures(
 def test_only_what_is_hidden_below_the_folder_is_passed_over(tmp_path: Path) -> None:
     _touch(tmp_path / ".cache/in", "a.png")
     assert list(find_pictures([str(tmp_path / ".cache/in")], tmp_path / "out")) == ["a"]
+
+
+def test_a_copy_of_a_picture_that_has_an_answer_is_another_picture(tmp_path: Path) -> None:
+    """With its size and time, by which one that was moved is known again."""
+    _touch(tmp_path / "in", "a.png", "b/x.txt")
+    shutil.copy2(tmp_path / "in/a.png", tmp_path / "in/b/a.png")
+    _touch(tmp_path / "out/a", "manifest.json")
+    answer = {"source": source_of(tmp_path / "in/a.png"), "prompt": "", "rows": [], "models": {}}
+    (tmp_path / "out/a/manifest.json").write_text(json.dumps(answer))
+    found = find_pictures([str(tmp_path / "in")], tmp_path / "out")
+    assert found == {"a": tmp_path / "in/a.png", "b-a": tmp_path / "in/b/a.png"}
 
 
 def test_a_link_to_a_picture_is_the_same_picture(tmp_path: Path) -> None:

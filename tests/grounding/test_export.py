@@ -108,16 +108,19 @@ def test_overlay_is_painted_as_the_page_is() -> None:
     assert changed[30:55, 30:55].all() and not changed[~SHAPES["disc"]].any()
 
 
-def test_boxes_lie_around_the_masks_of_thin_pictures() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_boxes_lie_around_the_masks_of_thin_pictures(turned: bool) -> None:
     """Three pixels of 2048 are one of 1280, and not 3 / 2048 as many."""
-    masks = np.zeros((1, 2048, 3), bool)
+    masks, box = np.zeros((1, 2048, 3), bool), [0, 200, 3, 1900]
     masks[:, 200:1900] = True
-    regions = Regions(np.float32([[0, 200, 3, 1900]]), np.float32([0.5]), ("a dog",))
-    result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])), [1])
     plain = Image.new("RGB", (3, 2048))
-    seen = overlay_picture(Export(plain, result, {}))
-    painted = np.flatnonzero(np.asarray(seen).any((1, 2)))
-    assert painted[-1] <= 1900 * seen.height / plain.height + 2
+    if turned:
+        masks, box, plain = masks.mT, [200, 0, 1900, 3], Image.new("RGB", (2048, 3))
+    regions = Regions(np.float32([box]), np.float32([0.5]), ("a dog",))
+    result = Result(["a dog"], regions, Masks(masks, np.float32([0.5])), [1])
+    seen = np.asarray(overlay_picture(Export(plain, result, {}))).any(2)
+    painted = np.flatnonzero(seen.any(0 if turned else 1))
+    assert abs(painted[-1] - 1900 * max(seen.shape) / 2048) <= 2
 
 
 def _read(path: Path) -> np.ndarray:
@@ -198,6 +201,7 @@ def test_every_file_can_be_read_again(masks: tuple[np.ndarray, ...], tmp_path: P
         row = data.anns[number]
         assert (data.annToMask(row) == mask).all()
         assert row["area"] == mask.sum() and row["category_id"] == 2
+        assert row["iscrowd"] == 0  # or evaluations would judge it by other rules
         rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
         assert row["bbox"] == coco_mask.toBbox(rle).tolist()
         written = _read(tmp_path / "masks" / f"{number:02d}-a-dog.png")

@@ -144,7 +144,7 @@ def test_nothing_is_added_where_it_would_be_taken_away(session: Session) -> None
     query, recorder = parse_prompt("a dog -a cat"), Recorder()
     session = replace(session, proposals=replace(session.proposals, query=query))
     with pytest.raises(ValueError, match="This place is taken away by “-a cat”; untick"):
-        click(session, Settings(), 0.1, ADD, "", (70, 20), recorder)
+        click(session, Settings(), 0.1, ADD, "", (70.5, 20.5), recorder)
     assert not recorder.asked and not session.corrections.edits
     assert areas(clicked(session, (ADD, "", (50, 20))))["a dog"] > 900  # beside it
     session.corrections.off = frozenset({1})

@@ -25,6 +25,8 @@ ALL: Thing = ("dog", 0.7, (0, 0, 20, 20))
 MOST: Thing = ("dog", 0.7, (0, 0, 20, 19))
 ALL_CATS: Thing = ("cat", 0.7, (0, 0, 20, 20))
 WIDE: Thing = ("dog", 0.7, (0, 0, 20, 10))
+LOW: Thing = ("dog", 0.7, (0, 10, 20, 20))
+RIGHT: Thing = ("dog", 0.7, (10, 0, 20, 20))
 HALF: Thing = ("dog", 0.5, (0, 0, 10, 10))
 EMPTY: Thing = ("dog", 0.7, (5, 5, 5, 5))
 
@@ -73,6 +75,8 @@ def proposals(*things: Thing, heat: bool = False, **thresholds: float) -> Propos
         ((DOG, COLLAR), Choice(0.3, min_area=20), [0, 1], ""),  # just as much as is asked for
         ((HALF,), Choice(0.5), [0], ""),  # and a score just as high
         ((WIDE,), Choice(0.3), [0], ""),  # as wide as the picture, but half as high
+        ((LOW,), Choice(0.3), [0], ""),  # or at its lower edge
+        ((RIGHT,), Choice(0.3), [0], ""),  # or as high, and at its right edge
     ],
 )
 def test_select(things: tuple[Thing, ...], choice: Choice, numbers: list[int], note: str) -> None:

@@ -92,6 +92,19 @@ def test_look_shows_the_answer_in_every_part(session: Session) -> None:
     assert stages[0].tobytes() == regions.tobytes() != stages[1].tobytes()
 
 
+def test_a_row_that_was_corrected_is_switched_off(session: Session) -> None:
+    """Its box is that of the new area, in the table and where a row is looked for."""
+    mask = np.zeros((20, 20), bool)
+    mask[:5, :8] = True
+    edit = redraw(session.proposals, 0, mask, 1.0, ())
+    session.corrections.edits = (edit,)
+    rows = _rows(session, 0.3)
+    assert rows[0][5] == "0, 0, 8, 5"
+    rows[0][0] = False
+    switch(session, Settings(), 0.3, rows)
+    assert session.corrections.off == {0}
+
+
 def test_rows_are_switched_off_and_stay_so(session: Session) -> None:
     rows = _rows(session, 0.3)
     rows[1][0] = False

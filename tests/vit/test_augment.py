@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from vit.augment import (
     OPERATIONS,
+    _rectangles,
     augment,
     cutmix,
     mixup,
@@ -146,8 +147,18 @@ def test_random_erasing(probability: float, share: float) -> None:
     assert (areas[areas > 0] < 0.36).all()
     if share:  # from 0.02 to 0.33 they are equally likely
         assert areas[areas > 0].mean() == pytest.approx(0.175, abs=0.02)
+        height, width = (erased.any(axis).sum(1)[areas > 0.1] for axis in (2, 1))
+        assert 2.7 < (height / width).max() < 4 and 2.7 < (width / height).max() < 4
     # Noise fills one rectangle: as many pixels as its rows times its columns.
     assert torch.equal(erased.sum((1, 2)), erased.any(1).sum(1) * erased.any(2).sum(1))
+
+
+def test_rectangles_lie_inside_in_every_place() -> None:
+    torch.manual_seed(3)
+    length = torch.full((2000,), 5.0)
+    made = _rectangles(length, length, side=8)
+    assert (made.sum((1, 2, 3)) == 25).all()
+    assert len(made.flatten(1).unique(dim=0)) == 16  # four by four
 
 
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])

@@ -9,6 +9,8 @@ import torch
 from vit.checkpoint import Preprocessing, load_checkpoint, load_tensors, save_tensors
 from vit.model import ViT
 
+SHIPPED = Path(__file__).parents[2] / "assets" / "vit-cifar10.safetensors"
+
 
 def test_round_trip(tiny_checkpoint: Path, tiny_model: ViT) -> None:
     loaded = load_checkpoint(tiny_checkpoint)
@@ -119,3 +121,7 @@ def test_damaged_facts(tiny_checkpoint: Path, change: dict[str, object], message
     save_tensors(tiny_checkpoint, tensors, {key: json.dumps(v) for key, v in facts.items()})
     with pytest.raises(ValueError, match=re.escape(message)):
         load_checkpoint(tiny_checkpoint)
+
+
+def test_new_runs_see_the_colours_that_the_bundled_model_saw() -> None:
+    assert load_checkpoint(SHIPPED).preprocessing == Preprocessing()

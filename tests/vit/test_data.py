@@ -325,6 +325,13 @@ def test_all_that_are_no_pictures_are_named_at_once(
     assert ("..." in lines) == (named < broken)
 
 
+def test_a_damaged_one_of_plain_class_folders_is_named(tmp_path: Path) -> None:
+    content = {f"{name}/{i}.png": png(COLOURS[name]) for name in COLOURS for i in range(4)}
+    path = write_zip(tmp_path, content | {"cat/9.png": b"hello"})
+    with pytest.raises(ValueError, match=r"files that are no pictures \(1\)"):
+        load_image_folder(path, 8)
+
+
 def test_what_lies_outside_of_the_splits_may_be_broken(tmp_path: Path) -> None:
     content = {"extra/cat/0.png": b"hello"} | files()  # read before there is known to be a split
     assert len(load_image_folder(write_zip(tmp_path, content), 8).train.labels) == 4

@@ -36,6 +36,7 @@ PROPOSALS = 25 * 33 + 13 * 17 + 7 * 9 + 4 * 5  # of a picture of 200 x 260 pixel
         ([(5, 7), (3, 4)], 6, 0.5),  # some places outside
         ([(5, 7), (3, 4)], 6, 5.0),  # most far outside
         ([(6, 1), (1, 4), (1, 1)], 9, 0.5),  # levels a single pixel wide or high
+        ([(2, 5), (4, 2)], 6, 0.5),  # or two
         ([(9, 9)], CHUNK + 1, 0.2),  # more queries than are taken at a time
     ],
 )
@@ -95,6 +96,18 @@ def test_random_model_of_real_size(half: bool, tolerance: float) -> None:
     ious, partners = box_iou(boxes, ours).max(1)
     assert ious.min() > 0.99
     torch.testing.assert_close(our_logits[partners], logits, atol=tolerance, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("device", "ours"), [("cpu", True), ("cuda", False)])
+def test_what_is_for_processors_only(device: str, ours: bool) -> None:
+    small = {"encoder_layers": 1, "decoder_layers": 2, "num_queries": 5}
+    model = Stock(GroundingDinoConfig(text_config=BertConfig(num_hidden_layers=1), **small)).eval()
+    make_lean(model, device)
+    parts = [
+        *(layer.deformable_layer.self_attn.attn for layer in model.model.encoder.layers),
+        *(layer.encoder_attn.attn for layer in model.model.decoder.layers),
+    ]
+    assert [isinstance(part, DeformableAttention) for part in parts] == [ours] * 3
 
 
 def _pictures() -> list[Image.Image]:
