@@ -89,7 +89,7 @@ def _build_slider() -> gr.Slider:
         first.threshold,
         step=0.01,
         label="Threshold",
-        info="Moving it needs no new run; only CLIPSeg's outlines stay as they are.",
+        info="Needs no new run, except for CLIPSeg's outlines.",
         buttons=[],  # "reset" tells nobody, and goes back to the first grounder's
         elem_id="seg-threshold",
     )
