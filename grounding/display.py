@@ -41,10 +41,12 @@ def show(
 def _numbered(view: View) -> dict[str, Any]:
     """Return the masks for the page, where two of one phrase have different names."""
     picture, pairs = view.painted
-    names = [f"{n} {phrase}" for n, (_, phrase) in zip(view.numbers, pairs, strict=True)]
-    masks = [mask for mask, _ in pairs]
-    colours = {name: view.colours[phrase] for name, (_, phrase) in zip(names, pairs, strict=True)}
-    return {"value": (picture, list(zip(masks, names, strict=True))), "color_map": colours}
+    named, colours = [], {}
+    for number, (mask, phrase) in zip(view.numbers, pairs, strict=True):
+        name = f"{number} {phrase}"
+        named.append((mask, name))
+        colours[name] = view.colours[phrase]
+    return {"value": (picture, named), "color_map": colours}
 
 
 def show_corrected(

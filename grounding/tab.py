@@ -32,10 +32,10 @@ MODELS: dict[str, Any] = {
 }
 
 
-# On a phone the answer lies below the settings and above the samples, out of sight.
 # Where a field is empty, which will be said, that field is to stay in sight.
 FILLED = """document.querySelector("#seg-prompt textarea").value.trim() && (
     document.querySelector("#seg-image img") ?? document.querySelector("#seg-url input")?.value)"""
+# On a phone the answer lies below the settings and above the samples, out of sight.
 SHOW_ANSWER = bring(
     "#seg-right",
     f"({FILLED}) && (seen.height < 200 || above > (found.rootBounds ?? seen).height / 2)",

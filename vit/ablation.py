@@ -1,9 +1,9 @@
 """Short runs that ask what a part of a recipe is worth: `train_vit.py --ablate`.
 
 Every run differs from the recipe of the command line in what a study says and in nothing else; one
-setting may have several, of other seeds. A
-finished run is a row of `ablation.csv` and is not repeated; an unfinished one goes on. Rows of
-another recipe, of other pictures, or with another teacher or start are never among them.
+setting may have several, of other seeds. A finished run is a row of `ablation.csv` and is not
+repeated; an unfinished one goes on. Rows of another recipe, of other pictures, or with another
+teacher or start are never among them.
 """
 
 import csv
