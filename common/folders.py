@@ -15,4 +15,4 @@ def make_writable(folder: Path) -> None:
         with TemporaryDirectory(prefix=".", dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"--out is {folder}, which cannot be written ({error})") from error
+        raise ValueError(f"the folder {folder} of --out cannot be written ({error})") from error

@@ -15,7 +15,7 @@ from grounding.settings import RANGES, Settings, read_settings, settings_from_qu
 from web.page import new_folder, page_errors
 
 MASKS = "Masks"
-OLD_MASKS = "Masks of the picture before: press Run"
+OLD_MASKS = "Masks of the picture before"
 NOTHING = (gr.skip(),) * 6  # new, of what `show` returns
 
 
@@ -79,8 +79,23 @@ def choose_grounder(session: Session | None, shown: float, grounder: str) -> flo
     return GROUNDERS[grounder].threshold
 
 
+def name_masks(session: Session | None, path: str | None, url: str | None) -> Any:
+    """Say so where the masks are of another picture than that which is asked about next."""
+    return gr.AnnotatedImage(label=_label(session, path, url)) if session else gr.skip()
+
+
+def _label(session: Session, path: str | None, url: str | None) -> str:
+    return MASKS if session.is_of(path, url) else OLD_MASKS
+
+
 def reveal(
-    session: Session | None, key: str, threshold: float, grounder: str, *more: Any
+    session: Session | None,
+    key: str,
+    path: str | None,
+    url: str | None,
+    threshold: float,
+    grounder: str,
+    *more: Any,
 ) -> tuple[Any, ...]:
     """Show a new answer, with its details and without a comparison of the picture before it.
 
@@ -97,7 +112,8 @@ def reveal(
     asked = session.asked
     shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
     columns = (gr.Column(visible=True),) * 2 + (gr.Column(visible=False),)
-    return shown, *show(session, settings, shown, label=MASKS), *columns, settings
+    label = _label(session, path, url)
+    return shown, *show(session, settings, shown, label=label), *columns, settings
 
 
 def configure(session: Session | None, threshold: float, key: str, *values: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from dataclasses import replace
 from itertools import chain, groupby
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
@@ -312,7 +313,8 @@ class Events:
         """Open the picture and run the models; what else is asked is as for `_answer`."""
         with page_errors():
             picture = read_picture(image, url, self.fetch)
-            return self._answer(picture, *asked, url=(url or "").strip())
+            session = self._answer(picture, *asked, url=(url or "").strip())
+            return replace(session, path=image)
 
     def _answer(
         self,

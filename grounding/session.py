@@ -66,6 +66,7 @@ class Session:
         origin: The weights, and the device.
         asked: The prompt, and the settings of the run by their names.
         corrections: What has been done to it by hand.
+        path: Of the picture that was uploaded, where it has no address.
         file: Name of the picture's file, where it is one of several.
         key: Of this answer and no other.
     """
@@ -75,6 +76,7 @@ class Session:
     origin: Origin
     asked: dict[str, Any]
     corrections: Corrections = field(default_factory=Corrections)
+    path: str | None = None
     file: str = ""
     key: str = field(default_factory=lambda: uuid4().hex)
 
@@ -82,6 +84,11 @@ class Session:
     def current(self) -> Proposals:
         """Return the proposals with all corrections made."""
         return apply_edits(self.proposals, self.corrections.edits)
+
+    def is_of(self, path: str | None, url: str | None) -> bool:
+        """Say whether it is of the picture that is given now, if any is; an address comes first."""
+        given, asked = (url or "").strip(), self.asked["url"]
+        return given == asked if given or asked else path in (None, self.path)
 
     def choice(self, settings: Settings, threshold: float) -> Choice:
         """Complete the settings with the threshold and what has been switched off."""

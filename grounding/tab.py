@@ -40,9 +40,19 @@ SHOW_ANSWER = bring(
     "#seg-right",
     f"({FILLED}) && (seen.height < 200 || above > (found.rootBounds ?? seen).height / 2)",
 )
-# Below the masks, which stay in sight: what was found, or that nothing was.
-SHOW_WORDS = """() => matchMedia("(min-width: 721px)").matches
-    && document.querySelector("#seg-status p:nth-of-type(2)")?.scrollIntoView({block: "nearest"})"""
+# What was found, or that nothing was, unless somebody has gone elsewhere meanwhile.
+SHOW_WORDS = bring(
+    "#seg-status p:nth-of-type(2)",
+    """matchMedia("(min-width: 721px)").matches && seen.height > 0
+            && element.getBoundingClientRect().top >= found.boundingClientRect.bottom""",
+    watched="#seg-result",
+    block="nearest",
+)
+SHOW_NEW_WORDS = f"""key => {{
+    const {{dataset}} = document.querySelector("#seg-status")
+    if (dataset.key !== key) ({SHOW_WORDS})()
+    dataset.key = key
+}}"""
 # It comes in above an earlier answer, which stays where it is seen.
 SHOW_COMPARISON = bring("#seg-comparison", "above > 0")
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
@@ -58,12 +68,15 @@ def _wire_inputs(inputs: Inputs, outputs: Outputs) -> None:
         # The page also says so of the picture it opens with, beside the address of a link.
         return gr.skip() if not path or cmp(path, first, shallow=False) else ""
 
-    def outdate(path: str | None, key: str) -> Any:
-        return gr.AnnotatedImage(label=display.OLD_MASKS) if path and key else gr.skip()
-
     inputs.image.change(forget, inputs.image, inputs.url, **QUIET)
-    inputs.image.change(outdate, [inputs.image, outputs.key], outputs.result, **_beside(outputs))
     inputs.image.upload(lambda: "", None, inputs.url, **QUIET)  # of that very file, too
+    gr.on(
+        [inputs.image.change, inputs.url.change],
+        display.name_masks,
+        [outputs.session, inputs.image, inputs.url],
+        outputs.result,
+        **_beside(outputs),
+    )
 
 
 def _wire_run(inputs: Inputs, outputs: Outputs, samples: list[Dependency], events: Events) -> None:
@@ -84,9 +97,10 @@ def _wire_run(inputs: Inputs, outputs: Outputs, samples: list[Dependency], event
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
     rest = [*outputs.details, outputs.comparison.column, outputs.settings]
-    now = [outputs.session, outputs.key, outputs.slider, inputs.grounder, *outputs.more]
+    given = [inputs.image, inputs.url]
+    now = [outputs.session, outputs.key, *given, outputs.slider, inputs.grounder, *outputs.more]
     revealed = ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
-    revealed.success(None, js=SHOW_WORDS)
+    revealed.success(None, outputs.key, js=SHOW_NEW_WORDS)
     # For programs: without what the page keeps between events.
     gr.on(
         [],

@@ -122,14 +122,20 @@ def ablate(
         f"{data.test.fingerprint()[:16]}",
     } | models
     rows = _read_rows(folder / "ablation.csv", same)
-    print(f"{len(rows)} of {sum(map(len, studies.values()))} runs are in {folder} already")
-    for study, value, changes in _missing(studies, rows):
+    wanted = _list_runs(studies)
+    done = {(row["study"], row["value"]) for row in rows}
+    missing = [run for run in wanted if run[:2] not in done]
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {folder} already")
+    for study, value, changes in missing:
         print(f"{study}: {value}")
         numbers = _train(config, sizes, changes, data, runs, device)
         if numbers is None:
             return False
         rows.append({"study": study, "value": value} | numbers | same)
         report.write_csv(folder / "ablation.csv", rows)
+    # The file may have runs of an older version's studies, too.
+    asked = {run[:2] for run in wanted}
+    rows = [row for row in rows if (row["study"], row["value"]) in asked]
     _write_markdown(folder / "ablation.md", rows, config.accuracy_name)
     for study in studies:
         of_study = [row for row in rows if row["study"] == study]
@@ -137,15 +143,13 @@ def ablate(
     return True
 
 
-def _missing(studies: Studies, rows: list[Row]) -> list[tuple[str, str, Changes]]:
-    """Return the variants without a row: the study's name, what is changed in words, the change."""
-    done = {(row["study"], row["value"]) for row in rows}
-    named = [
+def _list_runs(studies: Studies) -> list[tuple[str, str, Changes]]:
+    """Return the study's name, what is changed in words, and the change, for every run."""
+    return [
         (study, ", ".join(f"{name} {setting}" for name, setting in changes.items()), changes)
         for study, variants in studies.items()
         for changes in variants
     ]
-    return [variant for variant in named if variant[:2] not in done]
 
 
 def _settings(config: TrainConfig, sizes: dict[str, int]) -> dict[str, object]:
@@ -225,7 +229,7 @@ def _minutes(rows: list[Row]) -> str:
 def _write_markdown(path: Path, rows: list[Row], accuracy_name: str) -> None:
     lines = [
         f"The reference recipe with {rows[0]['recipe'] or 'nothing changed'}, trained on "
-        f"{rows[0]['data']}; each row changes one thing, and has the accuracy with each seed:",
+        f"{rows[0]['data']}; each row changes what its setting says; accuracy with each seed:",
         "",
         f"| study | setting | parameters | train accuracy | {accuracy_name} | minutes |",
         "|---|---|---|---|---|---|",

@@ -29,23 +29,25 @@ UNEXPECTED = "Something unexpected went wrong; the server's log says what. Pleas
 NO_ROOM = "The server's disk is full, so that nothing could be written. Please try again later."
 
 
-def bring(element: str, unseen: str) -> str:
-    """Return a script that scrolls to an element if `unseen` is true.
+def bring(element: str, when: str, watched: str | None = None, block: str = "start") -> str:
+    """Return a script that scrolls to an element if `when` is true.
 
     What is seen only an observer knows: the frame of a Space may be as high as its page.
 
     Args:
         element: Its selector.
-        unseen: An expression of `found`, what the observer says; `seen`, the rectangle that is in
-            sight; and `above`, how many pixels of the element lie above that.
+        when: An expression of `element`; of `found`, what the observer says; of `seen`, the
+            rectangle that is in sight; and of `above`, how many pixels lie above that.
+        watched: Selector of what is observed, if not the element.
+        block: Where the element is to be in sight, as `scrollIntoView` calls it.
     """
     return f"""() => {{
     const element = document.querySelector("{element}")
     new IntersectionObserver(([found], observer) => {{
         observer.disconnect()
         const seen = found.intersectionRect, above = seen.top - found.boundingClientRect.top
-        if ({unseen}) element.scrollIntoView({{behavior: {MOTION}}})
-    }}).observe(element)
+        if ({when}) element.scrollIntoView({{behavior: {MOTION}, block: "{block}"}})
+    }}).observe({f'document.querySelector("{watched}")' if watched else "element"})
 }}"""
 
 

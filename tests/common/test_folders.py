@@ -14,5 +14,5 @@ def test_a_folder_is_made_and_left_empty(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a-file", "a-file/below", "/proc"])
 def test_where_nothing_can_be_written(name: str, tmp_path: Path) -> None:
     (tmp_path / "a-file").touch()
-    with pytest.raises(ValueError, match=rf"^--out is .*{name}, which cannot be written \("):
+    with pytest.raises(ValueError, match=rf"^the folder .*{name} of --out cannot be written \("):
         make_writable(tmp_path / name)

@@ -277,12 +277,35 @@ def test_masks_of_an_earlier_picture_are_called_so(page: Page, tmp_path: Path) -
     page.locator("#seg-image").get_by_role("button", name="Remove Image").click()
     expect(label).to_have_text("Masks")
     page.locator("#seg-image input[type=file]").first.set_input_files(tmp_path / "green.png")
-    expect(label).to_have_text("Masks of the picture before: press Run")
+    expect(label).to_have_text("Masks of the picture before")
     page.locator("#seg-threshold input[type=number]").fill("0.4")  # shows them anew
     expect(page.locator("#seg-status a")).to_have_attribute("href", re.compile("threshold=0.4"))
-    expect(label).to_have_text("Masks of the picture before: press Run")
+    expect(label).to_have_text("Masks of the picture before")
     press_run(page)
     expect(label).to_have_text("Masks")
+    page.locator("#seg-url").get_by_role("textbox").fill("https://example.org/a.png")
+    expect(label).to_have_text("Masks of the picture before")
+    page.locator("#seg-url").get_by_role("textbox").fill("")
+    expect(label).to_have_text("Masks")
+
+
+def delay_answers(page: Page) -> None:
+    page.route("**/queue/data*", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+
+
+def test_a_picture_uploaded_during_a_run_is_not_the_one_of_the_answer(
+    page: Page, tmp_path: Path
+) -> None:
+    open_tab(page, "segment")
+    page.locator("#seg-image img").first.wait_for()
+    Image.new("RGB", (40, 30), "green").save(tmp_path / "green.png")
+    delay_answers(page)
+    press_run(page)
+    page.locator("#seg-image").get_by_role("button", name="Remove Image").click()
+    page.locator("#seg-image input[type=file]").first.set_input_files(tmp_path / "green.png")
+    page.locator("#seg-result img.mask").first.wait_for()
+    expect(page.locator("#seg-result label").first).to_have_text("Masks of the picture before")
+    page.unroute_all(behavior="wait")
 
 
 @pytest.mark.parametrize(("tab", "field"), [("Vision", "#vit-image"), ("Segment", "#seg-image")])
@@ -356,7 +379,7 @@ def test_a_number_can_be_typed_key_by_key(page: Page) -> None:
 def test_run_pressed_during_a_run_comes_after_it(page: Page) -> None:
     open_tab(page, "segment")
     pick_segmentation_sample(page)
-    page.route("**/queue/data*", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+    delay_answers(page)
     press_run(page)
     page.locator("#seg-prompt").get_by_role("textbox").fill("a piano")
     press_run(page)
@@ -376,7 +399,7 @@ def test_a_place_that_is_not_given_is_no_place(page: Page) -> None:
 def test_the_threshold_moved_during_a_run_counts(page: Page) -> None:
     open_tab(page, "segment")
     page.locator("#seg-prompt").get_by_role("textbox").fill("a dog")
-    page.route("**/queue/data*", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+    delay_answers(page)
     press_run(page)
     threshold = page.locator("#seg-threshold input[type=number]")
     threshold.fill("0.93")
@@ -640,6 +663,52 @@ def test_on_a_laptop_the_masks_stay_in_sight_while_they_are_changed(
     stages.evaluate("node => node.scrollIntoView()")
     frame, reached = page.locator("#seg-result").bounding_box(), stages.bounding_box()
     assert frame["y"] + frame["height"] <= reached["y"] < 100
+
+
+def rest_scrolling(page: Page) -> float:
+    """Wait until the page has stopped scrolling, and return where."""
+    page.wait_for_timeout(1000)
+    return page.evaluate("scrollY")
+
+
+def test_the_words_of_an_answer_are_brought_into_sight(page: Page, expected: Result) -> None:
+    page.set_viewport_size({"width": 1366, "height": 520})
+    run_sample(page, expected)
+    words = page.locator("#seg-status p").nth(1)
+    expect(words).to_be_in_viewport()
+    page.evaluate("scrollTo(0, 0)")
+    expect(words).not_to_be_in_viewport()
+    press_run(page)
+    expect(words).to_be_in_viewport()
+
+
+def test_what_is_refused_scrolls_nowhere(page: Page, expected: Result) -> None:
+    page.set_viewport_size({"width": 1366, "height": 520})
+    run_sample(page, expected)
+    rest_scrolling(page)
+    page.locator("#seg-prompt").get_by_role("textbox").fill("")
+    page.evaluate("scrollTo(0, 0); document.querySelector('#seg-run').click()")
+    expect(page.get_by_test_id("toast-body").first).to_contain_text("Type what to look for")
+    assert rest_scrolling(page) == 0
+
+
+def test_an_answer_leaves_who_has_gone_elsewhere(page: Page, expected: Result) -> None:
+    page.set_viewport_size({"width": 1366, "height": 700})
+    run_sample(page, expected)
+    page.locator("#seg-prompt").get_by_role("textbox").fill("a cat")
+    waits = iter((0, 3000))  # for the models, and to be shown
+    page.route(
+        "**/queue/join*", lambda route: (page.wait_for_timeout(next(waits)), route.continue_())
+    )
+    press_run(page)
+    rest_scrolling(page)
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    before = rest_scrolling(page)
+    assert before > 600
+    expect(page.locator("#seg-status")).to_contain_text("“a cat”")
+    after, lowest = rest_scrolling(page), "document.documentElement.scrollHeight - innerHeight"
+    assert after == min(before, page.evaluate(lowest)), "the new answer may be shorter"
+    page.unroute_all(behavior="wait")
 
 
 def test_link_opens_the_page_with_its_settings(page: Page, app: Any) -> None:

@@ -425,7 +425,7 @@ def test_where_nothing_can_be_written_no_model_is_loaded(
 
     _save(tmp_path / "in", "a.png")
     monkeypatch.setattr("common.folders.TemporaryDirectory", refuse)
-    with pytest.raises(ValueError, match=r"--out is .*, which cannot be written"):
+    with pytest.raises(ValueError, match=r"the folder .* of --out cannot be written"):
         _run(tmp_path)
     assert not fake.seen
 

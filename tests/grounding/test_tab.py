@@ -16,9 +16,12 @@ from PIL import Image
 
 from grounding.core import Regions
 from grounding.display import (
+    MASKS,
+    OLD_MASKS,
     choose_grounder,
     configure,
     move,
+    name_masks,
     reveal,
     show,
     show_corrected,
@@ -90,6 +93,33 @@ def test_look_shows_the_answer_in_every_part(session: Session) -> None:
     assert "Found 2 regions" in view.status and "prompt=dog+-collar" in view.status
     assert regions.size == stages[0].size == stages[1].size
     assert stages[0].tobytes() == regions.tobytes() != stages[1].tobytes()
+
+
+ADDRESS = "https://example.org/a.png"
+
+
+@pytest.mark.parametrize(
+    ("path", "url", "now", "label"),
+    [
+        ("a.png", "", ("a.png", ""), MASKS),  # also uploaded again
+        ("a.png", "", ("b.png", ""), OLD_MASKS),
+        ("a.png", "", (None, ""), MASKS),  # taken away: none is asked about next
+        ("a.png", "", (None, None), MASKS),  # there is no field for addresses
+        ("a.png", "", ("a.png", ADDRESS), OLD_MASKS),  # an address comes first
+        ("a.png", ADDRESS, ("a.png", f" {ADDRESS} "), MASKS),
+        ("a.png", ADDRESS, ("b.png", ADDRESS), MASKS),
+        ("a.png", ADDRESS, ("a.png", ""), OLD_MASKS),
+        (None, ADDRESS, (None, ADDRESS + "2"), OLD_MASKS),
+    ],
+)
+def test_masks_of_another_picture_are_called_so(
+    session: Session, path: str | None, url: str, now: tuple[str | None, str | None], label: str
+) -> None:
+    session = replace(session, path=path, asked=session.asked | {"url": url})
+    assert name_masks(session, *now).label == label
+    _, result, *_ = reveal(session, "", *now, 0.3, "CLIPSeg", *Settings().values().values())
+    assert result.label == label
+    assert name_masks(None, *now) == gr.skip()
 
 
 def test_a_row_that_was_corrected_is_switched_off(session: Session) -> None:
@@ -382,10 +412,11 @@ def test_a_new_answer_is_shown_at_its_own_threshold(
     session: Session, grounder: str, threshold: float
 ) -> None:
     more = Settings(Choice(0, 5)).values().values()
-    shown, _, rows, *rest, settings = reveal(session, "", 0.7, grounder, *more)
+    shown, _, rows, *rest, settings = reveal(session, "", None, "", 0.7, grounder, *more)
     assert shown == threshold and rows == _rows(session, threshold)
-    nothing = reveal(None, "", 0.7, grounder, *more)  # a session that is lost
-    assert nothing == reveal(session, session.key, 0.7, grounder, *more) == (gr.skip(),) * 11
+    nothing = reveal(None, "", None, "", 0.7, grounder, *more)  # a session that is lost
+    same = reveal(session, session.key, None, "", 0.7, grounder, *more)
+    assert nothing == same == (gr.skip(),) * 11
     assert session.key in rest and [*settings.values().values()] == [*more]
     assert [column.visible for column in rest[-2:]] == [True, False], "no comparison any more"
 
@@ -415,7 +446,7 @@ def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> 
     """Gradio sends the page no subclass of float as a number."""
     settings = Settings()
     moved = move(session, settings, Clamped(0.95), "CLIPSeg", session.key)
-    new = reveal(session, "", Clamped(0.95), "CLIPSeg", *settings.values().values())
+    new = reveal(session, "", None, "", Clamped(0.95), "CLIPSeg", *settings.values().values())
     assert type(moved[0]) is type(new[0]) is float
 
 
@@ -475,7 +506,7 @@ def test_what_is_shown_beside_a_run_leaves_its_progress_in_sight() -> None:
         if result in {block._id for block in function.outputs}
         and function.show_progress == "hidden"
     ]
-    names = {"outdate", "reveal", "move", "configure", "tick", "show_corrected", "undo"}
+    names = {"name_masks", "reveal", "move", "configure", "tick", "show_corrected", "undo"}
     assert {f.name for f in beside} == names
     assert all([b._id for b in f.show_progress_on or []] == [status] for f in beside)
     # Or one that has begun earlier might end later, and the page would show what is no more.

@@ -88,6 +88,26 @@ def test_finished_runs_are_skipped(
     assert (tmp_path / "ablation.csv").read_text().splitlines() == lines
 
 
+def test_rows_of_older_studies_are_kept_and_not_counted(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting's row of before it was repeated, and a study that is no more."""
+    older = {"optimizer": STUDIES["optimizer"], "depth": ({"depth": 2},)}
+    seeds = ({"optimizer": "adamw", "seed": 0}, {"optimizer": "adamw", "seed": 1})
+    ablate(older, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    ablate({"optimizer": seeds}, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    assert "0 of 2 runs are in" in capsys.readouterr().out
+    _, _, _, _, *table = (tmp_path / "ablation.md").read_text().splitlines()
+    (row,) = table
+    assert row.startswith("| optimizer | optimizer adamw |")
+    assert row.count(",") == 2, "two seeds, for the training and the test pictures"
+    with (tmp_path / "ablation.csv").open(newline="") as file:
+        assert [row["value"] for row in csv.DictReader(file)] == [
+            *("optimizer adamw", "optimizer adam", "depth 2"),
+            *("optimizer adamw, seed 0", "optimizer adamw, seed 1"),
+        ]
+
+
 def test_a_stopped_run_goes_on(
     tmp_path: Path, tiny_set: ImageSet, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

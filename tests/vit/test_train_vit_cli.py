@@ -313,15 +313,18 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--evaluate", "--device", "mps:9"], "train_vit.py: The device mps:9 is not"),
         (
             ["--out", "{checkpoint}"],
-            "train_vit.py: --out is {checkpoint}, which cannot be written",
+            "train_vit.py: the folder {checkpoint} of --out cannot be written",
         ),
         (["--out", "typo", "--resume"], "train_vit.py: typo holds no run to go on with; --out is"),
         (
             ["--image-size", "64"],
             "train_vit.py: the model takes pictures of 64 pixels, and those of CIFAR-10 have 32",
         ),
-        (["--out", "/proc"], "train_vit.py: --out is /proc, which cannot be written"),
-        (["--out", "{checkpoint}/run"], "train_vit.py: --out is {checkpoint}/run, which cannot be"),
+        (["--out", "/proc"], "train_vit.py: the folder /proc of --out cannot be written"),
+        (
+            ["--out", "{checkpoint}/run"],
+            "train_vit.py: the folder {checkpoint}/run of --out",
+        ),
         # What would not be obeyed.
         (
             ["--evaluate", "--epochs", "5", "--patch-size", "8"],
