@@ -85,7 +85,7 @@ class Events:
 
         In a prompt "a dog: 0.4" gives a phrase its own threshold; "a dog -collar" takes the
         collar's area away. Pixels are those of the picture turned upright and, if it is longer,
-        shrunk to 2048.
+        shrunk to 2048. The pictures that are returned are at most 1280 long.
 
         Args:
             image: The picture, for MCP as a data: URL; not needed when url is given.
@@ -109,7 +109,7 @@ class Events:
         settings = Settings()
         view = look(session, settings, threshold)
         data = detections(shown_result(session, settings, threshold))
-        return view.painted, view.regions, view.rows, view.status, data
+        return view.painted, view.stages[0], view.rows, view.status, data
 
     def run(
         self,

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -38,17 +40,15 @@ class View(NamedTuple):
     Attributes:
         painted: The picture and its masks, for a `gr.AnnotatedImage`.
         colours: Of the phrases.
-        regions: The grounder's own answer.
         rows: Of the table.
         status: The words, as Markdown.
-        stages: What the grounder proposed, and what the segmenter made of it.
+        stages: The grounder's own answer, and what the segmenter made of it.
         canvas: The picture to click on.
         numbers: Of the masks, as in the table.
     """
 
     painted: Painted
     colours: dict[str, str]
-    regions: Image.Image
     rows: list[list[object]]
     status: str
     stages: tuple[Image.Image, Image.Image]
@@ -80,6 +80,11 @@ class Session:
     file: str = ""
     key: str = field(default_factory=lambda: uuid4().hex)
 
+    @cached_property
+    def shown(self) -> Image.Image:
+        """Return the picture as the page shows it."""
+        return shrink(self.image)
+
     @property
     def current(self) -> Proposals:
         """Return the proposals with all corrections made."""
@@ -103,9 +108,9 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
     query, rows = selection.query, selection.shown()
     colours = phrase_colours(query.phrases, query.negatives)
     labels = selection.regions[rows].labels
-    shown, pairs = annotations(session.image, labels, selection.masks.masks[rows], settings.style)
+    shown, pairs = annotations(session.shown, labels, selection.masks.masks[rows], settings.style)
     found, numbers = _as_found(session, selection), range(1, len(selection.numbers) + 1)
-    regions = draw_regions(session.image, found, numbers, colours)
+    regions = draw_regions(shown, found, numbers, colours)
     text = f"{_asked(session)}\n\n{describe(proposals, selection, session.origin, choice)}"
     if edits := session.corrections.edits:
         text += f"\n\nCorrections by hand: {len(edits)}."
@@ -116,23 +121,28 @@ def look(session: Session, settings: Settings, threshold: float) -> View:
     return View(
         (shown, pairs),
         colours,
-        regions,
         table_rows(selection.regions, selection.masks, selection.on, query.negatives),
         f"{text}\n\n{settings_link(session.asked, threshold, settings)}",
-        (shrink(regions), painted),
+        (regions, painted),
         mark(painted, corner, shown_scale(session.image)),
         [int(row) + 1 for row in rows],
     )
 
 
 def _as_found(session: Session, selection: Selection) -> Regions:
-    """Return the chosen regions with the boxes that the segmenter got, also of areas corrected."""
+    """Return the chosen regions, in pixels of `shown`, with the boxes that the segmenter got.
+
+    An area that was corrected has another box by now.
+    """
     found = session.proposals.regions.boxes
     boxes = selection.regions.boxes.copy()
     for row, number in enumerate(selection.numbers):
         if number < len(found):
             boxes[row] = found[number]
-    return replace(selection.regions, boxes=boxes)
+    heatmap = selection.regions.heatmap
+    if heatmap is not None:
+        heatmap = cv2.resize(heatmap, session.shown.size, interpolation=cv2.INTER_AREA)
+    return replace(selection.regions, boxes=boxes / shown_scale(session.image), heatmap=heatmap)
 
 
 def _asked(session: Session) -> str:

@@ -81,7 +81,7 @@ def _rows(session: Session, threshold: float) -> list[list[Any]]:
 
 def test_look_shows_the_answer_in_every_part(session: Session) -> None:
     view = look(session, Settings(), 0.3)
-    regions, rows, stages = view.regions, view.rows, view.stages
+    rows, stages = view.rows, view.stages
     assert [label for _, label in view.painted[1]] == ["dog", "dog"]
     assert view.numbers == [1, 2]
     result, *_ = show(session, Settings(), 0.3)
@@ -91,8 +91,8 @@ def test_look_shows_the_answer_in_every_part(session: Session) -> None:
     assert [row[-1] for row in rows] == [20.0, 4.0, 5.0], "the collar's area is taken out"
     assert all(len(row) == len(HEADERS) for row in rows)
     assert "Found 2 regions" in view.status and "prompt=dog+-collar" in view.status
-    assert regions.size == stages[0].size == stages[1].size
-    assert stages[0].tobytes() == regions.tobytes() != stages[1].tobytes()
+    assert stages[0].size == stages[1].size == session.image.size
+    assert stages[0].tobytes() != stages[1].tobytes()
 
 
 ADDRESS = "https://example.org/a.png"
@@ -344,7 +344,29 @@ def test_a_phrase_of_which_all_was_dropped_is_said(session: Session) -> None:
 def test_the_grounders_answer_keeps_what_is_switched_off(session: Session) -> None:
     less = replace(session, corrections=Corrections(off=frozenset({1})))
     before, after = (look(s, Settings(), 0.3) for s in (session, less))
-    assert after.regions.tobytes() == before.regions.tobytes() and len(after.numbers) == 1
+    assert after.stages[0].tobytes() == before.stages[0].tobytes() and len(after.numbers) == 1
+
+
+@pytest.mark.parametrize("side", [1280, 2560])  # as it is, and shown at half its size
+@pytest.mark.parametrize("warm", [False, True])  # boxes alone, and over a map
+def test_the_grounders_answer_lies_where_it_is_on_the_picture(
+    session: Session, side: int, warm: bool
+) -> None:
+    box, map_ = np.array([[side // 2, side // 4, side - 1, side // 2]], np.float32), None
+    if warm:
+        map_ = np.zeros((side, side), np.float32)
+        map_[side // 2 :] = 1
+    regions = Regions(box, np.ones(1, np.float32), ("dog",), heatmap=map_)
+    bits = pack_masks(np.ones((1, side, side), bool))
+    query, sure = parse_prompt("dog"), np.ones(1, np.float32)
+    found = Proposals(query, regions, bits, sure, (side, side), 0.05, {}, {})
+    session = replace(session, image=Image.new("RGB", (side, side)), proposals=found)
+    drawn = np.asarray(look(session, Settings(), 0.3).stages[0])
+    assert drawn.shape == (1280, 1280, 3)
+    colour = [int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]
+    ys, xs = np.nonzero((drawn == colour).all(-1))
+    assert (xs.min(), xs.max(), ys.max()) == pytest.approx((640, 1279, 640), abs=5)
+    assert bool(drawn[1200, 100].max() > drawn[100, 100].max()) == warm
 
 
 def test_before_sam_are_the_boxes_that_it_got(session: Session) -> None:
@@ -354,7 +376,7 @@ def test_before_sam_are_the_boxes_that_it_got(session: Session) -> None:
         session, corrections=Corrections((redraw(session.proposals, 0, mask, 0.9, ()),))
     )
     before, after = (look(s, Settings(), 0.3) for s in (session, edited))
-    assert after.regions.tobytes() == before.regions.tobytes() and after.rows != before.rows
+    assert after.stages[0].tobytes() == before.stages[0].tobytes() and after.rows != before.rows
 
 
 def test_the_first_corner_of_a_box_is_marked(session: Session) -> None:
