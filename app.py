@@ -193,7 +193,7 @@ def build_page(
 
         def welcome(request: gr.Request) -> list[Any]:
             store.warm_up()
-            return follow_link(request)
+            return follow_link(request, fetch is not None)
 
         page.load(None, js=NAME_PARTS)
         page.load(welcome, None, [tabs, *linked], **QUIET)

@@ -79,13 +79,17 @@ def choose_grounder(session: Session | None, shown: float, grounder: str) -> flo
     return GROUNDERS[grounder].threshold
 
 
-def name_masks(session: Session | None, path: str | None, url: str | None) -> Any:
-    """Say so where the masks are of another picture than that which is asked about next."""
-    return gr.AnnotatedImage(label=_label(session, path, url)) if session else gr.skip()
+def name_masks(session: Session | None, key: str, path: str | None, url: str | None) -> Any:
+    """Say so where the masks are of another picture than that which is asked about next.
+
+    What the server has forgotten, though there is a key of it on the page, may be of any picture.
+    """
+    shown = session or key
+    return gr.AnnotatedImage(label=_label(session, path, url)) if shown else gr.skip()
 
 
-def _label(session: Session, path: str | None, url: str | None) -> str:
-    return MASKS if session.is_of(path, url) else OLD_MASKS
+def _label(session: Session | None, path: str | None, url: str | None) -> str:
+    return MASKS if session and session.is_of(path, url) else OLD_MASKS
 
 
 def reveal(
@@ -93,27 +97,29 @@ def reveal(
     key: str,
     path: str | None,
     url: str | None,
+    comparing: bool,
     threshold: float,
     grounder: str,
     *more: Any,
 ) -> tuple[Any, ...]:
-    """Show a new answer, with its details and without a comparison of the picture before it.
+    """Show a new answer, with its details and without an earlier comparison.
 
     Nothing changes where there is none: the one with that key is shown already.
 
     Returns:
-        The threshold of what is shown, as `show`, three columns (both of details, the comparison),
-        and the settings: the server may have forgotten what “More settings” says.
+        The threshold of what is shown, as `show`, both columns of details, that of the comparison
+        and its words, and the settings: the server may have forgotten what “More settings” says.
     """
     if session is None or session.key == key:  # lost between two steps, or refused
-        return gr.skip(), *NOTHING, *(gr.skip(),) * 4
+        return gr.skip(), *NOTHING, *(gr.skip(),) * 5
     settings = read_settings(*more)
     # The slider may have been moved meanwhile, or another grounder chosen, whose slider it is now.
     asked = session.asked
     shown = float(threshold) if asked["grounder"] == grounder else asked["threshold"]
-    columns = (gr.Column(visible=True),) * 2 + (gr.Column(visible=False),)
+    details = (gr.Column(visible=True),) * 2
+    comparison = (gr.skip(),) * 2 if comparing else (gr.Column(visible=False), "")
     label = _label(session, path, url)
-    return shown, *show(session, settings, shown, label=label), *columns, settings
+    return shown, *show(session, settings, shown, label=label), *details, *comparison, settings
 
 
 def configure(session: Session | None, threshold: float, key: str, *values: Any) -> tuple[Any, ...]:
@@ -196,9 +202,14 @@ def write_download(files: Iterator[File]) -> Path:
     return folder / ARCHIVE
 
 
-def follow_link(request: gr.Request) -> list[Any]:
-    """Return which tab to open and what to put into the components that `build_tab` returns."""
+def follow_link(request: gr.Request, urls: bool) -> list[Any]:
+    """Return which tab to open and what to put into the components that `build_tab` returns.
+
+    Without `urls` there is no field for addresses.
+    """
     said = settings_from_query(dict(request.query_params))
+    if not urls:
+        said.pop("url", None)
     more = [said.get(name, value) for name, value in Settings().values().items()]
     names = ("prompt", "url", "grounder", "segmenter", "threshold", *RANGES)
     tab = gr.Tabs(selected="segmentation") if said else gr.skip()

@@ -50,7 +50,8 @@ def read_picture(path: str | None, url: str | None, fetch: Fetch | None) -> Imag
     if url:
         return fetch(url)
     if not path:
-        raise ValueError("Choose a picture first: upload, paste or take one, or give its address.")
+        address = ", or give its address" if fetch else ""
+        raise ValueError(f"Choose a picture first: upload, paste or take one{address}.")
     return open_image(path)
 
 

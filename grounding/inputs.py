@@ -96,8 +96,8 @@ def _build_several() -> Several:
         files.preprocess = lambda uploads: [upload.path for upload in uploads or ()]
         run = gr.Button("Run on all", elem_id="seg-run-all")
         with gr.Column(visible=False) as results:
-            file = gr.File(label="ZIP", interactive=False, elem_id="seg-all-zip")
             text = gr.Textbox(label="Result", interactive=False, elem_id="seg-all-text")
+            file = gr.File(label="ZIP", interactive=False, elem_id="seg-all-zip")
             gallery = show_gallery(
                 "Pictures with their masks", 2, format="jpeg", elem_id="seg-all-gallery"
             )

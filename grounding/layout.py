@@ -47,8 +47,11 @@ CSS = """
 #seg-point button { margin-bottom: 12px; }
 /* The labels and the buttons would cover a picture that is wide and low. */
 #seg-stages .slider-wrap, #seg-canvas .image-container { padding-top: 40px; }
-/* When the answer grows, it stays in sight, and not the samples. */
-#seg-left, #seg-below { overflow-anchor: none; }
+/* When the answer grows, it stays in sight, and not the samples nor, beside it, what is asked. */
+#seg-below { overflow-anchor: none; }
+@media (min-width: 721px) {
+    #seg-left { overflow-anchor: none; }
+}
 /* Samples are tiles: a picture with its prompt below. */
 :is(#seg-samples, #seg-photos) thead { display: none; }
 :is(#seg-samples, #seg-photos) table { display: block; }

@@ -41,6 +41,7 @@ class Comparison:
     gallery: gr.Gallery
     numbers: gr.Dataframe
     said: gr.Markdown
+    at_work: gr.State
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _build_comparison() -> Comparison:
             elem_id="seg-numbers",
         )
         said = gr.Markdown(elem_id="seg-compared")
-    return Comparison(column, gallery, numbers, said)
+    return Comparison(column, gallery, numbers, said, gr.State(False))
 
 
 def _build_slider() -> gr.Slider:

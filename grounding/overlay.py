@@ -104,8 +104,9 @@ def mark(shown: Image.Image, corner: tuple[float, float] | None, scale: float) -
     draw = ImageDraw.Draw(marked)
     x, y = (to_shown(place, scale) for place in corner)
     arm = max(shown.size) / 50
-    # Here, where somebody looks: what the status says may be out of sight.
-    _draw_tag(draw, (x + arm, y), "now the opposite corner", "black", 1.4 * arm, shown.size)
+    if (letter := 1.4 * arm) > 7:  # on a small picture there is no room for words
+        # Here, where somebody looks: what the status says may be out of sight.
+        _draw_tag(draw, (x + arm, y), "now the opposite corner", "black", letter, shown.size)
     for width, colour in ((5, "black"), (3, "white")):
         draw.line((x - arm, y, x + arm, y), colour, width)
         draw.line((x, y - arm, x, y + arm), colour, width)

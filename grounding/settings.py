@@ -75,7 +75,7 @@ def settings_from_query(query: Mapping[str, str]) -> dict[str, Any]:
     for name, (low, high) in ({"threshold": THRESHOLDS} | RANGES).items():
         value = _number(query.get(name, ""))
         if value is not None and low <= value <= high:
-            said[name] = value
+            said[name] = round(value) if isinstance(low, int) else value
     return said
 
 

@@ -50,11 +50,13 @@ SHOW_WORDS = bring(
 )
 SHOW_NEW_WORDS = f"""key => {{
     const {{dataset}} = document.querySelector("#seg-status")
-    if (dataset.key !== key) ({SHOW_WORDS})()
+    // The page may still be scrolling to the answer.
+    if (key && dataset.key !== key) setTimeout({SHOW_WORDS}, 800)
     dataset.key = key
 }}"""
 # It comes in above an earlier answer, which stays where it is seen.
 SHOW_COMPARISON = bring("#seg-comparison", "above > 0")
+SHOW_PROGRESS = bring("#seg-all-text", "true", block="nearest")
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
 PRESS_RUN = "() => document.querySelector('#seg-run').click()"
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -73,7 +75,7 @@ def _wire_inputs(inputs: Inputs, outputs: Outputs) -> None:
     gr.on(
         [inputs.image.change, inputs.url.change],
         display.name_masks,
-        [outputs.session, inputs.image, inputs.url],
+        [outputs.session, outputs.key, inputs.image, inputs.url],
         outputs.result,
         **_beside(outputs),
     )
@@ -96,9 +98,18 @@ def _wire_run(inputs: Inputs, outputs: Outputs, samples: list[Dependency], event
     gr.on([*pressed, inputs.compare.click], None, js=SHOW_ANSWER)
     # A step of its own: the threshold and the settings may have been moved meanwhile.
     shown = [outputs.threshold, *_shown(outputs)]
-    rest = [*outputs.details, outputs.comparison.column, outputs.settings]
-    given = [inputs.image, inputs.url]
-    now = [outputs.session, outputs.key, *given, outputs.slider, inputs.grounder, *outputs.more]
+    compared = outputs.comparison
+    rest = [*outputs.details, compared.column, compared.said, outputs.settings]
+    now = [
+        outputs.session,
+        outputs.key,
+        inputs.image,
+        inputs.url,
+        compared.at_work,
+        outputs.slider,
+        inputs.grounder,
+        *outputs.more,
+    ]
     revealed = ran.success(display.reveal, now, [*shown, *rest], **_beside(outputs))
     revealed.success(None, outputs.key, js=SHOW_NEW_WORDS)
     # For programs: without what the page keeps between events.
@@ -127,6 +138,14 @@ def _build_threshold(outputs: Outputs) -> gr.Number:
 
 def _show() -> gr.Column:
     return gr.Column(visible=True)
+
+
+def _begin() -> tuple[gr.Column, bool]:
+    return gr.Column(visible=True), True
+
+
+def _end(said: str) -> tuple[gr.Column, bool]:
+    return _show_if(said), False
 
 
 def _show_if(answer: object) -> gr.Column:
@@ -186,6 +205,7 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
 def _wire_several(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     several = inputs.several
     started = several.run.click(_show, None, several.results, api_visibility="private")
+    started.success(None, js=SHOW_PROGRESS)
     started.success(
         events.batch,
         [
@@ -228,7 +248,8 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
 
 def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     parts = outputs.comparison
-    started = inputs.compare.click(_show, None, parts.column, api_visibility="private")
+    place = [parts.column, parts.at_work]
+    started = inputs.compare.click(_begin, None, place, api_visibility="private")
     started.success(None, js=SHOW_COMPARISON)
     asked = [*_build_given(inputs), inputs.segmenter]
     answer = [parts.gallery, parts.numbers, outputs.data]
@@ -241,8 +262,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         show_progress_on=[parts.gallery],
         **MODELS,
     )
-    # Also where all went well: an answer to Run may have hidden it meanwhile.
-    compared.then(_show_if, parts.said, parts.column, **LATEST)
+    compared.then(_end, parts.said, place, **LATEST)
 
 
 def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.components.Component]:

@@ -249,9 +249,11 @@ class Events:
             answers = predictor.answers([sample.picture for sample in self.samples])
         return mistakes(self.samples, answers, predictor.checkpoint.classes)
 
-    def pick_sample(self, chosen: list[int], event: gr.SelectData) -> Image.Image:
-        """Return the sample that was clicked."""
-        return self.samples[chosen[event.index]].picture
+    def pick_sample(self, chosen: list[int], marked: float) -> Any:
+        """Return the sample that is marked, if one still is: others may have come meanwhile."""
+        if not 0 <= marked < len(chosen):
+            return gr.skip()
+        return self.samples[chosen[int(marked)]].picture
 
     def pack(self, look: Look | None, *values: Any) -> str:
         """Write the NPZ and return its path."""

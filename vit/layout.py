@@ -76,6 +76,8 @@ CSS = """
     #vit-pictures .image-container { padding-top: 32px; }
     #vit-pictures > * > label { left: 0; padding: 2px 4px; font-size: 11px; }
     #vit-pictures > * > label span { display: none; }
+    /* Beside the name there is no room for two buttons as large as a finger. */
+    #vit-pictures .block:not(.fullscreen) .download-link { display: none; }
 }
 """
 COLOURS_HELP = "Dark to yellow is lowest to highest *within one map*."

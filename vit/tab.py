@@ -4,7 +4,6 @@ torch is imported with the first picture, so that the page is up before.
 """
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.context import Context
@@ -19,8 +18,9 @@ from web.page import LATEST, QUIET, bring, hand_over_download
 
 # What makes or reads an answer, or the maps of an earlier one might come after those of the next.
 ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}
-# Of samples, one soon after another: "always_last" would come with the place of the first click.
-EVERY: dict[str, Any] = {"trigger_mode": "multiple"}
+# Which sample is marked: of several clicks "always_last" would come with the place of the first.
+MARKED = """chosen => [chosen, [...document.querySelectorAll("#vit-samples .thumbnail-item")]
+    .findIndex(item => item.classList.contains("selected"))]"""
 # On a phone the answer lies above the picture that is uploaded, out of sight.
 SHOW_ANSWER = bring("#vit-answer", "seen.height < 200 || above > 200")
 UNKNOWN = {"config": {"depth": 2, "num_heads": 2}, "classes": []}  # without a checkpoint
@@ -51,10 +51,11 @@ def _wire_browser(page: Page, events: Events) -> Dependency:
     page.source.image.upload(None, js=SHOW_ANSWER)
     return browser.gallery.select(
         events.pick_sample,
-        browser.chosen,
+        [browser.chosen, gr.Number(visible=False)],
         page.source.image,
+        js=MARKED,
         api_visibility="private",
-        **EVERY,
+        trigger_mode="always_last",
     )
 
 
@@ -65,7 +66,7 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     opened = [Context.root_block.load, source.image.input]
     given, shown = [source.image, page.menu, *page.settings], [*source.crop, *seen]
     new = gr.on(opened, events.begin, given, shown, **ONE_BY_ONE)
-    sample = picked.success(events.begin, given, shown, **ONE_BY_ONE | EVERY)
+    sample = picked.success(events.begin, given, shown, **ONE_BY_ONE)
     # A picture that is taken away is `input`, too, and with its old path (gradio 6.31).
     here = [*seen, page.browser.gallery]
     kept = new.success(events.forget_if_gone, source.image, here, **ONE_BY_ONE)

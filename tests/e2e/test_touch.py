@@ -101,6 +101,19 @@ def test_an_own_picture_brings_its_answer_into_sight(phone: Page, tmp_path: Path
     expect(phone.locator("#vit-overlay")).to_be_in_viewport()
 
 
+def test_what_is_opened_stays_where_it_was_tapped(phone: Page) -> None:
+    phone.get_by_role("tab", name="Segmentation").tap()
+    phone.locator("#seg-image img").first.wait_for()
+    title = phone.get_by_role("button", name="Several pictures at once")
+    title.evaluate("node => scrollBy(0, node.getBoundingClientRect().top - 300)")
+    settle(phone)
+    before = title.bounding_box()["y"]
+    title.tap()
+    expect(phone.locator("#seg-run-all")).to_be_visible()
+    settle(phone)
+    assert title.bounding_box()["y"] == pytest.approx(before, abs=20)
+
+
 def test_no_field_is_so_small_that_a_phone_zooms_into_it(phone: Page) -> None:
     phone.get_by_role("tab", name="Segmentation").tap()
     expect(phone.locator("#seg-threshold input[type=number]")).to_be_visible()

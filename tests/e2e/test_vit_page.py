@@ -16,7 +16,7 @@ from vit.model import ViT
 from vit.predictor import Predictor
 from vit.samples import load_samples, mistakes
 
-from .conftest import choose, open_accordion, picture_of
+from .conftest import choose, open_accordion, picture_of, settle
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -188,6 +188,23 @@ def test_each_new_picture_is_looked_at_once(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#vit-note")).to_contain_text("True label: airplane")
     page.wait_for_timeout(700)
     assert len(begun) == 4
+
+
+@pytest.mark.parametrize("pause", [0, 60])  # milliseconds
+def test_of_several_samples_the_last_one_counts(page: Page, pause: int) -> None:
+    tiles, note = page.locator("#vit-samples .thumbnail-item"), page.locator("#vit-note")
+    tiles.nth(9).wait_for()
+    click = """async ([places, pause]) => {
+        for (const place of places) {
+            document.querySelectorAll("#vit-samples .thumbnail-item")[place].click()
+            await new Promise(done => setTimeout(done, pause))
+        }
+    }"""
+    for places in ([1, 5, 9, 2, 8], [2, 1, 4, 0, 3], [7, 3, 6, 0, 9]):
+        page.evaluate(click, [places, pause])
+        expect(note).to_contain_text(f"True label: {tiles.nth(places[-1]).inner_text().strip()}")
+        settle(page)
+        expect(note).to_contain_text(f"True label: {tiles.nth(places[-1]).inner_text().strip()}")
 
 
 def test_a_damaged_picture_leaves_no_answer_of_another(page: Page, tmp_path: Path) -> None:

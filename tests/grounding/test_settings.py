@@ -47,6 +47,10 @@ def test_a_link_says_what_it_was_made_from(settings: Settings, more: dict[str, f
         ({"segmenter": "SAM 2.1 large"}, {"segmenter": "SAM 2.1 large"}),
         ({"grounder": "x", "segmenter": "y", "threshold": "z"}, {}),  # unknown
         ({"threshold": "7", "count": "0", "opacity": "2"}, {}),  # out of range
+        (
+            {"count": "2.7", "outline": "2.5", "min_area": "2.5"},
+            {"count": 3, "outline": 2, "min_area": 2.5},
+        ),  # whole numbers are
         ({"threshold": "nan", "outline": "inf"}, {}),  # no number
         ({"prompt": "x" * 4000, "url": "y" * 2048}, {"prompt": "x" * 4000, "url": "y" * 2048}),
         ({"prompt": "x" * 4001, "url": "y" * 2049}, {}),  # what the fields would refuse

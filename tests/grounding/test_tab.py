@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from gradio.data_classes import FileData, ListFiles
 from PIL import Image
+from starlette.requests import Request
 
 from grounding.core import Regions
 from grounding.display import (
@@ -20,6 +21,7 @@ from grounding.display import (
     OLD_MASKS,
     choose_grounder,
     configure,
+    follow_link,
     move,
     name_masks,
     reveal,
@@ -35,7 +37,7 @@ from grounding.export import PARTS
 from grounding.fetch import fetch_image
 from grounding.grounders import GROUNDERS
 from grounding.inputs import PHOTOS, SAMPLES, load_samples
-from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR, Style
+from grounding.overlay import COLOURS, HEADERS, NEGATIVE_COLOUR, Style, mark
 from grounding.prompt import parse_prompt
 from grounding.select import Choice, Proposals, pack_masks
 from grounding.session import (
@@ -116,10 +118,12 @@ def test_masks_of_another_picture_are_called_so(
     session: Session, path: str | None, url: str, now: tuple[str | None, str | None], label: str
 ) -> None:
     session = replace(session, path=path, asked=session.asked | {"url": url})
-    assert name_masks(session, *now).label == label
-    _, result, *_ = reveal(session, "", *now, 0.3, "CLIPSeg", *Settings().values().values())
+    assert name_masks(session, session.key, *now).label == label
+    assert name_masks(session, "", *now).label == label, "it is just being shown"
+    _, result, *_ = reveal(session, "", *now, False, 0.3, "CLIPSeg", *Settings().values().values())
     assert result.label == label
-    assert name_masks(None, *now) == gr.skip()
+    assert name_masks(None, "forgotten", *now).label == OLD_MASKS
+    assert name_masks(None, "", *now) == gr.skip()
 
 
 def test_a_row_that_was_corrected_is_switched_off(session: Session) -> None:
@@ -387,6 +391,16 @@ def test_the_first_corner_of_a_box_is_marked(session: Session) -> None:
     assert changed[4, 3].any() and not changed[15:, 15:].any()
 
 
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [((1, 1), False), ((17, 17), False), ((200, 90), False), ((300, 90), True), ((400, 1), True)],
+)
+def test_the_first_corner_is_marked_on_a_small_picture(size: tuple[int, int], words: bool) -> None:
+    marked = np.asarray(mark(Image.new("RGB", size, "green"), (0, 0), 1.0)).astype(int)
+    assert (marked[0, 0] == 255).all()
+    assert (marked[:, 40:] != (0, 128, 0)).any() == words
+
+
 def test_the_first_corner_is_marked_where_a_large_picture_is_shown(session: Session) -> None:
     size = (2560, 100)  # shown half as wide
     bits = np.zeros((3, size[0] * size[1] // 8), np.uint8)
@@ -403,7 +417,7 @@ def test_the_first_corner_is_marked_where_a_large_picture_is_shown(session: Sess
 @pytest.mark.parametrize(
     ("path", "url", "message"),
     [
-        (None, "", "Choose a picture first"),  # nothing
+        (None, "", "upload, paste or take one, or give its address[.]"),  # nothing
         (__file__, "", "text file"),  # a file that is no picture
         (None, "ftp://example.org/a.png", "http"),  # an address of another kind
         (None, "http://127.0.0.1/a.png", "address"),  # an address inside the server's network
@@ -412,6 +426,25 @@ def test_the_first_corner_is_marked_where_a_large_picture_is_shown(session: Sess
 def test_refused_pictures(path: str | None, url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_picture(path, url, fetch_image)
+
+
+def test_who_takes_no_addresses_asks_for_none() -> None:
+    with pytest.raises(ValueError, match=r"upload, paste or take one[.]$"):
+        read_picture(None, "", None)
+
+
+@pytest.mark.parametrize("urls", [True, False])
+def test_a_link_with_an_address_that_is_not_taken(urls: bool) -> None:
+    """In a field that nobody sees, it would win over the picture."""
+
+    def follow(query: str) -> list[Any]:
+        return follow_link(gr.Request(Request({"type": "http", "query_string": query})), urls)
+
+    _, _, prompt, url, *_ = follow(b"prompt=a+dog&url=https://example.org/a.png")
+    assert prompt == "a dog"
+    assert url == ("https://example.org/a.png" if urls else gr.skip())
+    tab, *_ = follow(b"url=https://example.org/a.png")
+    assert (tab == gr.skip()) != urls
 
 
 @pytest.mark.parametrize(("folder", "least"), [(SAMPLES, 6), (PHOTOS, 3)])
@@ -434,13 +467,16 @@ def test_a_new_answer_is_shown_at_its_own_threshold(
     session: Session, grounder: str, threshold: float
 ) -> None:
     more = Settings(Choice(0, 5)).values().values()
-    shown, _, rows, *rest, settings = reveal(session, "", None, "", 0.7, grounder, *more)
+    shown, _, rows, *rest, settings = reveal(session, "", None, "", False, 0.7, grounder, *more)
     assert shown == threshold and rows == _rows(session, threshold)
-    nothing = reveal(None, "", None, "", 0.7, grounder, *more)  # a session that is lost
-    same = reveal(session, session.key, None, "", 0.7, grounder, *more)
-    assert nothing == same == (gr.skip(),) * 11
+    nothing = reveal(None, "", None, "", False, 0.7, grounder, *more)  # a session that is lost
+    same = reveal(session, session.key, None, "", False, 0.7, grounder, *more)
+    assert nothing == same == (gr.skip(),) * 12
     assert session.key in rest and [*settings.values().values()] == [*more]
-    assert [column.visible for column in rest[-2:]] == [True, False], "no comparison any more"
+    *_, details, column, said = rest
+    assert details.visible and not column.visible and said == "", "no comparison any more"
+    *_, column, said, _ = reveal(session, "", None, "", True, 0.7, grounder, *more)
+    assert column == said == gr.skip(), "one is being made"
 
 
 def test_the_slider_of_another_grounder_moves_nothing(session: Session) -> None:
@@ -468,7 +504,9 @@ def test_a_number_beyond_the_slider_goes_back_to_it_as_one(session: Session) -> 
     """Gradio sends the page no subclass of float as a number."""
     settings = Settings()
     moved = move(session, settings, Clamped(0.95), "CLIPSeg", session.key)
-    new = reveal(session, "", None, "", Clamped(0.95), "CLIPSeg", *settings.values().values())
+    new = reveal(
+        session, "", None, "", False, Clamped(0.95), "CLIPSeg", *settings.values().values()
+    )
     assert type(moved[0]) is type(new[0]) is float
 
 
