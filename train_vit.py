@@ -21,6 +21,7 @@ the run in --out was begun: only --data and --device are to be given again.
 
 import argparse
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from typing import Any
 import torch
 
 from common.devices import DEVICES, find_device
+from common.exhausted import out_of_memory
 from common.folders import make_writable
 from vit.ablation import PARTS, SHORT, STUDIES, ablate, try_variants, vary
 from vit.checkpoint import load_checkpoint, save_checkpoint
@@ -138,6 +140,11 @@ def choose_recipe(args: argparse.Namespace, folder: Path) -> tuple[TrainConfig, 
         ran, sizes = read_run(state)
         was = dataclasses.asdict(ran) | dataclasses.asdict(build_model_config(ran, **sizes))
         check_epochs(state, ran.epochs, args.epochs or ran.epochs)
+        if args.recipe and not args.epochs and config.epochs > ran.epochs:
+            raise ValueError(
+                f"{state} is of a run of {ran.epochs} epochs, and {args.recipe} has "
+                f"{config.epochs}; leave --recipe out, or give --epochs, too"
+            )
         config = config if args.recipe else ran
     given = dataclasses.replace(config, **_given(args, RECIPE_FLAGS))
     sizes |= _given(args, MODEL_FLAGS)
@@ -257,6 +264,8 @@ def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
     args = parse_args(argv)
     check_flags(args)
+    if (args.export or args.evaluate) and int(os.environ.get("RANK", 0)):
+        return  # the first of torchrun's processes does it
     if args.export:
         from vit.export import export_onnx
 
@@ -280,3 +289,7 @@ if __name__ == "__main__":
         sys.exit(f"train_vit.py: {error}")
     except KeyboardInterrupt:  # before or after the training, which saves first
         sys.exit("train_vit.py: stopped")
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        sys.exit(f"train_vit.py: this takes more memory than there is ({error})")

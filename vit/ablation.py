@@ -111,7 +111,7 @@ def ablate(
 
     Raises:
         ValueError: If the rows in the folder vary another recipe, are of other pictures, or stand
-            on another teacher or start.
+            on another teacher or start; or if a run was begun with fewer epochs.
     """
     models = {role: fingerprint(name) for role, name in config.models.items()}
     # Nor does a run that was stopped go on with others.
@@ -196,6 +196,11 @@ def _train(
     trainer = Trainer(config, model_config, data, folder / name, device)
     if (trainer.folder / "state.safetensors").exists():
         trainer.resume()
+        if trainer.lengthened:
+            raise ValueError(
+                f"the run in {trainer.folder} was begun with {trainer.lengthened[0]['epochs']} "
+                f"epochs; give as many or choose another --out"
+            )
     if not trainer.done and not trainer.run():
         print(trainer.describe_stop())
         return None

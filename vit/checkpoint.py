@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: If it cannot be written; the old file is still there.
     """
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
@@ -78,6 +78,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: If there is no such file or it is no safetensors file.
     """
     try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
         # Read, not mapped: Windows replaces no file that is, and a run writes over its own state.
         with safe_open(path, framework="pt", backend="pread") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

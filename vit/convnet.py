@@ -151,7 +151,7 @@ def train(
 
 def unfinished(path: Path) -> Path:
     """Return where a network lies until its training has ended, so that none is taken for it."""
-    return path.with_suffix(".unfinished")
+    return path.with_name(f"{path.name}.unfinished")
 
 
 def save(path: Path, trained: TrainedConvNet) -> None:

@@ -35,6 +35,10 @@ class Graphed:
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         """Return what the function would."""
+        with torch.cuda.device(arguments[0].device):  # streams and graphs are of the current one
+            return self._call(*arguments)
+
+    def _call(self, *arguments: Tensor) -> Tensor:
         self.calls += 1
         if self.calls <= WARM_UP:
             return self._call_aside(*arguments)

@@ -40,6 +40,6 @@ def patch_filters(model: ViT) -> Tensor:
         weights = model.patch_embed.proj.weight
         centred = weights.flatten(1) - weights.flatten(1).mean(dim=0)
         _, strengths, parts = torch.linalg.svd(centred, full_matrices=False)
-        filters = parts[strengths > 1e-5 * strengths[0]].view(-1, *weights.shape[1:])
+        filters = parts[strengths >= 1e-5 * strengths[0]].view(-1, *weights.shape[1:])
     filters = filters[:FILTERS]
     return stretch(filters.flatten(2)).view(filters.shape)

@@ -59,6 +59,15 @@ class Drawing(NamedTuple):
     outputs: Sequence[gr.components.Component]
 
 
+def _drawing(
+    draw: Callable[..., Any],
+    inputs: Sequence[gr.components.Component],
+    outputs: Sequence[gr.components.Component],
+) -> Drawing:
+    """Return a handler whose errors are said on the page; Gradio would swallow them."""
+    return Drawing(page_errors()(draw), inputs, outputs)
+
+
 def together(drawings: Sequence[Drawing]) -> Drawing:
     """Make one of several, because every event costs the browser a trip to the server."""
 
@@ -133,7 +142,7 @@ def build_patch(
     def draw(look: Look | None, at: tuple[float, float], layer: int) -> tuple[Any, ...]:
         return *draw_patch(look, at, layer), *numbers_of(look, at)
 
-    drawing = Drawing(draw, [session, place, layer], [looks, seen_by, strip, column, row])
+    drawing = _drawing(draw, [session, place, layer], [looks, seen_by, strip, column, row])
     triggers = [picture.select for picture in (*pictures, looks, seen_by)]
     picked = gr.on(triggers, pick, session, [place, panel], **QUIET)
     picked.success(*drawing, **QUIET)
@@ -151,7 +160,7 @@ def build_heads(session: gr.State) -> Drawing:
     with gr.Accordion("All layers and heads", open=False):
         text = gr.Markdown()
         strip = _sheet("Layers down, heads across", "vit-heads")
-    return Drawing(draw_heads, [session], [text, strip])
+    return _drawing(draw_heads, [session], [text, strip])
 
 
 def _build_chart(name: str) -> gr.LinePlot:
@@ -211,7 +220,7 @@ def build_test(session: gr.State, settings: Sequence[gr.components.Component]) -
         trigger_mode="always_last",
     )
     done.success(show_test, [tested, *asked], outputs, **LATEST)
-    return Drawing(clear, [], outputs)
+    return _drawing(clear, [], outputs)
 
 
 def build_learned(session: gr.State) -> Drawing:
@@ -223,7 +232,7 @@ def build_learned(session: gr.State) -> Drawing:
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(FILTER_HELP)
             filters = show_picture("Patch filters", elem_id="vit-filters", show_label=False)
-    drawing = Drawing(draw_learned, [session], [positions, filters])
+    drawing = _drawing(draw_learned, [session], [positions, filters])
     panel.expand(*drawing, api_visibility="private")
     return drawing
 

@@ -236,8 +236,12 @@ def in_bfloat16(config: TrainConfig, device: torch.device) -> bool:
 
 
 def build_model_config(config: TrainConfig, **sizes: int) -> ViTConfig:
-    """Return the model that a recipe trains; `sizes` are the other fields of ViTConfig."""
-    return ViTConfig(
+    """Return the model that a recipe trains; `sizes` are the other fields of ViTConfig.
+
+    Raises:
+        ValueError: If a size is not allowed, or there would be crops without any of the picture.
+    """
+    model = ViTConfig(
         dropout=config.dropout,
         drop_path=config.drop_path,
         pool=config.pool,
@@ -245,3 +249,9 @@ def build_model_config(config: TrainConfig, **sizes: int) -> ViTConfig:
         distilled=bool(config.teacher) and config.pool == "cls",
         **sizes,
     )
+    if config.crop_padding >= model.image_size:
+        raise ValueError(
+            f"crop_padding is {config.crop_padding}; it must be below the image size, "
+            f"{model.image_size}"
+        )
+    return model

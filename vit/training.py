@@ -250,7 +250,7 @@ class Trainer:
             return
         line = f"epoch {epoch:3d}  loss {row['loss']:.3f}"
         if tested:
-            confusion = confusion_matrix(self.kept_model, self.test_split, self.preprocessing)
+            confusion = self._test()
             row["test_accuracy"] = accuracy(confusion)
             line += f"  {self.config.accuracy_name}: {100 * row['test_accuracy']:.2f} %"
         self.history.append(row | {"train_minutes": round(self.seconds / 60, 2)})
@@ -260,6 +260,9 @@ class Trainer:
         report.write_csv(self.folder / "log.csv", self.history)
         self.save_state()
         report.write_tensorboard(self.folder / "tensorboard", self.history[-1])
+
+    def _test(self) -> Tensor:
+        return confusion_matrix(self.kept_model, self.test_split, self.preprocessing)
 
     def _check_finite(self, epoch: int) -> None:
         weights = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])
@@ -284,8 +287,10 @@ class Trainer:
         if self.step < self.total_steps:
             return
         report.plot_curve(self.folder / "curve.png", self.history, self.config.accuracy_name)
-        metrics = load_checkpoint(self.folder / "model.safetensors").metrics  # of the last epoch
-        confusion = torch.tensor(metrics["confusion"])
+        path = self.folder / "model.safetensors"  # of the last epoch
+        if not path.exists():  # any more; the state has the weights, too
+            self.save_model(self._test())
+        confusion = torch.tensor(load_checkpoint(path).metrics["confusion"])
         report.plot_confusion(self.folder / "confusion.png", confusion, self.classes)
 
     def describe_stop(self) -> str:
@@ -346,7 +351,7 @@ class Trainer:
 
         Raises:
             ValueError: If there is none, or it is of another version, recipe, architecture, teacher
-                or of other training pictures.
+                or of other pictures.
         """
         path = self.folder / "state.safetensors"
         tensors, facts = load_tensors(path)

@@ -12,6 +12,7 @@ sam2    mean IoU from the true boxes
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -177,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
+    if args.scenes < 1:
+        parser.error(f"--scenes is {args.scenes}; it must be at least 1")
     table = evaluate(args.seed, args.scenes)
     if args.json:
         print(json.dumps(table))
@@ -186,4 +189,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("grounding.demo.evaluate: stopped")

@@ -8,6 +8,7 @@ npm package `@lobehub/fluent-emoji-3d` 1.1.0. To import the sprites of newly add
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -139,4 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"grounding.demo.sprites: {error}")

@@ -33,6 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common.folders import make_writable
 from common.precision import fast
 from grounding.weights import DEMO_ROOT
 
@@ -280,13 +281,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.resume and (args.start or args.rate):
         parser.error("--resume keeps the run's own --start and --rate; give neither")
+    for name in ("minutes", "threads", "every", "scenes"):
+        if not getattr(args, name) > 0:  # nor is NaN
+            parser.error(f"--{name} is {getattr(args, name)}; it must be above 0")
+    out = args.out or DEMO_ROOT / args.model
+    make_writable(out)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     recipe = cast(Recipe, importlib.import_module(RECIPES[args.model]))
     run = Run(args.model, recipe, ROOT / "runs" / "demo" / args.model, args.start, args.rate)
     if args.resume:
         run.load()
-    out = args.out or DEMO_ROOT / args.model
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         train(run, args.minutes, out, args.every, args.scenes)

@@ -126,6 +126,17 @@ def test_a_stopped_run_goes_on(
     assert steps[0] == 1
 
 
+def test_a_stopped_run_does_not_go_on_with_more_epochs(
+    tmp_path: Path, tiny_set: ImageSet, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its learning rates would be others than those of the runs beside it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", lambda self: self.train_step() and self.save_state())
+        ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
+    with pytest.raises(ValueError, match="base was begun with 1 epochs; give as many or choose"):
+        ablate(STUDIES, replace(CONFIG, epochs=2), SIZES, tiny_set, tmp_path, CPU)
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_rows_of_other_pictures_are_refused(
     tmp_path: Path, tiny_set: ImageSet, trained: list[str], split: str

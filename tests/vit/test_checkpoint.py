@@ -82,6 +82,22 @@ def test_who_may_read_it(tmp_path: Path) -> None:
     assert rights == [usual.stat().st_mode & 0o777, 0o640, 0o444]
 
 
+@pytest.mark.parametrize("name", ["a.partial", "a.safetensors"])
+def test_what_else_is_in_the_folder_stays(tmp_path: Path, name: str) -> None:
+    others = [tmp_path / other for other in ("a.partial", "a.tmp", "a") if other != name]
+    for other in others:
+        other.write_text("precious")
+    save_tensors(tmp_path / name, {"a": torch.ones(1)}, {})
+    assert load_tensors(tmp_path / name)[0] == {"a": torch.ones(1)}
+    assert [other.read_text() for other in others] == ["precious"] * len(others)
+    assert len(list(tmp_path.iterdir())) == len(others) + 1
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is not a checkpoint of train_vit.py \(it is a folder"):
+        load_checkpoint(tmp_path)
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file/a\.safetensors cannot be written"):

@@ -62,7 +62,7 @@ def test_the_rate_falls_where_the_progress_bar_is_switched_off(
 def test_a_training_that_is_stopped_leaves_no_network(
     tiny_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "net.safetensors"
+    out = tmp_path / "net-0.1"
     monkeypatch.setattr(convnet, "RECIPE", replace(convnet.RECIPE, test_every=2))
     seen = iter(range(3))
 
@@ -73,7 +73,7 @@ def test_a_training_that_is_stopped_leaves_no_network(
     monkeypatch.setattr(convnet, "scale_learning_rates", stop)
     with pytest.raises(KeyboardInterrupt):
         convnet.train(tiny_set, 4, CPU, out, holdout=2)
-    assert not out.exists() and convnet.load(convnet.unfinished(out)).holdout == 2
+    assert not out.exists() and convnet.load(tmp_path / "net-0.1.unfinished").holdout == 2
 
 
 def test_it_sees_what_a_student_will_be_shown(

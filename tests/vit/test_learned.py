@@ -40,6 +40,13 @@ def test_filters(
     assert filters.amax((1, 2, 3)).tolist() == [1] * shape[0]
 
 
+def test_filters_that_are_all_alike(make_model: Callable[..., ViT]) -> None:
+    """As of a model of a single channel: nothing is important, and there is something to draw."""
+    model = make_model()
+    torch.nn.init.ones_(model.patch_embed.proj.weight)
+    assert len(patch_filters(model)) > 0
+
+
 def test_the_first_filter_is_what_the_filters_share_most(tiny_model: ViT) -> None:
     pattern = torch.rand(3, 2, 2)
     with torch.no_grad():

@@ -364,8 +364,9 @@ def test_the_samples_of_a_class(
     assert [load_samples()[i].label for i in chosen] == ["cat"] * 3
     assert [row["caption"] for row in gallery.value] == ["cat"] * 3
     assert said in heading
-    click = gr.SelectData(None, {"index": 1, "value": None})
-    assert handler(page, "pick_sample")(chosen, click) == load_samples()[chosen[1]].picture
+    pick = handler(page, "pick_sample")
+    assert pick(chosen, 1) == load_samples()[chosen[1]].picture
+    assert pick(chosen, -1) == pick(chosen, 3) == gr.skip(), "none is marked, or one of others"
 
 
 def test_the_mistakes_of_the_model(make_checkpoint: Callable[..., Path]) -> None:

@@ -83,12 +83,20 @@ def test_trains_and_resumes(
     assert app.parse_args(shlex.split(command)).checkpoints == tmp_path / "run"
     train_vit.main([*arguments, "--resume"])
     assert "This run is at its end" in capsys.readouterr().out
+    (tmp_path / "run" / "model.safetensors").unlink()
+    train_vit.main([*arguments, "--resume"])  # the weights are in the state, too
+    again = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert again.metrics["confusion"] == checkpoint.metrics["confusion"]
+    assert torch.equal(again.model.head.weight, checkpoint.model.head.weight)
     train_vit.main([*arguments[:4], "--resume", "--epochs", "2"])  # the rest as the run was begun
     longer = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert (longer.recipe["epochs"], longer.recipe["batch_size"]) == (2, 4)
     assert longer.model.config == checkpoint.model.config
+    another = ["--data", "nowhere", *arguments[2:4], "--resume", "--recipe", "best"]
+    with pytest.raises(ValueError, match="run of 2 epochs, and best has 100; leave --recipe out"):
+        train_vit.main(another)
     with pytest.raises(ValueError, match="was trained with"):  # said before pictures are read
-        train_vit.main(["--data", "nowhere", *arguments[2:4], "--resume", "--recipe", "best"])
+        train_vit.main([*another, "--epochs", "100"])
     shorter = ["--epochs", "1", "--recipe", "best"]  # of which plain epochs alone are more
     with pytest.raises(ValueError, match="run of 2 epochs; to resume give as many or more, not 1"):
         train_vit.main([*arguments[:4], "--resume", *shorter])
@@ -278,6 +286,19 @@ def test_evaluate_takes_the_checkpoint_that_export_would(
     assert f"checkpoint: {tiny_checkpoint}\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("action", [["--evaluate"], ["--export", "onnx", "--out", "a.onnx"]])
+def test_of_several_processes_the_first_does_what_only_one_need(
+    action: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    monkeypatch.setattr(train_vit, "evaluate", lambda *_: done.append("evaluated"))
+    monkeypatch.setattr("vit.export.export_onnx", lambda *_: done.append("exported"))
+    for number in "10":
+        monkeypatch.setenv("RANK", number)
+        train_vit.main(action)
+        assert len(done) == (number == "0")
+
+
 def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     module = types.ModuleType("vit.export")
@@ -324,6 +345,15 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             ["--out", "{checkpoint}/run"],
             "train_vit.py: the folder {checkpoint}/run of --out",
+        ),
+        (
+            ["--data", "{folder}", "--image-size", "8", "--patch-size", "4", "--crop-padding", "8"],
+            "train_vit.py: crop_padding is 8; it must be below the image size, 8",
+        ),
+        (["--evaluate", "{folder}"], "train_vit.py: {folder} is not a checkpoint of train_vit.py"),
+        (
+            ["--data", "{folder}", "--mlp-dim", "1000000000000"],
+            "train_vit.py: this takes more memory than there is",
         ),
         # What would not be obeyed.
         (

@@ -138,6 +138,15 @@ def test_everything_is_drawn_for_any_model(
     assert sentence.count("|\n|") == 5  # a table: head, rule, four orders
 
 
+def test_what_goes_wrong_in_a_panel_is_said() -> None:
+    def fail(_: Look) -> None:
+        raise MemoryError
+
+    drawing = panels.together([panels._drawing(fail, [None], [])])
+    with pytest.raises(gr.Error, match="more memory"):
+        drawing.draw(None)
+
+
 def test_without_a_picture_the_panels_stay_empty() -> None:
     assert drawings.draw_patch(None, (0, 0), 1) == (None,) * 3
     assert drawings.draw_heads(None) == ("", None)

@@ -21,6 +21,13 @@ def test_the_bundled_weights_are_measured(capsys: pytest.CaptureFixture[str]) ->
         assert all(LEAST[metric] < value <= 1 for metric, value in row.items()), (name, row)
 
 
+@pytest.mark.parametrize("scenes", ["0", "-1"])
+def test_no_scenes(scenes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--scenes", scenes])
+    assert f"--scenes is {scenes}; it must be at least 1" in capsys.readouterr().err
+
+
 def test_a_table_for_people(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from grounding.demo.evaluate import average_precision, judge
 from grounding.demo.scenes import make_scene, queries
 from grounding.demo.set_loss import assign
 from grounding.demo.sprites import load_sprites
-from grounding.demo.train import RECIPES, Run, learning_rate, train
+from grounding.demo.train import RECIPES, Run, learning_rate, main, train
 from grounding.demo.train_grounding_dino import (
     EVEN_SCORE,
     IMAGE_SIZE,
@@ -81,6 +81,19 @@ def test_training_learns_exports_and_writes_metrics(tmp_path: Path) -> None:
     assert run.step(1.0) < before
     assert metrics["steps"] == run.progress.steps - 1
     assert set(metrics) == {"trained_minutes", "steps", "pictures", "held_out", "start", "note"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("minutes", "nan"), ("minutes", "0"), ("threads", "-1"), ("every", "0"), ("scenes", "0")],
+)
+def test_numbers_that_make_no_training(
+    tmp_path: Path, flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["sam2", f"--{flag}", value, "--out", str(tmp_path / "out")])
+    assert f"--{flag} is {value}; it must be above 0" in capsys.readouterr().err.replace(".0;", ";")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_starts_from_exported_weights_and_says_so(tmp_path: Path) -> None:
