@@ -49,10 +49,15 @@ SHOW_WORDS = bring(
     block="nearest",
 )
 SHOW_NEW_WORDS = f"""key => {{
-    const {{dataset}} = document.querySelector("#seg-status")
+    const status = document.querySelector("#seg-status")
     // The page may still be scrolling to the answer.
-    if (key && dataset.key !== key) setTimeout({SHOW_WORDS}, 800)
-    dataset.key = key
+    const showAtRest = before => requestAnimationFrame(() => {{
+        const {{top}} = status.getBoundingClientRect()
+        if (top === before) ({SHOW_WORDS})()
+        else showAtRest(top)
+    }})
+    if (key && status.dataset.key !== key) showAtRest()
+    status.dataset.key = key
 }}"""
 # It comes in above an earlier answer, which stays where it is seen.
 SHOW_COMPARISON = bring("#seg-comparison", "above > 0")
@@ -249,7 +254,8 @@ def _wire_look(inputs: Inputs, outputs: Outputs) -> None:
 def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     parts = outputs.comparison
     place = [parts.column, parts.at_work]
-    started = inputs.compare.click(_begin, None, place, api_visibility="private")
+    # One by one with what shows an answer to Run, which leaves alone what is at work.
+    started = inputs.compare.click(_begin, None, place, **_beside(outputs))
     started.success(None, js=SHOW_COMPARISON)
     asked = [*_build_given(inputs), inputs.segmenter]
     answer = [parts.gallery, parts.numbers, outputs.data]
