@@ -145,11 +145,11 @@ def _show() -> gr.Column:
     return gr.Column(visible=True)
 
 
-def _begin() -> tuple[gr.Column, bool]:
+def _begin_comparison() -> tuple[gr.Column, bool]:
     return gr.Column(visible=True), True
 
 
-def _end(said: str) -> tuple[gr.Column, bool]:
+def _end_comparison(said: str) -> tuple[gr.Column, bool]:
     return _show_if(said), False
 
 
@@ -255,7 +255,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     parts = outputs.comparison
     place = [parts.column, parts.at_work]
     # One by one with what shows an answer to Run, which leaves alone what is at work.
-    started = inputs.compare.click(_begin, None, place, **_beside(outputs))
+    started = inputs.compare.click(_begin_comparison, None, place, **_beside(outputs))
     started.success(None, js=SHOW_COMPARISON)
     asked = [*_build_given(inputs), inputs.segmenter]
     answer = [parts.gallery, parts.numbers, outputs.data]
@@ -268,7 +268,7 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
         show_progress_on=[parts.gallery],
         **MODELS,
     )
-    compared.then(_end, parts.said, place, **LATEST)
+    compared.then(_end_comparison, parts.said, place, **LATEST)
 
 
 def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.components.Component]:
