@@ -725,7 +725,7 @@ def test_an_answer_leaves_who_has_gone_elsewhere(page: Page, expected: Result) -
     page.locator("#seg-prompt").get_by_role("textbox").fill("a cat")
     waits = iter((0, 3000))  # for the models, and to be shown
     page.route(
-        "**/queue/join*", lambda route: (page.wait_for_timeout(next(waits)), route.continue_())
+        "**/queue/join*", lambda route: (page.wait_for_timeout(next(waits, 0)), route.continue_())
     )
     press_run(page)
     rest_scrolling(page)
