@@ -230,7 +230,7 @@ def launch(page: gr.Blocks, args: argparse.Namespace) -> None:
         theme=gr.themes.Soft(primary_hue="indigo"),
         css=CSS + VIT_CSS + SEGMENTATION_CSS,
         max_file_size=MAX_BYTES,
-        # A visitor's latest answer takes up to 30 MB.
+        # A visitor's latest answer takes up to 35 MB.
         state_session_capacity=64,
         app_kwargs={"middleware": [Middleware(Doors), Middleware(ZippedPage)]},
         enable_monitoring=False,

@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
     args = parse_args(argv)
     check_flags(args)
-    if (args.export or args.evaluate) and int(os.environ.get("RANK", 0)):
+    if (args.export or args.evaluate) and "LOCAL_RANK" in os.environ and os.environ["RANK"] != "0":
         return  # the first of torchrun's processes does it
     if args.export:
         from vit.export import export_onnx

@@ -3,7 +3,12 @@
 from errno import EDQUOT, ENOSPC
 
 # All that torch says where a machine's own memory is used up, or that of Apple's processors.
-TORCH_WORDS = ("you tried to allocate", "MPS backend out of memory", "Invalid buffer size")
+TORCH_WORDS = (
+    "you tried to allocate",
+    "Storage size calculation overflowed",
+    "MPS backend out of memory",
+    "Invalid buffer size",
+)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -15,4 +15,6 @@ def make_writable(folder: Path) -> None:
         with TemporaryDirectory(prefix=".", dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"the folder {folder} of --out cannot be written ({error})") from error
+        raise ValueError(
+            f"the folder {folder} of --out cannot be written ({error.strerror})"
+        ) from error

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from dataclasses import replace
 from itertools import chain, groupby
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
@@ -171,24 +170,26 @@ class Events:
         segmenter: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it over)
         *more: Any,
-    ) -> tuple[Any, ...]:
+    ) -> Iterator[tuple[Any, ...]]:
         """Answer the page.
 
         “More settings” come from the page itself: the server may have forgotten them.
 
-        Returns:
-            A picture for each grounder, the table, and what is to be said of them; nothing new
-            where something was wrong, which is said.
+        Yields:
+            A picture for each grounder, the table, and what is to be said of them, which is nothing
+            new at first or where something was wrong, which is said; and whether it is at work.
         """
         asked = image, url, prompt
+        yield *(gr.skip(),) * 3, True  # one that was asked for before may just have ended
         try:
             pictures, rows, _, said = self._compare(
                 asked, segmenter, read_settings(*more), progress
             )
         except gr.Error as error:
             warn(error)
-            return (gr.skip(),) * 3
-        return pictures, rows, said
+            yield *(gr.skip(),) * 3, False
+        else:
+            yield pictures, rows, said, False
 
     def _compare(
         self,
@@ -314,8 +315,7 @@ class Events:
         """Open the picture and run the models; what else is asked is as for `_answer`."""
         with page_errors():
             picture = read_picture(image, url, self.fetch)
-            session = self._answer(picture, *asked, url=(url or "").strip())
-            return replace(session, path=image)
+            return self._answer(picture, *asked, url=(url or "").strip(), path=image)
 
     def _answer(
         self,
@@ -326,11 +326,12 @@ class Events:
         threshold: float,
         progress: gr.Progress,
         url: str = "",
+        path: str | None = None,
         done: float | None = None,
     ) -> Session:
         """Run the models.
 
-        `url` is where the picture came from, if it has an address; `done` is how far a bar is.
+        `url` and `path` are what the page had for a picture; `done` is how far a bar is.
         """
         parse_prompt(prompt or "")  # a mistake in it shows before a model is downloaded
         # Not loaded: on ZeroGPU only `infer` and `draw` can, in a process of their own.
@@ -344,7 +345,7 @@ class Events:
             "threshold": float(threshold),  # on the page it may be a `web.repairs.Clamped`
             "url": url,
         }
-        return Session(picture, proposals, origin, asked)
+        return Session(picture, proposals, origin, asked, path=path)
 
 
 def _choose_threshold(given: object, grounder: str) -> float:

@@ -49,7 +49,7 @@ def annotations(
         image: The picture; it is shown with at most 1280 pixels on its longer side, because the
             component paints every mask at full float precision.
         labels: N phrases.
-        masks: bool (N, H, W) at the picture's size.
+        masks: bool (N, H, W) at the picture's size, or that of a larger one like it.
         style: How masks are painted.
 
     Returns:

@@ -66,7 +66,7 @@ class Session:
         origin: The weights, and the device.
         asked: The prompt, and the settings of the run by their names.
         corrections: What has been done to it by hand.
-        path: Of the picture that was uploaded, where it has no address.
+        path: Of the picture that was uploaded; an address, which is asked, comes first.
         file: Name of the picture's file, where it is one of several.
         key: Of this answer and no other.
     """
@@ -91,9 +91,11 @@ class Session:
         return apply_edits(self.proposals, self.corrections.edits)
 
     def is_of(self, path: str | None, url: str | None) -> bool:
-        """Say whether it is of the picture that is given now, if any is; an address comes first."""
+        """Say whether it is of the picture that is given now, if any is."""
         given, asked = (url or "").strip(), self.asked["url"]
-        return given == asked if given or asked else path in (None, self.path)
+        if not (given or path):
+            return True
+        return given == asked if given or asked else path == self.path
 
     def choice(self, settings: Settings, threshold: float) -> Choice:
         """Complete the settings with the threshold and what has been switched off."""

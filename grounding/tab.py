@@ -61,7 +61,9 @@ SHOW_NEW_WORDS = f"""key => {{
 }}"""
 # It comes in above an earlier answer, which stays where it is seen.
 SHOW_COMPARISON = bring("#seg-comparison", "above > 0")
-SHOW_PROGRESS = bring("#seg-all-text", "true", block="nearest")
+FILES = """document.querySelector("#seg-prompt textarea").value.trim()
+            && document.querySelector("#seg-several .file-preview")"""
+SHOW_PROGRESS = bring("#seg-all-text", FILES, block="nearest")
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
 PRESS_RUN = "() => document.querySelector('#seg-run').click()"
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -147,10 +149,6 @@ def _show() -> gr.Column:
 
 def _begin_comparison() -> tuple[gr.Column, bool]:
     return gr.Column(visible=True), True
-
-
-def _end_comparison(said: str) -> tuple[gr.Column, bool]:
-    return _show_if(said), False
 
 
 def _show_if(answer: object) -> gr.Column:
@@ -263,12 +261,12 @@ def _wire_compare(inputs: Inputs, outputs: Outputs, events: Events) -> None:
     compared = started.success(
         events.compare_here,
         [inputs.image, inputs.url, inputs.prompt, inputs.segmenter, *outputs.more],
-        [parts.gallery, parts.numbers, parts.said],
+        [parts.gallery, parts.numbers, parts.said, parts.at_work],
         api_visibility="private",
         show_progress_on=[parts.gallery],
         **MODELS,
     )
-    compared.then(_end_comparison, parts.said, place, **LATEST)
+    compared.then(_show_if, parts.said, parts.column, **LATEST)
 
 
 def build_tab(store: ModelStore, gpu: Wrap, fetch: Fetch | None) -> list[gr.components.Component]:

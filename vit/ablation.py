@@ -199,7 +199,7 @@ def _train(
         if trainer.lengthened:
             raise ValueError(
                 f"the run in {trainer.folder} was begun with {trainer.lengthened[0]['epochs']} "
-                f"epochs; give as many or choose another --out"
+                "epochs, at the rates of so many; delete it or choose another --out"
             )
     if not trainer.done and not trainer.run():
         print(trainer.describe_stop())

@@ -43,9 +43,7 @@ def find_files(path: Path) -> Files:
         return Files(_tar_files(path), None)
     if zipfile.is_zipfile(path):
         return Files(_zip_files(path), None)
-    raise ValueError(
-        f"{path} is neither a folder nor a .tar.* or .zip archive, or one that is cut off"
-    )
+    raise ValueError(f"{path} is no folder and no whole .tar.* or .zip archive")
 
 
 def _is_picture(name: Name) -> bool:

@@ -249,7 +249,7 @@ def build_model_config(config: TrainConfig, **sizes: int) -> ViTConfig:
         distilled=bool(config.teacher) and config.pool == "cls",
         **sizes,
     )
-    if config.crop_padding >= model.image_size:
+    if config.augment != "none" and config.crop_padding >= model.image_size:
         raise ValueError(
             f"crop_padding is {config.crop_padding}; it must be below the image size, "
             f"{model.image_size}"

@@ -114,8 +114,8 @@ def check_recipe(path: Path, ran: Mapping[str, Any], config: TrainConfig, model:
     # Other classes are other pictures, and a teacher may have moved: of their sources more is said.
     free = ("epochs", "num_classes", "teacher")
     other = {k: ran[k] for k in given if k not in free and ran[k] != given[k]}
-    if "distilled" in other:  # which is no flag: it comes with a teacher
-        del other["distilled"]
+    # No flag: it comes with a teacher.
+    if other.pop("distilled", None) is not None and ran["teacher"] != given["teacher"]:
         other["teacher"] = ran["teacher"]
     if other:
         raise ValueError(f"{path} was trained with {other}; resume without the flags that differ")

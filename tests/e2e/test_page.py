@@ -571,6 +571,22 @@ def test_a_correction_needs_no_mouse(page: Page, expected: Result) -> None:
     wait_for_layers(page, len(expected.masks) - 1)
 
 
+def press_at_the_lower_edge(button: Locator) -> None:
+    button.evaluate("node => { node.scrollIntoView({block: 'end'}); node.click() }")
+
+
+def test_several_pictures_that_are_refused_scroll_nowhere(page: Page) -> None:
+    page.set_viewport_size({"width": 1366, "height": 657})
+    open_tab(page, "segment")
+    open_accordion(page, "Several pictures at once")
+    settle(page)
+    page.locator("#seg-run-all").evaluate("node => node.scrollIntoView({block: 'end'})")
+    before = rest_scrolling(page)
+    press_at_the_lower_edge(page.locator("#seg-run-all"))
+    expect(page.get_by_test_id("toast-body").first).to_contain_text("Choose pictures first")
+    assert rest_scrolling(page) == before
+
+
 def test_several_pictures_at_once(page: Page, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_text("This is no picture.")
@@ -581,7 +597,7 @@ def test_several_pictures_at_once(page: Page, tmp_path: Path) -> None:
     page.locator("#seg-several input[type=file]").set_input_files([*files, str(bad)])
     expect(page.locator("#seg-several")).to_contain_text("19.0 B")
     page.set_viewport_size({"width": 1366, "height": 657})
-    page.locator("#seg-run-all").click()
+    press_at_the_lower_edge(page.locator("#seg-run-all"))
     text = page.locator("#seg-all-text textarea")
     expect(page.locator("#seg-all-text")).to_be_in_viewport(ratio=0.9)  # how far it is
     expect(text).to_have_value(
@@ -649,12 +665,21 @@ def test_a_comparison_that_is_refused_brings_no_older_one_back(page: Page) -> No
 def test_a_comparison_at_work_stays_in_sight(page: Page) -> None:
     open_tab(page, "segment")
     page.locator("#seg-image img").first.wait_for()
+    page.evaluate(
+        """() => {
+        let came = false
+        new MutationObserver(() => {
+            const seen = document.querySelector("#seg-comparison")?.offsetHeight > 0
+            if (came && !seen) window.went = true
+            came ||= seen
+        }).observe(document.body, {subtree: true, childList: true, attributes: true})
+    }"""
+    )
     press_run(page)
     page.locator("#seg-compare").click()
-    expect(page.locator("#seg-comparison")).to_be_visible()
     page.locator("#seg-result img.mask").first.wait_for()
-    expect(page.locator("#seg-comparison")).to_be_visible(timeout=1)
     expect(page.locator("#seg-gallery .thumbnail-item img")).to_have_count(len(COMPARED))
+    assert page.evaluate("window.went ?? false") is False
 
 
 @pytest.mark.parametrize(

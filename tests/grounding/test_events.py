@@ -56,7 +56,8 @@ def test_what_the_page_asks_wrongly_is_a_warning() -> None:
     with pytest.raises(gr.Error, match="Choose a picture first"):
         events.segment(None, "", *asked)
     with pytest.warns(UserWarning, match="Choose a picture first"):
-        assert events.compare_here(None, "", *asked[::2], print, *MORE) == (gr.skip(),) * 3
+        began, ended = events.compare_here(None, "", *asked[::2], print, *MORE)
+        assert began == (*(gr.skip(),) * 3, True) and ended == (*(gr.skip(),) * 3, False)
     with pytest.raises(gr.Error, match="Choose a picture first"):
         events.compare(None, "", *asked[::2])
     with pytest.warns(UserWarning, match="Choose pictures first"):

@@ -112,6 +112,7 @@ ADDRESS = "https://example.org/a.png"
         ("a.png", ADDRESS, ("b.png", ADDRESS), MASKS),
         ("a.png", ADDRESS, ("a.png", ""), OLD_MASKS),
         (None, ADDRESS, (None, ADDRESS + "2"), OLD_MASKS),
+        (None, ADDRESS, (None, ""), MASKS),  # taken away, too
     ],
 )
 def test_masks_of_another_picture_are_called_so(

@@ -133,7 +133,7 @@ def test_a_stopped_run_does_not_go_on_with_more_epochs(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run", lambda self: self.train_step() and self.save_state())
         ablate(STUDIES, CONFIG, SIZES, tiny_set, tmp_path, CPU)
-    with pytest.raises(ValueError, match="base was begun with 1 epochs; give as many or choose"):
+    with pytest.raises(ValueError, match="base was begun with 1 epochs, at the rates of so many"):
         ablate(STUDIES, replace(CONFIG, epochs=2), SIZES, tiny_set, tmp_path, CPU)
 
 

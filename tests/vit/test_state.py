@@ -71,6 +71,11 @@ def test_the_same_run_goes_on(given: dict[str, Any], epochs: int) -> None:
         ({}, {"depth": 2}, "was trained with {'depth': 6}; resume without the flags"),
         ({"seed": 1, "lr": 1.0}, {}, "was trained with {'lr': 0.003, 'seed': 0}; resume without"),
         ({"teacher": "a"}, {"distilled": True}, "was trained with {'teacher': ''}; resume without"),
+        (
+            {"pool": "mean"},
+            {"pool": "mean", "distilled": True},
+            "was trained with {'pool': 'cls'}; resume without",
+        ),
         ({"epochs": 2}, {}, "of a run of 3 epochs; to resume give as many or more, not 2"),
     ],
 )
