@@ -45,6 +45,9 @@ CSS = """
 .vit-sheet .image-container { overflow-x: auto; overscroll-behavior-x: contain; }
 .vit-sheet .image-container, #vit-positions .image-container, #vit-filters .image-container {
     padding-top: 34px; }
+@media (pointer: coarse) {
+    :is(.vit-sheet, #vit-positions, #vit-filters) .image-container { padding-top: 46px; }
+}
 /* The button around it, too, in which it would reach out to the left, where nothing scrolls. */
 .vit-sheet :is(.image-container > button, .image-frame) { min-width: 600px; }
 /* The names on a sheet are dark, also on a dark page. One of few tiles is no larger than it is. */
