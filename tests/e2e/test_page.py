@@ -599,7 +599,7 @@ def test_several_pictures_at_once(page: Page, tmp_path: Path) -> None:
     page.set_viewport_size({"width": 1366, "height": 657})
     press_at_the_lower_edge(page.locator("#seg-run-all"))
     text = page.locator("#seg-all-text textarea")
-    expect(page.locator("#seg-all-text")).to_be_in_viewport(ratio=0.9)  # how far it is
+    expect(page.locator("#seg-all-text")).to_be_in_viewport(ratio=0.3)  # it grows with the result
     expect(text).to_have_value(
         re.compile(r"2 of 3 pictures done. .*demo weights.\s+bad.png: .*text file")
     )
