@@ -38,6 +38,8 @@ FILTER_HELP = """**Patch filters.** The main patterns of colour and brightness b
 described, the most important first; of a stem of convolutions its first filters, in no order."""
 # On light and dark.
 LINES = {"this map": "#2F80ED", "moved": "#009E73", "random": "#888888", "reversed": "#D55E00"}
+# One by one, or the panels of an answer might come after that of a patch clicked meanwhile.
+DRAWN = LATEST | {"concurrency_id": "panels", "concurrency_limit": 1}
 # Pictures make the page longer when they arrive, and may push the panel out of sight again.
 SHOW_PATCH = f"""() => {{
     const panel = document.querySelector("#vit-patch")
@@ -145,13 +147,13 @@ def build_patch(
     drawing = _drawing(draw, [session, place, layer], [looks, seen_by, strip, column, row])
     triggers = [picture.select for picture in (*pictures, looks, seen_by)]
     picked = gr.on(triggers, pick, session, [place, panel], **QUIET)
-    picked.success(*drawing, **QUIET)
+    picked.success(*drawing, **DRAWN)
     picked.success(None, js=SHOW_PATCH)
     named = gr.on(
         [show.click, column.submit, row.submit], place_of, [session, column, row], place, **QUIET
     )
-    named.success(*drawing, **QUIET)
-    layer.input(*drawing, **LATEST)
+    named.success(*drawing, **DRAWN)
+    layer.input(*drawing, **DRAWN)
     return layer, drawing
 
 

@@ -12,7 +12,7 @@ from gradio.events import Dependency
 from vit.events import Events, FindCheckpoints, aim
 from vit.facts import read_facts
 from vit.layout import Page, build_page
-from vit.panels import together
+from vit.panels import DRAWN, together
 from vit.samples import load_samples
 from web.page import LATEST, QUIET, bring, hand_over_download
 
@@ -79,7 +79,7 @@ def _wire_answer(page: Page, events: Events, picked: Dependency) -> None:
     moved = gr.on(moves, **look)
     panels = together(page.drawings)
     for looked in (kept, sample, aimed, chosen, moved):
-        looked.success(*panels, **LATEST)
+        looked.success(*panels, **DRAWN)
     chosen.success(*page.learned, **LATEST)  # which only another checkpoint changes
 
 
