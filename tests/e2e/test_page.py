@@ -662,26 +662,6 @@ def test_a_comparison_that_is_refused_brings_no_older_one_back(page: Page) -> No
     expect(page.locator("#seg-comparison")).to_be_hidden()
 
 
-def test_a_comparison_at_work_stays_in_sight(page: Page) -> None:
-    open_tab(page, "segment")
-    page.locator("#seg-image img").first.wait_for()
-    page.evaluate(
-        """() => {
-        let came = false
-        new MutationObserver(() => {
-            const seen = document.querySelector("#seg-comparison")?.offsetHeight > 0
-            if (came && !seen) window.went = true
-            came ||= seen
-        }).observe(document.body, {subtree: true, childList: true, attributes: true})
-    }"""
-    )
-    press_run(page)
-    page.locator("#seg-compare").click()
-    page.locator("#seg-result img.mask").first.wait_for()
-    expect(page.locator("#seg-gallery .thumbnail-item img")).to_have_count(len(COMPARED))
-    assert page.evaluate("window.went ?? false") is False
-
-
 @pytest.mark.parametrize(
     ("width", "height"),
     [
