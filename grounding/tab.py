@@ -21,7 +21,7 @@ from grounding.pipeline import propose
 from grounding.select import Proposals
 from grounding.store import ModelStore
 from grounding.weights import Origin, Source
-from web.page import LATEST, QUIET, bring, hand_over_download
+from web.page import LATEST, QUIET, bring, hand_over_download, one_by_one
 
 # Requests that are seen to at once. Only one runs a model (see `Events`); while another waits for a
 # slow server of pictures, it holds up nobody. What is asked again at work comes after that.
@@ -33,8 +33,10 @@ MODELS: dict[str, Any] = {
 
 
 # Where a field is empty, which will be said, that field is to stay in sight.
-FILLED = """document.querySelector("#seg-prompt textarea").value.trim() && (
+PROMPT = 'document.querySelector("#seg-prompt textarea").value.trim()'
+FILLED = f"""{PROMPT} && (
     document.querySelector("#seg-image img") ?? document.querySelector("#seg-url input")?.value)"""
+FILES = f'{PROMPT} && document.querySelector("#seg-several .file-preview")'
 # On a phone the answer lies below the settings and above the samples, out of sight.
 SHOW_ANSWER = bring(
     "#seg-right",
@@ -61,8 +63,6 @@ SHOW_NEW_WORDS = f"""key => {{
 }}"""
 # It comes in above an earlier answer, which stays where it is seen.
 SHOW_COMPARISON = bring("#seg-comparison", "above > 0")
-FILES = """document.querySelector("#seg-prompt textarea").value.trim()
-            && document.querySelector("#seg-several .file-preview")"""
 SHOW_PROGRESS = bring("#seg-all-text", FILES, block="nearest")
 # The one event of Run, and none of their own, so that the last thing asked for is answered last.
 PRESS_RUN = "() => document.querySelector('#seg-run').click()"
@@ -163,8 +163,7 @@ def _state(outputs: Outputs) -> list[gr.components.Component]:
 def _beside(outputs: Outputs) -> dict[str, Any]:
     """Return options that leave the progress of a run, which Gradio would take away, in sight."""
     # Each reads what is kept when it begins, and the page must end with the last of them.
-    one_by_one = {"concurrency_id": "shown", "concurrency_limit": 1}
-    return LATEST | one_by_one | {"show_progress_on": [outputs.status]}
+    return one_by_one("shown") | {"show_progress_on": [outputs.status]}
 
 
 def _shown(outputs: Outputs) -> list[gr.components.Component]:
@@ -181,8 +180,8 @@ def _shown(outputs: Outputs) -> list[gr.components.Component]:
 def _wire_correction(outputs: Outputs, events: Events) -> None:
     tools, state, shown = outputs.correction, _state(outputs), _shown(outputs)
     asked = [*state, tools.tool, tools.phrase, outputs.key]
-    # Each begins with what the one before has made.
-    one_by_one: dict[str, Any] = {
+    # Every click counts, and begins with what the one before has made.
+    each_click: dict[str, Any] = {
         "api_visibility": "private",
         "concurrency_id": "corrections",
         "concurrency_limit": 1,
@@ -191,13 +190,13 @@ def _wire_correction(outputs: Outputs, events: Events) -> None:
         "trigger_mode": "multiple",
     }
     corrected = gr.State()  # the key of the answer that was
-    clicked = tools.canvas.select(events.click, asked, corrected, **one_by_one)
+    clicked = tools.canvas.select(events.click, asked, corrected, **each_click)
     applied = gr.on(
         [tools.apply.click, tools.x.submit, tools.y.submit],
         events.correct,
         [*asked, tools.x, tools.y],
         corrected,
-        **one_by_one,
+        **each_click,
     )
     # A step of its own: much may have been done while the segmenter was at work.
     for made in (clicked, applied):

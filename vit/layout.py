@@ -43,8 +43,7 @@ CSS = """
 #vit-note h2 { margin-top: 0; font-size: var(--text-xl); }
 /* Room for the buttons, which would lie over the last tile. */
 .vit-sheet .image-container { overflow-x: auto; overscroll-behavior-x: contain; }
-.vit-sheet .image-container, #vit-positions .image-container, #vit-filters .image-container {
-    padding-top: 34px; }
+:is(.vit-sheet, #vit-positions, #vit-filters) .image-container { padding-top: 34px; }
 @media (pointer: coarse) {
     :is(.vit-sheet, #vit-positions, #vit-filters) .image-container { padding-top: 46px; }
 }

@@ -12,7 +12,7 @@ import gradio as gr
 
 from vit.drawings import draw_heads, draw_learned, draw_model, draw_patch, patch_at, run_test
 from vit.view import NO_ANSWER, SIDE, Look, Settings
-from web.page import LATEST, MOTION, QUIET, choice_of, page_errors, show_picture
+from web.page import LATEST, MOTION, QUIET, choice_of, one_by_one, page_errors, show_picture
 
 PATCH_HELP = """Click a patch on any of the large pictures, here or above, or name it. Left: where
 it looks in the chosen layer. Right: which patches look at it. Below: the same in every layer (mean
@@ -39,7 +39,7 @@ described, the most important first; of a stem of convolutions its first filters
 # On light and dark.
 LINES = {"this map": "#2F80ED", "moved": "#009E73", "random": "#888888", "reversed": "#D55E00"}
 # One by one, or the panels of an answer might come after that of a patch clicked meanwhile.
-DRAWN = LATEST | {"concurrency_id": "panels", "concurrency_limit": 1}
+DRAWN = one_by_one("panels")
 # Pictures make the page longer when they arrive, and may push the panel out of sight again.
 SHOW_PATCH = f"""() => {{
     const panel = document.querySelector("#vit-patch")

@@ -14,10 +14,10 @@ from vit.facts import read_facts
 from vit.layout import Page, build_page
 from vit.panels import DRAWN, together
 from vit.samples import load_samples
-from web.page import LATEST, QUIET, bring, hand_over_download
+from web.page import LATEST, QUIET, bring, hand_over_download, one_by_one
 
 # What makes or reads an answer, or the maps of an earlier one might come after those of the next.
-ONE_BY_ONE = LATEST | {"concurrency_id": "answer", "concurrency_limit": 1}
+ONE_BY_ONE = one_by_one("answer")
 # Which sample is marked: of several clicks "always_last" would come with the place of the first.
 MARKED = """chosen => [chosen, [...document.querySelectorAll("#vit-samples .thumbnail-item")]
     .findIndex(item => item.classList.contains("selected"))]"""

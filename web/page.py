@@ -29,6 +29,11 @@ UNEXPECTED = "Something unexpected went wrong; the server's log says what. Pleas
 NO_ROOM = "The server's disk is full, so that nothing could be written. Please try again later."
 
 
+def one_by_one(name: str) -> dict[str, Any]:
+    """Return the options of events that each begin with what the one before of a name has made."""
+    return LATEST | {"concurrency_id": name, "concurrency_limit": 1}
+
+
 def bring(element: str, when: str, watched: str | None = None, block: str = "start") -> str:
     """Return a script that scrolls to an element if `when` is true.
 
